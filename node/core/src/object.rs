@@ -174,7 +174,7 @@ pub struct Caps {
 }
 
 /// Why a write was not minted; nothing changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refused {
     /// The write would leave more siblings than the bucket allows, and covers none.
     #[error("the key would have {siblings} siblings, the bucket allows {cap}")]
