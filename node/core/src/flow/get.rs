@@ -187,7 +187,9 @@ impl Get {
                 self.count(counts);
             }
             (State::AskedDigest, Said::Digest(digest)) => *state = State::Said { digest, counts },
-            (State::AskedObject | State::AskedDigest, _) => {
+            // A hedge asked for the object while the digest was still on its way.
+            (State::AskedObject, Said::Digest(_)) => {}
+            (State::AskedObject | State::AskedDigest, Said::Failed) => {
                 *state = State::Failed;
                 self.tally.fail();
             }
