@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::flow::list::Page;
 use crate::id::{Digest, Dot, Incarnation, NodeId, Trace, WriteId};
 use crate::object::Refused;
-use crate::registry;
+use crate::registry::{self, Durability};
 
 /// The version of heads that this code writes and reads.
 const VERSION: u8 = 1;
@@ -25,17 +25,6 @@ pub struct Place {
     pub bucket: Incarnation,
     /// The key.
     pub key: Bytes,
-}
-
-/// When a copy counts towards W.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// Once it is on disk.
-    #[default]
-    Synced,
-    /// Once it is handed to the operating system.
-    Buffered,
 }
 
 /// A question to a peer.
