@@ -5,7 +5,7 @@
 //! counts. Reads go past it to the store. Decisions are `sibyl-core`'s; this knows keys, batches and the
 //! counter, and no peer. A store that failed a write ends the node: what it holds is unknown.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,8 +13,9 @@ use bytes::Bytes;
 use sibyl_core::codec;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Actor, Digest, Dot, Incarnation, Partition};
-use sibyl_core::message::{Durability, Failure, Place};
+use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Caps, Mint, Object, Write};
+use sibyl_core::registry::Durability;
 use tokio::sync::{mpsc, watch};
 
 use crate::store::{self, Batch, Counters, ReadError, Space, Store, Watermark, WriteError};
@@ -75,6 +76,7 @@ enum Command {
     Mint { slot: Slot, write: Box<Write>, caps: Caps, durability: Durability, minted: Done<Minted>, counts: Done<()> },
     Join { slot: Slot, object: Object, durability: Durability, counts: Done<()> },
     Meta { key: &'static str, value: Bytes, counts: Done<()> },
+    Erase { records: Vec<Bytes>, counts: Done<()> },
 }
 
 /// A handle to this node's copies.
@@ -296,11 +298,65 @@ impl Replica {
     }
 }
 
+/// How many records are erased at a time.
+const ERASE: usize = 512;
+
+impl Replica {
+    /// Erases the records of buckets that are gone: every incarnation that is not `known` and not newer
+    /// than the registry document that says so. Blocks; answers how many records went.
+    ///
+    /// # Errors
+    /// If the store cannot be read or written.
+    pub fn sweep(&self, partitions: u32, known: &BTreeSet<Incarnation>, number: u64) -> Result<usize, Failure> {
+        let mut erased = 0;
+        for partition in (0..partitions).map(Partition) {
+            let mut from = record(partition, Incarnation(0), b"");
+            let end = record(Partition(partition.0 + 1), Incarnation(0), b"");
+            while let Some(bucket) = self.first_bucket(&from, &end)? {
+                if !known.contains(&bucket) && bucket.0 <= number {
+                    erased += self.erase(partition, bucket)?;
+                }
+                from = record(partition, Incarnation(bucket.0 + 1), b"");
+            }
+        }
+        Ok(erased)
+    }
+
+    fn first_bucket(&self, from: &[u8], end: &[u8]) -> Result<Option<Incarnation>, Failure> {
+        let first = self.store.scan(Space::Objects, from, end, 1).map_err(|error| unreadable(&error))?;
+        let bucket = |(key, _): &(Bytes, Bytes)| {
+            let number = key.get(4..RECORD_HEAD)?.try_into().ok()?;
+            Some(Incarnation(u64::from_be_bytes(number)))
+        };
+        Ok(first.first().and_then(bucket))
+    }
+
+    fn erase(&self, partition: Partition, bucket: Incarnation) -> Result<usize, Failure> {
+        let (start, end) =
+            (record(partition, bucket, b""), record(partition, Incarnation(bucket.0 + 1), b""));
+        let mut erased = 0;
+        loop {
+            let found = self.store.scan(Space::Objects, &start, &end, ERASE).map_err(|error| unreadable(&error))?;
+            if found.is_empty() {
+                return Ok(erased);
+            }
+            erased += found.len();
+            let records = found.into_iter().map(|(key, _)| key).collect();
+            let (done, gone) = std::sync::mpsc::sync_channel(1);
+            let counts = Box::new(move |result| drop(done.send(result)));
+            self.submit(Command::Erase { records, counts });
+            gone.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
+        }
+    }
+}
+
 impl Command {
     fn refuse(self, failure: &Failure) {
         match self {
             Self::Mint { minted, .. } => minted(Err(failure.clone())),
-            Self::Join { counts, .. } | Self::Meta { counts, .. } => counts(Err(failure.clone())),
+            Self::Join { counts, .. } | Self::Meta { counts, .. } | Self::Erase { counts, .. } => {
+                counts(Err(failure.clone()));
+            }
         }
     }
 }
@@ -412,6 +468,10 @@ fn prepare(
         Command::Meta { key, value, counts } => {
             batch.put(Space::Meta, key.as_bytes(), value);
             done.synced.push(counts);
+        }
+        Command::Erase { records, counts } => {
+            records.iter().for_each(|record| batch.delete(Space::Objects, record));
+            done.buffered.push(counts);
         }
         Command::Join { slot, object, durability, counts } => {
             let record = slot.record();

@@ -82,6 +82,32 @@ pub enum Request {
         /// Which one.
         digest: Digest,
     },
+    /// Send the conflict feed of a bucket.
+    Conflicts {
+        /// Which bucket.
+        bucket: Incarnation,
+        /// Only keys greater than this.
+        after: Option<Bytes>,
+        /// At most so many entries.
+        limit: u32,
+    },
+}
+
+/// One entry of the conflict feed: a key that no resolver made one value of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The key.
+    pub key: Bytes,
+    /// Why it is unresolved.
+    pub reason: String,
+    /// The resolver that failed; `None` if none is bound.
+    pub resolver: Option<(String, Digest)>,
+    /// Live siblings.
+    pub siblings: u32,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// The trace of the read that met it first.
+    pub trace_id: [u8; 16],
 }
 
 /// A write to be coordinated.
@@ -136,6 +162,8 @@ pub enum Reply {
     Module,
     /// Whether the module is compiled here, or why not.
     Readiness(Result<(), String>),
+    /// The feed, in the order of keys.
+    Conflicts(Vec<Conflict>),
     /// It could not be done.
     Failed(Failure),
 }

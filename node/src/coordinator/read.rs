@@ -9,9 +9,9 @@ use futures_util::stream::FuturesUnordered;
 use sibyl_core::codec;
 use sibyl_core::flow::get::{Ask, Effect, Event, Get, Outcome, Said};
 use sibyl_core::id::{Digest, NodeId};
-use sibyl_core::message::{Durability, Reply, Request};
+use sibyl_core::message::{Reply, Request};
 use sibyl_core::object::Object;
-use sibyl_core::registry::Bucket;
+use sibyl_core::registry::{Bucket, Durability};
 use tokio::time::Instant as Deadline;
 
 use super::request::{GetError, GetRequest, Got};
