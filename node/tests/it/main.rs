@@ -1,2 +1,4 @@
-//! x
-fn main() {}
+//! The one integration binary.
+
+mod otlp;
+mod telemetry;
