@@ -74,9 +74,11 @@ impl Tracer {
 
 /// Requests.
 impl Span {
-    /// Says which key the request is about. `key_hash` is the first 8 bytes of the key's ring hash.
+    /// Says which key the request is about, once the ring was asked. `key_hash` is the first 8 bytes of the
+    /// key's ring hash.
     pub fn about_key(&self, bucket: &str, key_hash: u64, partition: u32) {
         if self.is_recording() {
+            self.event(event::RING_LOOKUP, || []);
             self.about_bucket(bucket);
             self.set(attribute::KEY_HASH, format!("{key_hash:016x}"));
             self.set(attribute::PARTITION, partition);
@@ -175,6 +177,11 @@ impl Span {
         self.set(attribute::QUORUM_SLOPPY, end.sloppy);
         self.set(attribute::QUORUM_MET, end.met);
         self.set(attribute::QUORUM_WAIT_MS, whole_ms(end.wait));
+    }
+
+    /// Whether the copies that answered a read were not all the same.
+    pub fn digests_differ(&self, differ: bool) {
+        self.set(attribute::QUORUM_DIGESTS_DIFFER, differ);
     }
 
     /// Writing the joined copy back: below a blocking read, else a root of its own that links to the read
