@@ -43,7 +43,9 @@ pub(super) fn provider(
         .with_scheduled_delay(collector.interval)
         .build();
     let gate = Gate {
-        batch: BatchSpanProcessor::builder(exporter).with_batch_config(batches).build(),
+        batch: BatchSpanProcessor::builder(exporter)
+            .with_batch_config(batches)
+            .build(),
         queued,
         room: collector.queue_spans,
         metrics: Arc::clone(metrics),
@@ -76,7 +78,9 @@ fn retries() -> RetryPolicy {
 }
 
 fn otlp(collector: &Collector) -> Result<Otlp, ExporterBuildError> {
-    let Collector { endpoint, timeout, .. } = collector;
+    let Collector {
+        endpoint, timeout, ..
+    } = collector;
     match collector.protocol {
         Protocol::Grpc => Otlp::builder()
             .with_tonic()
@@ -148,7 +152,9 @@ impl SpanExporter for Counted {
         let spans = batch.len();
         // Saturating, because a shutdown that ran out of time has already written the rest off.
         let taken = |queued: usize| Some(queued.saturating_sub(spans));
-        let _ = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+        let _ = self
+            .queued
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
         let result = self.otlp.export(batch).await;
         self.metrics.spans_exported(spans, result.is_ok());
         result

@@ -41,10 +41,15 @@ pub fn start(directives: Option<&str>) -> Result<(), LogsError> {
 }
 
 fn filter(directives: Option<&str>) -> Result<EnvFilter, ParseError> {
-    let given = directives.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_FILTER);
+    let given = directives
+        .filter(|text| !text.is_empty())
+        .unwrap_or(DEFAULT_FILTER);
     let mut all = given.to_owned();
     for target in SILENCED {
-        if !given.split(',').any(|directive| directive.trim().starts_with(target)) {
+        if !given
+            .split(',')
+            .any(|directive| directive.trim().starts_with(target))
+        {
             all.push_str(&format!(",{target}=off"));
         }
     }
@@ -74,7 +79,10 @@ mod tests {
     fn check(directives: Option<&str>, seen: &[&str], unseen: &[&str]) {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        let lines = fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
+        let lines = fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || writer.clone());
         let filter = filter(directives).expect("the filter is good");
         let subscriber = tracing_subscriber::registry().with(filter).with(lines);
         tracing::subscriber::with_default(subscriber, || {
@@ -100,13 +108,21 @@ mod tests {
     #[test]
     fn silences_the_libraries_below() {
         let id = "\"trace_id\":\"07070707070707070707070707070707\"";
-        check(None, &["own info", id], &["own debug", "h2 error", "hyper error", "otel error"]);
+        check(
+            None,
+            &["own info", id],
+            &["own debug", "h2 error", "hyper error", "otel error"],
+        );
         check(Some("debug"), &["own debug"], &["h2 error", "otel error"]);
     }
 
     #[test]
     fn the_operator_can_have_them() {
-        check(Some("info,h2=debug"), &["own info", "h2 error"], &["hyper error", "otel error"]);
+        check(
+            Some("info,h2=debug"),
+            &["own info", "h2 error"],
+            &["hyper error", "otel error"],
+        );
     }
 
     #[test]

@@ -121,7 +121,9 @@ impl Telemetry {
     /// runtime meanwhile. Later calls return at once.
     pub async fn shutdown(&self, deadline: Duration) {
         let shared = self.tracer.shared();
-        let Some((provider, _)) = &shared.sdk else { return };
+        let Some((provider, _)) = &shared.sdk else {
+            return;
+        };
         if shared.closed.swap(true, Ordering::Relaxed) {
             return;
         }

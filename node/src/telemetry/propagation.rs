@@ -160,9 +160,15 @@ mod tests {
         check(&format!("{GOOD}-more"), false);
         check(&format!("{GOOD}0"), false);
         check(&format!("ff{}", &GOOD[2..]), false);
-        check(&GOOD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)), false);
+        check(
+            &GOOD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            false,
+        );
         check(&GOOD.replace("00f067aa0ba902b7", &"0".repeat(16)), false);
-        check("00-4bf92f3577b34da6a3ce929d0e0e47\u{e4}\u{e4}-00f067aa0ba902b7-01", false);
+        check(
+            "00-4bf92f3577b34da6a3ce929d0e0e47\u{e4}\u{e4}-00f067aa0ba902b7-01",
+            false,
+        );
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub(super) struct Sampler {
 impl Sampler {
     /// A sampler that keeps this share of roots, from 0 to 1.
     pub(super) fn new(ratio: f64) -> Result<Self, BadRatio> {
-        let sampler = Self { ratio: AtomicU64::new(0) };
+        let sampler = Self {
+            ratio: AtomicU64::new(0),
+        };
         sampler.set_ratio(ratio)?;
         Ok(sampler)
     }

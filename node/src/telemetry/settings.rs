@@ -133,7 +133,9 @@ fn port(rest: &str) -> Option<Option<u16>> {
     if authority.is_empty() || rest.contains(odd) {
         return None;
     }
-    let after_ip6 = authority.rsplit_once(']').map_or(authority, |(_, port)| port);
+    let after_ip6 = authority
+        .rsplit_once(']')
+        .map_or(authority, |(_, port)| port);
     match after_ip6.rsplit_once(':') {
         Some((_, port)) => port.parse().ok().map(Some),
         None => Some(None),
@@ -182,7 +184,10 @@ fn millis(
 mod tests {
     use super::*;
 
-    fn read(flag: Option<&str>, variables: &[(&str, &str)]) -> Result<Option<Collector>, BadSettings> {
+    fn read(
+        flag: Option<&str>,
+        variables: &[(&str, &str)],
+    ) -> Result<Option<Collector>, BadSettings> {
         Collector::read(flag, |name| {
             let found = variables.iter().find(|(given, _)| *given == name)?;
             Some(found.1.to_owned())
@@ -193,7 +198,10 @@ mod tests {
         let collector = read(flag, variables)
             .expect("the settings are good")
             .expect("an endpoint is named");
-        assert_eq!((collector.endpoint.as_str(), collector.protocol), (endpoint, protocol));
+        assert_eq!(
+            (collector.endpoint.as_str(), collector.protocol),
+            (endpoint, protocol)
+        );
     }
 
     #[test]
@@ -214,19 +222,66 @@ mod tests {
     #[test]
     fn http_gets_its_path() {
         let http = (PROTOCOL, "http/protobuf");
-        check(Some("http://a:9"), &[http], "http://a:9/v1/traces", Protocol::Http);
-        check(Some("http://a:9/otlp/"), &[http], "http://a:9/otlp/v1/traces", Protocol::Http);
-        check(Some("http://a:9/v1/traces"), &[http], "http://a:9/v1/traces", Protocol::Http);
-        check(None, &[http, (TRACES_ENDPOINT, "http://a:9/own")], "http://a:9/own", Protocol::Http);
-        check(Some("http://a:4318"), &[], "http://a:4318/v1/traces", Protocol::Http);
-        check(Some("http://[::1]:4318"), &[], "http://[::1]:4318/v1/traces", Protocol::Http);
-        check(Some("http://[::1]:4317"), &[], "http://[::1]:4317", Protocol::Grpc);
-        check(Some("http://a:4318"), &[(PROTOCOL, "grpc")], "http://a:4318", Protocol::Grpc);
-        check(Some("http://a:9"), &[(PROTOCOL, "grpc"), (TRACES_PROTOCOL, "http/protobuf")], "http://a:9/v1/traces", Protocol::Http);
+        check(
+            Some("http://a:9"),
+            &[http],
+            "http://a:9/v1/traces",
+            Protocol::Http,
+        );
+        check(
+            Some("http://a:9/otlp/"),
+            &[http],
+            "http://a:9/otlp/v1/traces",
+            Protocol::Http,
+        );
+        check(
+            Some("http://a:9/v1/traces"),
+            &[http],
+            "http://a:9/v1/traces",
+            Protocol::Http,
+        );
+        check(
+            None,
+            &[http, (TRACES_ENDPOINT, "http://a:9/own")],
+            "http://a:9/own",
+            Protocol::Http,
+        );
+        check(
+            Some("http://a:4318"),
+            &[],
+            "http://a:4318/v1/traces",
+            Protocol::Http,
+        );
+        check(
+            Some("http://[::1]:4318"),
+            &[],
+            "http://[::1]:4318/v1/traces",
+            Protocol::Http,
+        );
+        check(
+            Some("http://[::1]:4317"),
+            &[],
+            "http://[::1]:4317",
+            Protocol::Grpc,
+        );
+        check(
+            Some("http://a:4318"),
+            &[(PROTOCOL, "grpc")],
+            "http://a:4318",
+            Protocol::Grpc,
+        );
+        check(
+            Some("http://a:9"),
+            &[(PROTOCOL, "grpc"), (TRACES_PROTOCOL, "http/protobuf")],
+            "http://a:9/v1/traces",
+            Protocol::Http,
+        );
     }
 
     fn check_refused(flag: &str, variables: &[(&str, &str)], needle: &str) {
-        let error = read(Some(flag), variables).expect_err("the settings are bad").to_string();
+        let error = read(Some(flag), variables)
+            .expect_err("the settings are bad")
+            .to_string();
         assert!(error.contains(needle), "{error:?} should say {needle:?}");
     }
 

@@ -254,15 +254,23 @@ impl<'a> Builder<'a> {
     /// kept. A root is recorded when any of them was.
     pub fn links(mut self, kind: LinkKind, to: impl IntoIterator<Item = Trace>) -> Self {
         let ignored = self.tracer.0.sdk.is_none()
-            || !self.forced && self.parent.as_ref().is_some_and(|p| !propagation::is_sampled(&p.context));
+            || !self.forced
+                && self
+                    .parent
+                    .as_ref()
+                    .is_some_and(|p| !propagation::is_sampled(&p.context));
         if ignored {
             return self;
         }
         let room = MAX_LINKS - self.links.len().min(MAX_LINKS);
-        let links = to.into_iter().filter(propagation::is_valid).take(room).map(|context| {
-            let attributes = vec![KeyValue::new(attribute::LINK_KIND, kind.as_str())];
-            Link::new(propagation::to_sdk(&context, true), attributes, 0)
-        });
+        let links = to
+            .into_iter()
+            .filter(propagation::is_valid)
+            .take(room)
+            .map(|context| {
+                let attributes = vec![KeyValue::new(attribute::LINK_KIND, kind.as_str())];
+                Link::new(propagation::to_sdk(&context, true), attributes, 0)
+            });
         self.links.extend(links);
         self
     }
@@ -271,7 +279,10 @@ impl<'a> Builder<'a> {
     pub fn start(self) -> Span {
         let shared = &self.tracer.0;
         let question = Question {
-            parent: self.parent.as_ref().map(|p| propagation::is_sampled(&p.context)),
+            parent: self
+                .parent
+                .as_ref()
+                .map(|p| propagation::is_sampled(&p.context)),
             link_sampled: self.links.iter().any(|link| link.span_context.is_sampled()),
             forced: self.forced,
         };
@@ -307,15 +318,20 @@ impl<'a> Builder<'a> {
             .with_links(self.links);
         builder.start_time = self.started;
         let parent = match &self.parent {
-            Some(p) => Context::new()
-                .with_remote_span_context(propagation::to_sdk(&p.context, p.remote)),
+            Some(p) => {
+                Context::new().with_remote_span_context(propagation::to_sdk(&p.context, p.remote))
+            }
             None => Context::new(),
         };
         let span = sdk.build_with_context(builder, &parent);
         if !span.is_recording() {
             // The SDK was shut down in between: keep the trace id valid all the same.
             let context = self.parent.map_or_else(fresh, |p| p.context);
-            return Span { context, live: None, tracer: self.tracer.clone() };
+            return Span {
+                context,
+                live: None,
+                tracer: self.tracer.clone(),
+            };
         }
         Span {
             context: propagation::from_sdk(span.span_context()),
@@ -358,7 +374,11 @@ pub struct Span {
 
 impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let recording = if self.live.is_some() { "recording" } else { "not recording" };
+        let recording = if self.live.is_some() {
+            "recording"
+        } else {
+            "not recording"
+        };
         write!(f, "Span({}, {recording})", self.trace_id())
     }
 }
@@ -426,7 +446,8 @@ impl Span {
     /// Sets a text attribute from anything that prints; printed only when recording.
     pub fn show(&self, name: &'static str, value: impl fmt::Display) {
         if let Some(live) = &self.live {
-            live.lock().set_attribute(KeyValue::new(name, value.to_string()));
+            live.lock()
+                .set_attribute(KeyValue::new(name, value.to_string()));
         }
     }
 
@@ -462,7 +483,11 @@ impl Drop for Span {
         let Some(live) = self.live.take() else { return };
         live.settled.store(true, Ordering::Relaxed);
         let mut span = live.lock();
-        if live.parent_settled.as_ref().is_some_and(|settled| settled.load(Ordering::Relaxed)) {
+        if live
+            .parent_settled
+            .as_ref()
+            .is_some_and(|settled| settled.load(Ordering::Relaxed))
+        {
             span.set_attribute(KeyValue::new(attribute::QUORUM_LATE, true));
         }
         if self.tracer.0.closed.load(Ordering::Relaxed) {

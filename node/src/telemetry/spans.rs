@@ -47,7 +47,9 @@ impl Tracer {
     /// counts is a setting.
     pub fn request(&self, method: &str, route: &str, traceparent: Option<&str>) -> Span {
         let parent = self.edge(traceparent);
-        let span = self.remote(Name::Request(method, route), Kind::Server, parent).start();
+        let span = self
+            .remote(Name::Request(method, route), Kind::Server, parent)
+            .start();
         span.set(attribute::HTTP_METHOD, method);
         span.set(attribute::HTTP_ROUTE, route);
         span
@@ -140,18 +142,26 @@ impl Span {
 
     /// A replica answered well.
     pub fn replica_ack(&self, peer: &NodeId, elapsed: Duration) {
-        self.event(event::REPLICA_ACK, || [peer_value(peer), elapsed_value(elapsed)]);
+        self.event(event::REPLICA_ACK, || {
+            [peer_value(peer), elapsed_value(elapsed)]
+        });
     }
 
     /// A replica did not answer in time.
     pub fn replica_timeout(&self, peer: &NodeId, elapsed: Duration) {
-        self.event(event::REPLICA_TIMEOUT, || [peer_value(peer), elapsed_value(elapsed)]);
+        self.event(event::REPLICA_TIMEOUT, || {
+            [peer_value(peer), elapsed_value(elapsed)]
+        });
     }
 
     /// A replica refused or failed; `reason` is a stable word.
     pub fn replica_failed(&self, peer: &NodeId, reason: &'static str, elapsed: Duration) {
         self.event(event::REPLICA_FAILED, || {
-            [peer_value(peer), elapsed_value(elapsed), (attribute::REASON, reason.into())]
+            [
+                peer_value(peer),
+                elapsed_value(elapsed),
+                (attribute::REASON, reason.into()),
+            ]
         });
     }
 
@@ -161,13 +171,24 @@ impl Span {
         self.settle();
         self.set_quorum(end);
         if end.met {
-            self.event(event::QUORUM_REACHED, || [(attribute::ACKS, end.acks.into())]);
+            self.event(event::QUORUM_REACHED, || {
+                [(attribute::ACKS, end.acks.into())]
+            });
         } else if self.is_recording() {
-            self.fail("no_quorum", format_args!("{} answered, {} failed", end.acks, end.failures));
+            self.fail(
+                "no_quorum",
+                format_args!("{} answered, {} failed", end.acks, end.failures),
+            );
         } else {
-            let span = self.child(span::QUORUM_FAILED, Kind::Internal).forced().start();
+            let span = self
+                .child(span::QUORUM_FAILED, Kind::Internal)
+                .forced()
+                .start();
             span.set_quorum(end);
-            span.fail("no_quorum", format_args!("{} answered, {} failed", end.acks, end.failures));
+            span.fail(
+                "no_quorum",
+                format_args!("{} answered, {} failed", end.acks, end.failures),
+            );
         }
     }
 
@@ -195,7 +216,10 @@ impl Span {
                 .links(LinkKind::RepairedRead, [self.context()])
         };
         let span = builder.start();
-        span.set(attribute::REPAIR_MODE, if blocking { "blocking" } else { "async" });
+        span.set(
+            attribute::REPAIR_MODE,
+            if blocking { "blocking" } else { "async" },
+        );
         span
     }
 }
@@ -207,7 +231,9 @@ impl Span {
         if self.is_recording() && elapsed >= SLOW_READ {
             let began = SystemTime::now().checked_sub(elapsed);
             let span = self.child(span::STORAGE_READ, Kind::Internal);
-            let span = span.started(began.unwrap_or(SystemTime::UNIX_EPOCH)).start();
+            let span = span
+                .started(began.unwrap_or(SystemTime::UNIX_EPOCH))
+                .start();
             span.set(attribute::STORAGE_BYTES, bytes);
         }
     }
@@ -236,7 +262,10 @@ impl Span {
         if self.is_recording() {
             self.event(event::CONFLICT_DETECTED, || siblings_values(before, after));
         } else {
-            let span = self.child(span::CONFLICT_DETECTED, Kind::Internal).forced().start();
+            let span = self
+                .child(span::CONFLICT_DETECTED, Kind::Internal)
+                .forced()
+                .start();
             span.set_siblings(before, after, context_dots);
         }
     }
@@ -269,7 +298,9 @@ impl Span {
         self.set(attribute::RESOLVER_FUEL, end.fuel);
         self.set(attribute::RESOLVER_MEMORY, end.memory_bytes);
         if let Some(reason) = reason {
-            self.event(event::RESOLVER_FAILED, || [(attribute::REASON, reason.into())]);
+            self.event(event::RESOLVER_FAILED, || {
+                [(attribute::REASON, reason.into())]
+            });
             self.fail(reason, "the resolver failed; the siblings stay as they are");
         }
     }
@@ -280,7 +311,10 @@ impl Span {
         self.set(attribute::REGISTRY_ACKS, acks);
         self.set(attribute::REGISTRY_CHOSEN, chosen);
         if !chosen {
-            self.fail("not_chosen", format_args!("{acks} acceptors after {ballots} ballots"));
+            self.fail(
+                "not_chosen",
+                format_args!("{acks} acceptors after {ballots} ballots"),
+            );
         }
     }
 }
@@ -298,5 +332,8 @@ fn elapsed_value(elapsed: Duration) -> (&'static str, Value) {
 }
 
 fn siblings_values(before: usize, after: usize) -> [(&'static str, Value); 2] {
-    [(attribute::BEFORE, before.into()), (attribute::AFTER, after.into())]
+    [
+        (attribute::BEFORE, before.into()),
+        (attribute::AFTER, after.into()),
+    ]
 }

@@ -15,8 +15,12 @@ fn documented() -> BTreeSet<&'static str> {
 
 /// The names the code uses: every constant of `names.rs`.
 fn coded() -> BTreeSet<&'static str> {
-    let constants = NAMES.lines().filter(|line| line.trim_start().starts_with("pub const"));
-    constants.filter_map(|line| line.split('"').nth(1)).collect()
+    let constants = NAMES
+        .lines()
+        .filter(|line| line.trim_start().starts_with("pub const"));
+    constants
+        .filter_map(|line| line.split('"').nth(1))
+        .collect()
 }
 
 #[test]

@@ -10,8 +10,8 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::post;
-use fake_opentelemetry_collector::FakeCollectorServer;
 pub(crate) use fake_opentelemetry_collector::ExportedSpan;
+use fake_opentelemetry_collector::FakeCollectorServer;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use tokio::sync::watch;
@@ -47,21 +47,29 @@ impl Receiver {
 
     /// OTLP as protobuf over HTTP.
     pub(crate) async fn http() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (sender, spans) = watch::channel(Vec::new());
         let receive = move |body: Bytes| async move {
             let Ok(request) = ExportTraceServiceRequest::decode(body) else {
                 return StatusCode::BAD_REQUEST;
             };
-            let batches = request.resource_spans.into_iter().flat_map(|one| one.scope_spans);
+            let batches = request
+                .resource_spans
+                .into_iter()
+                .flat_map(|one| one.scope_spans);
             let some = batches.flat_map(|one| one.spans).map(ExportedSpan::from);
             keep(&sender, some.collect());
             StatusCode::OK
         };
         let router = Router::new().route("/v1/traces", post(receive));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { endpoint: format!("http://{address}/v1/traces"), spans }
+        Self {
+            endpoint: format!("http://{address}/v1/traces"),
+            spans,
+        }
     }
 
     /// Waits until the spans received so far satisfy `enough`, and gives them all.
@@ -69,8 +77,13 @@ impl Receiver {
         let mut spans = self.spans.clone();
         let waited = tokio::time::timeout(PATIENCE, spans.wait_for(|spans| enough(spans))).await;
         match waited {
-            Ok(found) => found.expect("the receiver lives as long as the test").clone(),
-            Err(_) => panic!("the spans never came; there are only {:#?}", names(&self.spans.borrow())),
+            Ok(found) => found
+                .expect("the receiver lives as long as the test")
+                .clone(),
+            Err(_) => panic!(
+                "the spans never came; there are only {:#?}",
+                names(&self.spans.borrow())
+            ),
         }
     }
 
@@ -93,7 +106,12 @@ fn names(spans: &[ExportedSpan]) -> Vec<&str> {
 /// The only span of that name.
 pub(crate) fn only<'a>(spans: &'a [ExportedSpan], name: &str) -> &'a ExportedSpan {
     let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
-    assert_eq!(found.len(), 1, "spans called {name} among {:?}", names(spans));
+    assert_eq!(
+        found.len(),
+        1,
+        "spans called {name} among {:?}",
+        names(spans)
+    );
     found[0]
 }
 
@@ -101,7 +119,7 @@ pub(crate) fn only<'a>(spans: &'a [ExportedSpan], name: &str) -> &'a ExportedSpa
 pub(crate) fn attribute(attributes: &BTreeMap<String, String>, name: &str) -> Option<String> {
     // The collector keeps them as `Some(AnyValue { value: Some(StringValue("text")) })`.
     let (_, value) = attributes.get(name)?.split_once("Value(")?;
-    let inner = value.rsplit_once(") })").map_or(value, |(inner, _)| inner);
+    let inner = value.rsplit_once(")) })").map_or(value, |(inner, _)| inner);
     Some(inner.trim_matches('"').to_owned())
 }
 
@@ -133,7 +151,9 @@ struct Node {
 fn node(trace: &[&ExportedSpan], span: &ExportedSpan) -> Node {
     let kind = span.kind.trim_start_matches("SPAN_KIND_");
     let at = attribute(&span.attributes, "sibyl.node.id").unwrap_or_default();
-    let below = trace.iter().filter(|other| other.parent_span_id == span.span_id);
+    let below = trace
+        .iter()
+        .filter(|other| other.parent_span_id == span.span_id);
     Node {
         label: format!("{} {kind} {at}", span.name),
         children: below.map(|child| node(trace, child)).collect(),
@@ -141,7 +161,10 @@ fn node(trace: &[&ExportedSpan], span: &ExportedSpan) -> Node {
 }
 
 fn parse(drawing: &str) -> Vec<Node> {
-    let lines: Vec<_> = drawing.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<_> = drawing
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let indent = |line: &str| line.len() - line.trim_start().len();
     let Some(first) = lines.first().map(|line| indent(line)) else {
         return Vec::new();
@@ -149,9 +172,15 @@ fn parse(drawing: &str) -> Vec<Node> {
     let mut nodes = Vec::new();
     let mut rest = lines.as_slice();
     while let Some((head, tail)) = rest.split_first() {
-        let end = tail.iter().position(|line| indent(line) <= first).unwrap_or(tail.len());
+        let end = tail
+            .iter()
+            .position(|line| indent(line) <= first)
+            .unwrap_or(tail.len());
         let (below, after) = tail.split_at(end);
-        nodes.push(Node { label: head.trim().to_owned(), children: parse(&below.join("\n")) });
+        nodes.push(Node {
+            label: head.trim().to_owned(),
+            children: parse(&below.join("\n")),
+        });
         rest = after;
     }
     nodes
@@ -164,5 +193,8 @@ fn sort(nodes: &mut [Node]) {
 
 fn draw(nodes: &[Node]) -> String {
     let below = |node: &Node| draw(&node.children).replace('\n', "\n  ");
-    nodes.iter().map(|node| format!("\n{}{}", node.label, below(node))).collect()
+    nodes
+        .iter()
+        .map(|node| format!("\n{}{}", node.label, below(node)))
+        .collect()
 }

@@ -74,7 +74,13 @@ fn call(asker: &Span, to: &Telemetry, name: &str, rpc: Rpc, work: impl Fn(&Span)
 }
 
 fn met(acks: usize) -> QuorumEnd {
-    QuorumEnd { acks, failures: 0, sloppy: false, met: true, wait: Duration::from_millis(3) }
+    QuorumEnd {
+        acks,
+        failures: 0,
+        sloppy: false,
+        met: true,
+        wait: Duration::from_millis(3),
+    }
 }
 
 /// A put through n1, answered at W=2; n3's answer is late. Gives the write's context.
@@ -110,13 +116,22 @@ fn get(nodes: &Three, writes: [Trace; 2]) -> (Trace, Trace) {
     reconcile.siblings_merged(2, 2, 2);
     let resolve = reconcile.resolver_resolve("cart", &Digest::of(b"cart"), writes);
     let outcome = ResolverResult::Ok;
-    resolve.resolver_ended(ResolverEnd { outcome, fuel: 391, memory_bytes: 65536 }, None);
+    resolve.resolver_ended(
+        ResolverEnd {
+            outcome,
+            fuel: 391,
+            memory_bytes: 65536,
+        },
+        None,
+    );
     drop((resolve, reconcile));
     root.answered(200);
     let context = root.context();
     let repair = quorum.read_repair(false);
     drop((quorum, root));
-    drop(call(&repair, n3, "n3", Rpc::ReplicaRepair, |server| drop(server.storage_write(9, true))));
+    drop(call(&repair, n3, "n3", Rpc::ReplicaRepair, |server| {
+        drop(server.storage_write(9, true))
+    }));
     (context, repair.context())
 }
 
@@ -147,17 +162,35 @@ async fn check_put(receiver: Receiver) {
     assert_eq!(of_root("http.response.status_code").as_deref(), Some("204"));
     assert_eq!(of_root("http.route").as_deref(), Some(ROUTE));
     assert_eq!(of_root("db.collection.name").as_deref(), Some("carts"));
-    assert_eq!(of_root("sibyl.key.hash").as_deref(), Some("0000000000000abc"));
+    assert_eq!(
+        of_root("sibyl.key.hash").as_deref(),
+        Some("0000000000000abc")
+    );
     let quorum = only(&spans, "quorum.write");
-    let wanted = [("n", "3"), ("w", "2"), ("acks", "2"), ("failures", "0"), ("met", "true"), ("wait_ms", "3")];
+    let wanted = [
+        ("n", "3"),
+        ("w", "2"),
+        ("acks", "2"),
+        ("failures", "0"),
+        ("met", "true"),
+        ("wait_ms", "3"),
+    ];
     for (name, value) in wanted {
         let found = attribute(&quorum.attributes, &format!("sibyl.quorum.{name}"));
         assert_eq!(found.as_deref(), Some(value), "{name}");
     }
-    let events: Vec<_> = quorum.events.iter().map(|event| event.name.as_str()).collect();
+    let events: Vec<_> = quorum
+        .events
+        .iter()
+        .map(|event| event.name.as_str())
+        .collect();
     assert_eq!(events, ["replica.ack", "quorum.reached"]);
-    let late = spans.iter().filter(|span| attribute(&span.attributes, "sibyl.quorum.late").is_some());
-    let late: Vec<_> = late.map(|span| attribute(&span.attributes, "sibyl.peer.id")).collect();
+    let late = spans
+        .iter()
+        .filter(|span| attribute(&span.attributes, "sibyl.quorum.late").is_some());
+    let late: Vec<_> = late
+        .map(|span| attribute(&span.attributes, "sibyl.peer.id"))
+        .collect();
     assert_eq!(late, [Some("n3".to_owned())]);
 }
 
@@ -211,7 +244,8 @@ async fn a_conflicting_get_links_to_the_writes() {
         links
             .iter()
             .map(|link| {
-                let kind = attribute(&link.attributes, "sibyl.link.kind").expect("every link says its kind");
+                let kind = attribute(&link.attributes, "sibyl.link.kind")
+                    .expect("every link says its kind");
                 (link.trace_id.clone(), link.span_id.clone(), kind)
             })
             .collect::<Vec<_>>()
@@ -219,13 +253,29 @@ async fn a_conflicting_get_links_to_the_writes() {
     let to_writes = links("resolver.resolve");
     let traces: Vec<_> = to_writes.iter().map(|(trace, ..)| trace.clone()).collect();
     assert_eq!(traces, writes.map(|write| hex(&write)));
-    assert!(to_writes.iter().all(|(.., kind)| kind == "conflicting_write"));
+    assert!(
+        to_writes
+            .iter()
+            .all(|(.., kind)| kind == "conflicting_write")
+    );
     let quorum = only(&spans, "quorum.read");
-    let to_read = (hex(&read), quorum.span_id.clone(), "repaired_read".to_owned());
+    let to_read = (
+        hex(&read),
+        quorum.span_id.clone(),
+        "repaired_read".to_owned(),
+    );
     assert_eq!(links("read.repair"), [to_read]);
     let reconcile = only(&spans, "siblings.reconcile");
-    assert_eq!(attribute(&reconcile.attributes, "sibyl.conflict").as_deref(), Some("true"));
-    assert!(reconcile.events.iter().any(|event| event.name == "conflict.detected"));
+    assert_eq!(
+        attribute(&reconcile.attributes, "sibyl.conflict").as_deref(),
+        Some("true")
+    );
+    assert!(
+        reconcile
+            .events
+            .iter()
+            .any(|event| event.name == "conflict.detected")
+    );
 }
 
 #[tokio::test]
@@ -240,7 +290,9 @@ async fn a_proposal_and_a_forward_are_trees() {
     propose.registry_settled(1, 2, true);
     let trace = hex(&admin.context());
     let forward = admin.forward(&id("n2"));
-    let carried = n2.tracer.rpc_server(Rpc::CoordinatorForward, &id("n1"), Some(forward.context()));
+    let carried = n2
+        .tracer
+        .rpc_server(Rpc::CoordinatorForward, &id("n1"), Some(forward.context()));
     carried.storage_read(SLOW_READ, 1);
     carried.storage_read(Duration::ZERO, 1);
     drop((carried, forward, propose, admin));
@@ -259,7 +311,10 @@ async fn a_proposal_and_a_forward_are_trees() {
             Coordinator/Forward SERVER n2",
     );
     let read = only(&spans, "storage.read");
-    assert_eq!(read.parent_span_id, only(&spans, "Coordinator/Forward").span_id);
+    assert_eq!(
+        read.parent_span_id,
+        only(&spans, "Coordinator/Forward").span_id
+    );
     assert!(read.end_time_unix_nano - read.start_time_unix_nano >= 50_000);
 }
 
@@ -270,31 +325,61 @@ async fn failures_and_conflicts_leave_a_span_at_ratio_zero() {
     node.set_ratio(0.0).expect("zero is a ratio");
     let root = node.tracer.request("PUT", ROUTE, None);
     let quorum = root.quorum_write(3, 2);
-    quorum.quorum_settled(QuorumEnd { met: false, failures: 2, ..met(1) });
+    quorum.quorum_settled(QuorumEnd {
+        met: false,
+        failures: 2,
+        ..met(1)
+    });
     root.siblings_reconcile().siblings_merged(3, 2, 4);
     root.siblings_reconcile().siblings_merged(3, 1, 4);
     let trace = root.trace_id().to_string();
     drop((quorum, root));
     node.shutdown(DEADLINE).await;
     let spans = receiver.wait_for(2).await;
-    check_tree(&spans, &trace, "conflict.detected INTERNAL n1\nquorum.failed INTERNAL n1");
+    check_tree(
+        &spans,
+        &trace,
+        "conflict.detected INTERNAL n1\nquorum.failed INTERNAL n1",
+    );
     assert_eq!(spans.len(), 2);
     for span in &spans {
-        assert_eq!(attribute(&span.attributes, "sibyl.trace.force").as_deref(), Some("true"));
+        assert_eq!(
+            attribute(&span.attributes, "sibyl.trace.force").as_deref(),
+            Some("true")
+        );
     }
     let failed = only(&spans, "quorum.failed");
-    assert_eq!(failed.status.as_ref().map(|status| status.code.as_str()), Some("STATUS_CODE_ERROR"));
-    assert_eq!(attribute(&failed.attributes, "error.type").as_deref(), Some("no_quorum"));
+    assert_eq!(
+        failed.status.as_ref().map(|status| status.code.as_str()),
+        Some("STATUS_CODE_ERROR")
+    );
+    assert_eq!(
+        attribute(&failed.attributes, "error.type").as_deref(),
+        Some("no_quorum")
+    );
 }
 
 #[tokio::test]
 async fn a_root_follows_what_it_links_to() {
     let receiver = Receiver::grpc().await;
     let node = start("n1", &receiver);
-    let recorded = node.tracer.root("recorded", Kind::Internal).start().context();
+    let recorded = node
+        .tracer
+        .root("recorded", Kind::Internal)
+        .start()
+        .context();
     node.set_ratio(0.0).expect("zero is a ratio");
-    let unrecorded = node.tracer.root("unrecorded", Kind::Internal).start().context();
-    let links = |name, to| node.tracer.root(name, Kind::Internal).links(LinkKind::RepairedRead, to).start();
+    let unrecorded = node
+        .tracer
+        .root("unrecorded", Kind::Internal)
+        .start()
+        .context();
+    let links = |name, to| {
+        node.tracer
+            .root(name, Kind::Internal)
+            .links(LinkKind::RepairedRead, to)
+            .start()
+    };
     assert!(!links("to none", vec![]).is_recording());
     assert!(!links("to unrecorded", vec![unrecorded]).is_recording());
     assert!(!links("to nothing", vec![Trace([0; 26])]).is_recording());
@@ -302,7 +387,10 @@ async fn a_root_follows_what_it_links_to() {
     assert!(links("to many", vec![recorded; 1000]).is_recording());
     let spans = receiver.wait_for(3).await;
     assert_eq!(only(&spans, "to both").links.len(), 2);
-    assert_eq!(only(&spans, "to many").links.len(), sibyl::telemetry::MAX_LINKS);
+    assert_eq!(
+        only(&spans, "to many").links.len(),
+        sibyl::telemetry::MAX_LINKS
+    );
 }
 
 #[tokio::test]
@@ -327,7 +415,11 @@ async fn a_client_decides_only_where_it_is_trusted() {
         }
     }
     let spans = receiver.wait_for(2).await;
-    assert!(spans.iter().all(|span| span.parent_span_id == CLIENT[36..52]));
+    assert!(
+        spans
+            .iter()
+            .all(|span| span.parent_span_id == CLIENT[36..52])
+    );
 }
 
 #[tokio::test]
@@ -339,24 +431,34 @@ async fn without_a_collector_contexts_still_travel() {
     assert!(!root.is_recording());
     assert!(propagation::is_valid(&root.context()));
     assert_ne!(root.trace_id(), other.trace_id());
-    let child = root.quorum_read(3, 2).rpc_client(Rpc::ReplicaGet, &id("n2"));
+    let child = root
+        .quorum_read(3, 2)
+        .rpc_client(Rpc::ReplicaGet, &id("n2"));
     assert_eq!(child.trace_id(), root.trace_id());
     let passed = node.tracer.request("GET", ROUTE, Some(CLIENT));
     assert_eq!(passed.trace_id().to_string(), CLIENT[3..35]);
     node.shutdown(DEADLINE).await;
-    assert!(propagation::is_valid(&node.tracer.request("GET", ROUTE, None).context()));
+    assert!(propagation::is_valid(
+        &node.tracer.request("GET", ROUTE, None).context()
+    ));
 }
 
 /// Runs to its end, or says it hangs.
 async fn bounded<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANGS, what).await.expect("telemetry must never hang its node")
+    tokio::time::timeout(HANGS, what)
+        .await
+        .expect("telemetry must never hang its node")
 }
 
 /// The value of a sample of the metrics page.
 fn sample(node: &Telemetry, name: &str) -> u64 {
     let page = node.metrics.page(None).body;
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().expect("a count")
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {page}"))
+        .parse()
+        .expect("a count")
 }
 
 /// A thousand spans towards a collector that does not work: nothing hangs and every span is accounted for.
@@ -376,11 +478,27 @@ async fn check_lost(endpoint: String, protocol: Protocol, queue_spans: usize) {
     assert!(propagation::is_valid(&late.context()));
     assert_eq!(sample(&node, "sibyl_trace_spans_total{result=\"ok\"}"), 0);
     let failed = sample(&node, "sibyl_trace_spans_total{result=\"failed\"}");
-    let full = sample(&node, "sibyl_trace_spans_dropped_total{result=\"queue_full\"}");
-    let shut = sample(&node, "sibyl_trace_spans_dropped_total{result=\"shutdown\"}");
-    assert_eq!(failed + full + shut, 1000, "{failed} failed, {full} full, {shut} at shutdown");
-    assert_eq!(full > 0, queue_spans < 1000, "{full} spans found the queue full");
-    assert!(failed == 0 || sample(&node, "sibyl_trace_export_batches_total{result=\"failed\"}") > 0);
+    let full = sample(
+        &node,
+        "sibyl_trace_spans_dropped_total{result=\"queue_full\"}",
+    );
+    let shut = sample(
+        &node,
+        "sibyl_trace_spans_dropped_total{result=\"shutdown\"}",
+    );
+    assert_eq!(
+        failed + full + shut,
+        1000,
+        "{failed} failed, {full} full, {shut} at shutdown"
+    );
+    assert_eq!(
+        full > 0,
+        queue_spans < 1000,
+        "{full} spans found the queue full"
+    );
+    assert!(
+        failed == 0 || sample(&node, "sibyl_trace_export_batches_total{result=\"failed\"}") > 0
+    );
 }
 
 /// An address nobody listens on.
@@ -429,5 +547,11 @@ async fn exported_spans_are_counted() {
     bounded(node.shutdown(DEADLINE)).await;
     receiver.wait_for(100).await;
     assert_eq!(sample(&node, "sibyl_trace_spans_total{result=\"ok\"}"), 100);
-    assert_eq!(sample(&node, "sibyl_trace_spans_dropped_total{result=\"shutdown\"}"), 0);
+    assert_eq!(
+        sample(
+            &node,
+            "sibyl_trace_spans_dropped_total{result=\"shutdown\"}"
+        ),
+        0
+    );
 }

@@ -14,8 +14,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{
     AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult,
-    ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult, ByResult,
-    CacheResult, Exemplar, Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp, Success,
+    ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult,
+    ByResult, CacheResult, Exemplar, Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp,
+    Success,
 };
 
 type Exemplars = HistogramWithExemplars<Exemplar>;
@@ -35,7 +36,10 @@ fn fast() -> Exemplars {
 
 fn storage_fast() -> Histogram {
     // Written out by division, 0.00005 would print as 0.000049999…
-    Histogram::new(FAST.into_iter().map(|bound| (bound * 100_000.0).round() / 1_000_000.0))
+    Histogram::new(
+        FAST.into_iter()
+            .map(|bound| (bound * 100_000.0).round() / 1_000_000.0),
+    )
 }
 
 fn small_counts() -> Histogram {
@@ -124,59 +128,129 @@ impl Families {
 
     fn register_requests(&self, to: &mut Registry) {
         let seconds = || Unit::Seconds;
-        to.register("sibyl_requests", "Requests of clients, by how they ended", self.requests.clone());
+        to.register(
+            "sibyl_requests",
+            "Requests of clients, by how they ended",
+            self.requests.clone(),
+        );
         let help = "Time from the request's head to the answer";
-        to.register_with_unit("sibyl_request_duration", help, seconds(), self.request_duration.clone());
+        to.register_with_unit(
+            "sibyl_request_duration",
+            help,
+            seconds(),
+            self.request_duration.clone(),
+        );
         let help = "Bodies of requests (in) and answers (out)";
-        to.register_with_unit("sibyl_request", help, Unit::Bytes, self.request_bytes.clone());
-        to.register("sibyl_inflight_requests", "Requests not answered yet", self.inflight.clone());
+        to.register_with_unit(
+            "sibyl_request",
+            help,
+            Unit::Bytes,
+            self.request_bytes.clone(),
+        );
+        to.register(
+            "sibyl_inflight_requests",
+            "Requests not answered yet",
+            self.inflight.clone(),
+        );
         let help = "Time until a quorum was reached or lost";
-        to.register_with_unit("sibyl_quorum_wait", help, seconds(), self.quorum_wait.clone());
+        to.register_with_unit(
+            "sibyl_quorum_wait",
+            help,
+            seconds(),
+            self.quorum_wait.clone(),
+        );
         let help = "Replicas that had answered when a quorum was settled";
         to.register("sibyl_quorum_acks", help, self.quorum_acks.clone());
-        to.register("sibyl_quorum_failures", "Quorums missed", self.quorum_failures.clone());
+        to.register(
+            "sibyl_quorum_failures",
+            "Quorums missed",
+            self.quorum_failures.clone(),
+        );
     }
 
     fn register_replication(&self, to: &mut Registry) {
         let help = "Time of calls to other nodes";
         let unit = Unit::Seconds;
-        to.register_with_unit("sibyl_replica_rpc_duration", help, unit, self.rpc_duration.clone());
+        to.register_with_unit(
+            "sibyl_replica_rpc_duration",
+            help,
+            unit,
+            self.rpc_duration.clone(),
+        );
         let help = "Calls to other nodes, by how they ended";
         to.register("sibyl_replica_rpc", help, self.rpc.clone());
         let help = "Frames from (in) and to (out) other nodes";
         to.register_with_unit("sibyl_rpc", help, Unit::Bytes, self.rpc_bytes.clone());
-        to.register("sibyl_read_repairs", "Read repairs", self.read_repairs.clone());
+        to.register(
+            "sibyl_read_repairs",
+            "Read repairs",
+            self.read_repairs.clone(),
+        );
     }
 
     fn register_merging(&self, to: &mut Registry) {
         let seconds = || Unit::Seconds;
-        to.register("sibyl_siblings", "Live siblings a read found", self.siblings.clone());
+        to.register(
+            "sibyl_siblings",
+            "Live siblings a read found",
+            self.siblings.clone(),
+        );
         let help = "Entries of the causal context a read found";
         to.register("sibyl_context_dots", help, self.context_dots.clone());
         let help = "Reads that met a conflict, by what became of it";
         to.register("sibyl_conflicts", help, self.conflicts.clone());
         let help = "Calls of resolvers, by how they ended";
-        to.register("sibyl_resolver_invocations", help, self.resolver_invocations.clone());
+        to.register(
+            "sibyl_resolver_invocations",
+            help,
+            self.resolver_invocations.clone(),
+        );
         let help = "Time of resolver calls";
-        to.register_with_unit("sibyl_resolver_duration", help, seconds(), self.resolver_duration.clone());
+        to.register_with_unit(
+            "sibyl_resolver_duration",
+            help,
+            seconds(),
+            self.resolver_duration.clone(),
+        );
         let help = "Fuel that resolver calls burnt";
         to.register("sibyl_resolver_fuel_used", help, self.resolver_fuel.clone());
         let help = "Time to compile a resolver";
         to.register_with_unit("sibyl_compile", help, seconds(), self.compile.clone());
-        to.register("sibyl_view_cache", "Views asked of the cache", self.view_cache.clone());
+        to.register(
+            "sibyl_view_cache",
+            "Views asked of the cache",
+            self.view_cache.clone(),
+        );
     }
 
     fn register_rest(&self, to: &mut Registry) {
         let help = "Time of work of the local store";
         let unit = Unit::Seconds;
-        to.register_with_unit("sibyl_storage_op_duration", help, unit, self.storage_duration.clone());
+        to.register_with_unit(
+            "sibyl_storage_op_duration",
+            help,
+            unit,
+            self.storage_duration.clone(),
+        );
         let help = "Starts as a new actor because the store could not prove that it remembers";
         to.register("sibyl_amnesia", help, self.amnesia.clone());
-        to.register("sibyl_trace_spans", "Spans handed to the exporter", self.spans.clone());
+        to.register(
+            "sibyl_trace_spans",
+            "Spans handed to the exporter",
+            self.spans.clone(),
+        );
         let help = "Spans lost before their export";
-        to.register("sibyl_trace_spans_dropped", help, self.spans_dropped.clone());
+        to.register(
+            "sibyl_trace_spans_dropped",
+            help,
+            self.spans_dropped.clone(),
+        );
         let help = "Batches of spans handed to the exporter";
-        to.register("sibyl_trace_export_batches", help, self.export_batches.clone());
+        to.register(
+            "sibyl_trace_export_batches",
+            help,
+            self.export_batches.clone(),
+        );
     }
 
     fn fill_with_zeros(&self) {

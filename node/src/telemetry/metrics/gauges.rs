@@ -70,19 +70,61 @@ impl Collector for Gauges {
         drop(source);
         let bytes = Some(&Unit::Bytes);
         let help = "Number of the registry document this node acts on";
-        gauge(&mut to, "sibyl_registry_number", help, None, readings.registry_number)?;
+        gauge(
+            &mut to,
+            "sibyl_registry_number",
+            help,
+            None,
+            readings.registry_number,
+        )?;
         let help = "Partitions this node owns";
-        gauge(&mut to, "sibyl_ring_partitions_owned", help, None, readings.partitions_owned)?;
+        gauge(
+            &mut to,
+            "sibyl_ring_partitions_owned",
+            help,
+            None,
+            readings.partitions_owned,
+        )?;
         let help = "Keys in the store, tombstones included";
-        gauge(&mut to, "sibyl_storage_keys", help, None, readings.storage_keys)?;
+        gauge(
+            &mut to,
+            "sibyl_storage_keys",
+            help,
+            None,
+            readings.storage_keys,
+        )?;
         let help = "The store on disk";
-        gauge(&mut to, "sibyl_storage", help, bytes, readings.storage_bytes)?;
+        gauge(
+            &mut to,
+            "sibyl_storage",
+            help,
+            bytes,
+            readings.storage_bytes,
+        )?;
         let help = "Keys with nothing but tombstones";
-        gauge(&mut to, "sibyl_storage_tombstones", help, None, readings.storage_tombstones)?;
+        gauge(
+            &mut to,
+            "sibyl_storage_tombstones",
+            help,
+            None,
+            readings.storage_tombstones,
+        )?;
         let help = "Free on the store's disk";
-        gauge(&mut to, "sibyl_storage_disk_available", help, bytes, readings.disk_available_bytes)?;
+        gauge(
+            &mut to,
+            "sibyl_storage_disk_available",
+            help,
+            bytes,
+            readings.disk_available_bytes,
+        )?;
         let help = "Size of the store's disk";
-        gauge(&mut to, "sibyl_storage_disk_total", help, bytes, readings.disk_total_bytes)?;
+        gauge(
+            &mut to,
+            "sibyl_storage_disk_total",
+            help,
+            bytes,
+            readings.disk_total_bytes,
+        )?;
         members(&mut to, readings.members)
     }
 }
@@ -101,7 +143,9 @@ pub(super) fn gauge(
 }
 
 fn members(to: &mut DescriptorEncoder<'_>, members: Option<[u64; 4]>) -> fmt::Result {
-    let Some(members) = members else { return Ok(()) };
+    let Some(members) = members else {
+        return Ok(());
+    };
     let help = "Members by this node's view.";
     let mut family = to.encode_descriptor("sibyl_gossip_members", help, None, MetricType::Gauge)?;
     for (state, count) in STATES.into_iter().zip(members) {

@@ -241,7 +241,12 @@ impl Names {
     }
 
     pub(super) fn admit(&self, name: &str) -> Name {
-        if let Some(known) = self.seen.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+        if let Some(known) = self
+            .seen
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+        {
             return Name(Arc::clone(known));
         }
         let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
@@ -276,7 +281,10 @@ label_set!(ByResult { result: &'static str });
 label_set!(ByModeResult { mode: &'static str, result: &'static str });
 label_set!(ByCause { cause: &'static str });
 label_set!(ByState { state: &'static str });
-label_set!(Exemplar { trace_id: String, span_id: String });
+label_set!(Exemplar {
+    trace_id: String,
+    span_id: String
+});
 
 #[cfg(test)]
 mod tests {

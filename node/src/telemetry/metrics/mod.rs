@@ -9,9 +9,9 @@ mod families;
 mod gauges;
 mod labels;
 mod process;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,16 +19,17 @@ use prometheus_client::registry::Registry;
 
 pub use self::gauges::Readings;
 pub use self::labels::{
-    AmnesiaCause, CacheResult, Direction, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op, Outcome, Quorum,
-    QuorumFailure, RepairMode, Resolution, ResolverResult, RpcResult, StorageOp, Success,
+    AmnesiaCause, CacheResult, Direction, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op, Outcome,
+    Quorum, QuorumFailure, RepairMode, Resolution, ResolverResult, RpcResult, StorageOp, Success,
 };
 pub use self::text::Page;
 
 use self::families::Families;
 use self::gauges::Gauges;
 use self::labels::{
-    ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult, ByModeResult, ByOp,
-    ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult, ByResult, Exemplar, Names,
+    ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult, ByModeResult,
+    ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult, ByResult, Exemplar,
+    Names,
 };
 use super::propagation;
 use super::rpc::Rpc;
@@ -82,7 +83,10 @@ impl Metrics {
 
     /// A request came in. Drop counts it as an error unless it [ends](Request::end) before.
     pub fn request(&self, op: Op) -> Request<'_> {
-        self.families.inflight.get_or_create(&ByOp { op: op.as_str() }).inc();
+        self.families
+            .inflight
+            .get_or_create(&ByOp { op: op.as_str() })
+            .inc();
         Request {
             metrics: self,
             op,
@@ -96,12 +100,18 @@ impl Metrics {
         let by = ByOp { op: which.as_str() };
         let waits = self.families.quorum_wait.get_or_create(&by);
         waits.observe(wait.as_secs_f64(), exemplar(span), Some(SystemTime::now()));
-        self.families.quorum_acks.get_or_create(&by).observe(acks as f64);
+        self.families
+            .quorum_acks
+            .get_or_create(&by)
+            .observe(acks as f64);
     }
 
     /// A quorum was missed.
     pub fn quorum_failed(&self, which: Quorum, reason: QuorumFailure) {
-        let by = ByOpReason { op: which.as_str(), reason: reason.as_str() };
+        let by = ByOpReason {
+            op: which.as_str(),
+            reason: reason.as_str(),
+        };
         self.families.quorum_failures.get_or_create(&by).inc();
     }
 
@@ -109,16 +119,26 @@ impl Metrics {
     pub fn rpc(&self, rpc: Rpc, peer: &str, result: RpcResult, took: Duration, span: &Span) {
         let method = rpc.as_str();
         let peer = self.peers.admit(peer);
-        let by = ByMethodPeer { method, peer: peer.clone() };
+        let by = ByMethodPeer {
+            method,
+            peer: peer.clone(),
+        };
         let times = self.families.rpc_duration.get_or_create(&by);
         times.observe(took.as_secs_f64(), exemplar(span), Some(SystemTime::now()));
-        let by = ByMethodPeerResult { method, peer, result: result.as_str() };
+        let by = ByMethodPeerResult {
+            method,
+            peer,
+            result: result.as_str(),
+        };
         self.families.rpc.get_or_create(&by).inc();
     }
 
     /// Bytes of frames went to or came from a peer.
     pub fn rpc_bytes(&self, direction: Direction, peer: &str, bytes: u64) {
-        let by = ByDirectionPeer { direction: direction.as_str(), peer: self.peers.admit(peer) };
+        let by = ByDirectionPeer {
+            direction: direction.as_str(),
+            peer: self.peers.admit(peer),
+        };
         self.families.rpc_bytes.get_or_create(&by).inc_by(bytes);
     }
 
@@ -148,11 +168,20 @@ impl Metrics {
         span: &Span,
     ) {
         let resolver = self.resolvers.admit(resolver);
-        let by = ByResolver { resolver: resolver.clone() };
+        let by = ByResolver {
+            resolver: resolver.clone(),
+        };
         let times = self.families.resolver_duration.get_or_create(&by);
         times.observe(took.as_secs_f64(), exemplar(span), Some(SystemTime::now()));
-        self.families.resolver_fuel.get_or_create(&by).observe(fuel as f64);
-        let by = ByResolverResult { resolver, result: result.as_str(), reason };
+        self.families
+            .resolver_fuel
+            .get_or_create(&by)
+            .observe(fuel as f64);
+        let by = ByResolverResult {
+            resolver,
+            result: result.as_str(),
+            reason,
+        };
         self.families.resolver_invocations.get_or_create(&by).inc();
     }
 
@@ -163,32 +192,44 @@ impl Metrics {
 
     /// The view cache was asked.
     pub fn view_cache(&self, result: CacheResult) {
-        let by = ByResult { result: result.as_str() };
+        let by = ByResult {
+            result: result.as_str(),
+        };
         self.families.view_cache.get_or_create(&by).inc();
     }
 
     /// A read repair ended.
     pub fn read_repair(&self, mode: RepairMode, result: Success) {
-        let by = ByModeResult { mode: mode.as_str(), result: result.as_str() };
+        let by = ByModeResult {
+            mode: mode.as_str(),
+            result: result.as_str(),
+        };
         self.families.read_repairs.get_or_create(&by).inc();
     }
 
     /// The store did some work.
     pub fn storage(&self, op: StorageOp, took: Duration) {
         let by = ByOp { op: op.as_str() };
-        self.families.storage_duration.get_or_create(&by).observe(took.as_secs_f64());
+        self.families
+            .storage_duration
+            .get_or_create(&by)
+            .observe(took.as_secs_f64());
     }
 
     /// The node began as a new actor, because its store could not prove that it remembers.
     pub fn amnesia(&self, cause: AmnesiaCause) {
-        let by = ByCause { cause: cause.as_str() };
+        let by = ByCause {
+            cause: cause.as_str(),
+        };
         self.families.amnesia.get_or_create(&by).inc();
     }
 
     /// The exporter handed over a batch, or failed to.
     pub(super) fn spans_exported(&self, spans: usize, ok: bool) {
         let result = if ok { Success::Ok } else { Success::Failed };
-        let by = ByResult { result: result.as_str() };
+        let by = ByResult {
+            result: result.as_str(),
+        };
         self.families.spans.get_or_create(&by).inc_by(spans as u64);
         self.families.export_batches.get_or_create(&by).inc();
     }
@@ -196,7 +237,10 @@ impl Metrics {
     /// Spans were lost before their export: `queue_full` or `shutdown`.
     pub(super) fn spans_dropped(&self, why: &'static str, spans: usize) {
         let by = ByResult { result: why };
-        self.families.spans_dropped.get_or_create(&by).inc_by(spans as u64);
+        self.families
+            .spans_dropped
+            .get_or_create(&by)
+            .inc_by(spans as u64);
     }
 }
 
@@ -205,7 +249,10 @@ fn exemplar(span: &Span) -> Option<Exemplar> {
     let context = span.context();
     span.is_recording().then(|| Exemplar {
         trace_id: span.trace_id().to_string(),
-        span_id: format!("{:016x}", u64::from_be_bytes(propagation::span_id(&context))),
+        span_id: format!(
+            "{:016x}",
+            u64::from_be_bytes(propagation::span_id(&context))
+        ),
     })
 }
 
@@ -221,8 +268,15 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Counts the body's bytes, in or out.
     pub fn bytes(&self, direction: Direction, bytes: usize) {
-        let by = ByOpDirection { op: self.op.as_str(), direction: direction.as_str() };
-        self.metrics.families.request_bytes.get_or_create(&by).observe(bytes as f64);
+        let by = ByOpDirection {
+            op: self.op.as_str(),
+            direction: direction.as_str(),
+        };
+        self.metrics
+            .families
+            .request_bytes
+            .get_or_create(&by)
+            .observe(bytes as f64);
     }
 
     /// The request was answered.
@@ -232,9 +286,19 @@ impl Request<'_> {
 
     fn count(&mut self, outcome: Outcome, exemplar: Option<Exemplar>) {
         self.ended = true;
-        let Families { requests, request_duration, inflight, .. } = &self.metrics.families;
+        let Families {
+            requests,
+            request_duration,
+            inflight,
+            ..
+        } = &self.metrics.families;
         let op = self.op.as_str();
-        requests.get_or_create(&ByOpOutcome { op, outcome: outcome.as_str() }).inc();
+        requests
+            .get_or_create(&ByOpOutcome {
+                op,
+                outcome: outcome.as_str(),
+            })
+            .inc();
         let took = self.began.elapsed().as_secs_f64();
         let times = request_duration.get_or_create(&ByOp { op });
         times.observe(took, exemplar, Some(SystemTime::now()));

@@ -30,20 +30,48 @@ impl Collector for Process {
         let status = fs::read_to_string("/proc/self/status").ok();
         let limits = fs::read_to_string("/proc/self/limits").ok();
         let boot = fs::read_to_string("/proc/stat").ok();
-        let fds = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64);
+        let fds = fs::read_dir("/proc/self/fd")
+            .ok()
+            .map(|entries| entries.count() as u64);
         let (stat, status) = (stat.as_deref(), status.as_deref());
         times(&mut to, stat, boot.as_deref())?;
         let bytes = Some(&Unit::Bytes);
         let line = |key| status.and_then(|text| kibibytes(text, key));
         let help = "Memory in use that is in RAM";
-        gauge(&mut to, "process_resident_memory", help, bytes, line("VmRSS:"))?;
+        gauge(
+            &mut to,
+            "process_resident_memory",
+            help,
+            bytes,
+            line("VmRSS:"),
+        )?;
         let help = "Address space";
-        gauge(&mut to, "process_virtual_memory", help, bytes, line("VmSize:"))?;
+        gauge(
+            &mut to,
+            "process_virtual_memory",
+            help,
+            bytes,
+            line("VmSize:"),
+        )?;
         let threads = status.and_then(|text| field(text, "Threads:"));
         gauge(&mut to, "process_threads", "Threads", None, threads)?;
-        gauge(&mut to, "process_open_fds", "Open files and sockets", None, fds)?;
-        let most = limits.as_deref().and_then(|text| field(text, "Max open files"));
-        gauge(&mut to, "process_max_fds", "Most files and sockets that may be open", None, most)
+        gauge(
+            &mut to,
+            "process_open_fds",
+            "Open files and sockets",
+            None,
+            fds,
+        )?;
+        let most = limits
+            .as_deref()
+            .and_then(|text| field(text, "Max open files"));
+        gauge(
+            &mut to,
+            "process_max_fds",
+            "Most files and sockets that may be open",
+            None,
+            most,
+        )
     }
 }
 
@@ -58,7 +86,8 @@ fn times(to: &mut DescriptorEncoder<'_>, stat: Option<&str>, boot: Option<&str>)
     }
     if let (Some(began), Some(boot)) = (ticks(22), boot.and_then(|text| field(text, "btime"))) {
         let help = "When the process began, since 1970.";
-        let encoder = to.encode_descriptor("process_start_time", help, seconds, MetricType::Gauge)?;
+        let encoder =
+            to.encode_descriptor("process_start_time", help, seconds, MetricType::Gauge)?;
         ConstGauge::new(boot as f64 + began).encode(encoder)?;
     }
     Ok(())
@@ -68,7 +97,10 @@ fn times(to: &mut DescriptorEncoder<'_>, stat: Option<&str>, boot: Option<&str>)
 /// program's name in brackets and may contain anything, so counting begins behind it.
 fn stat_field(stat: &str, at: usize) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(at.checked_sub(3)?)?.parse().ok()
+    rest.split_whitespace()
+        .nth(at.checked_sub(3)?)?
+        .parse()
+        .ok()
 }
 
 /// The first number after `key` at the start of a line.
@@ -95,7 +127,19 @@ mod tests {
         let status = "Name:\tsibyl\nVmSize:\t  100 kB\nVmRSS:\t   10 kB\nThreads:\t9\n";
         assert_eq!(kibibytes(status, "VmRSS:"), Some(10_240));
         assert_eq!(field(status, "Threads:"), Some(9));
-        assert_eq!(field("Max open files            1024    524288    files", "Max open files"), Some(1024));
-        assert_eq!(field("Max open files            unlimited  unlimited", "Max open files"), None);
+        assert_eq!(
+            field(
+                "Max open files            1024    524288    files",
+                "Max open files"
+            ),
+            Some(1024)
+        );
+        assert_eq!(
+            field(
+                "Max open files            unlimited  unlimited",
+                "Max open files"
+            ),
+            None
+        );
     }
 }

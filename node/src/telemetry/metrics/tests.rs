@@ -73,9 +73,15 @@ fn documented() -> BTreeMap<String, Metric> {
     let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `"));
     let metric = |row: &str| {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
-        let labels = cells[3].split(',').map(str::trim).filter(|label| !label.is_empty());
+        let labels = cells[3]
+            .split(',')
+            .map(str::trim)
+            .filter(|label| !label.is_empty());
         let kind = cells[2].replace(" + exemplar", "");
-        let metric = Metric { kind, labels: labels.map(str::to_owned).collect() };
+        let metric = Metric {
+            kind,
+            labels: labels.map(str::to_owned).collect(),
+        };
         (cells[1].trim_matches('`').to_owned(), metric)
     };
     rows.map(metric).collect()
@@ -90,10 +96,16 @@ fn exported(page: &str) -> BTreeMap<String, Metric> {
             found.entry(name.to_owned()).or_default().kind = kind.to_owned();
         } else if !line.starts_with('#') {
             let (name, labels) = sample(line);
-            let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-            let family = family.filter(|family| found.contains_key(*family)).unwrap_or(name);
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
+            let family = family
+                .filter(|family| found.contains_key(*family))
+                .unwrap_or(name);
             let metric = found.get_mut(family).expect("a header comes first");
-            metric.labels.extend(labels.into_iter().filter(|label| label != "le"));
+            metric
+                .labels
+                .extend(labels.into_iter().filter(|label| label != "le"));
         }
     }
     found
@@ -102,12 +114,16 @@ fn exported(page: &str) -> BTreeMap<String, Metric> {
 /// Name and label names of a sample; checks that its value is a number.
 fn sample(line: &str) -> (&str, Vec<String>) {
     let (series, value) = line.rsplit_once(' ').expect("a value");
-    value.parse::<f64>().unwrap_or_else(|_| panic!("{value} in {line}"));
+    value
+        .parse::<f64>()
+        .unwrap_or_else(|_| panic!("{value} in {line}"));
     let Some((name, labels)) = series.split_once('{') else {
         return (series, Vec::new());
     };
     let labels = labels.strip_suffix('}').expect("labels end");
-    let names = labels.split("\",").filter_map(|pair| pair.split_once("=\""));
+    let names = labels
+        .split("\",")
+        .filter_map(|pair| pair.split_once("=\""));
     (name, names.map(|(name, _)| name.to_owned()).collect())
 }
 
@@ -116,7 +132,10 @@ fn the_document_and_a_live_page_say_the_same() {
     let node = node(1.0);
     count_everything(&node);
     let page = node.metrics.page(None);
-    assert_eq!(page.content_type, "text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(
+        page.content_type,
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
     let mut documented = documented();
     if !page.body.contains("process_max_fds") {
         documented.remove("process_max_fds");
@@ -130,8 +149,13 @@ fn the_document_names_the_histograms_with_exemplars() {
     count_everything(&node);
     let page = node.metrics.page(OPEN_METRICS).body;
     let with = page.lines().filter(|line| line.contains(" # {"));
-    let with: BTreeSet<_> = with.filter_map(|line| line.split_once("_bucket{")).map(|(name, _)| name).collect();
-    let rows = DOCUMENT.lines().filter(|line| line.contains("| histogram + exemplar |"));
+    let with: BTreeSet<_> = with
+        .filter_map(|line| line.split_once("_bucket{"))
+        .map(|(name, _)| name)
+        .collect();
+    let rows = DOCUMENT
+        .lines()
+        .filter(|line| line.contains("| histogram + exemplar |"));
     let told: BTreeSet<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
     assert_eq!(with, told);
 }
@@ -154,7 +178,10 @@ fn open_metrics_keeps_its_rules() {
     let node = node(1.0);
     count_everything(&node);
     let page = node.metrics.page(OPEN_METRICS);
-    assert_eq!(page.content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert_eq!(
+        page.content_type,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
     assert!(page.body.ends_with("\n# EOF\n"));
     let mut family = ("", "");
     let mut seen = BTreeSet::new();
@@ -167,7 +194,9 @@ fn open_metrics_keeps_its_rules() {
             assert!(name.ends_with(unit), "{line}");
         } else if !line.starts_with('#') {
             let (name, _) = sample(line.split(" # {").next().expect("a sample"));
-            let end = name.strip_prefix(family.0).unwrap_or_else(|| panic!("{line} in {family:?}"));
+            let end = name
+                .strip_prefix(family.0)
+                .unwrap_or_else(|| panic!("{line} in {family:?}"));
             let ends: &[&str] = match family.1 {
                 "counter" => &["_total"],
                 "histogram" => &["_bucket", "_sum", "_count"],
@@ -186,20 +215,34 @@ fn buckets_are_those_of_the_document() {
     let bounds = |series: &str| {
         let lines = page.lines().filter(|line| line.starts_with(series));
         let bounds = lines.filter_map(|line| line.split_once("le=\"")?.1.split('"').next());
-        bounds.map(|bound| bound.trim_end_matches(".0").to_owned()).collect::<Vec<_>>()
+        bounds
+            .map(|bound| bound.trim_end_matches(".0").to_owned())
+            .collect::<Vec<_>>()
     };
     let told = |name: &str| {
-        let (_, after) = DOCUMENT.split_once(&format!("**{name}** = ")).expect("the document tells");
-        let list = after.split(';').next().expect("a list").trim_end_matches('.');
+        let (_, after) = DOCUMENT
+            .split_once(&format!("**{name}** = "))
+            .expect("the document tells");
+        let list = after
+            .split(';')
+            .next()
+            .expect("a list")
+            .trim_end_matches('.');
         let list = list.split(',').map(|bound| bound.trim().to_owned());
         list.chain(["+Inf".to_owned()]).collect::<Vec<_>>()
     };
-    assert_eq!(bounds("sibyl_request_duration_seconds_bucket{op=\"get\""), told("fast"));
+    assert_eq!(
+        bounds("sibyl_request_duration_seconds_bucket{op=\"get\""),
+        told("fast")
+    );
     assert_eq!(bounds("sibyl_compile_seconds_bucket{"), told("slow"));
     assert_eq!(bounds("sibyl_siblings_bucket{"), told("small counts"));
     let storage = bounds("sibyl_storage_op_duration_seconds_bucket{op=\"get\"");
     assert_eq!(storage[..3], ["0.00005", "0.0001", "0.00025"]);
-    assert_eq!(bounds("sibyl_request_bytes_bucket{op=\"put\",direction=\"in\"")[10], "268435456");
+    assert_eq!(
+        bounds("sibyl_request_bytes_bucket{op=\"put\",direction=\"in\"")[10],
+        "268435456"
+    );
     assert_eq!(bounds("sibyl_resolver_fuel_used_bucket{").len(), 10);
 }
 
@@ -207,21 +250,35 @@ fn buckets_are_those_of_the_document() {
 fn a_request_nobody_ended_is_an_error() {
     let node = node(0.0);
     let request = node.metrics.request(Op::Get);
-    let holds = |line: &str| node.metrics.page(None).body.lines().any(|found| found == line);
+    let holds = |line: &str| {
+        node.metrics
+            .page(None)
+            .body
+            .lines()
+            .any(|found| found == line)
+    };
     assert!(holds("sibyl_inflight_requests{op=\"get\"} 1"));
     drop(request);
     assert!(holds("sibyl_inflight_requests{op=\"get\"} 0"));
-    assert!(holds("sibyl_requests_total{op=\"get\",outcome=\"error\"} 1"));
+    assert!(holds(
+        "sibyl_requests_total{op=\"get\",outcome=\"error\"} 1"
+    ));
 }
 
 #[test]
 fn hostile_names_cannot_break_or_flood_the_page() {
     let node = node(0.0);
     for number in 0..10 * MAX_BUCKETS {
-        node.metrics.conflict(&format!("b\"\n # {{{number}"), Resolution::Kept);
+        node.metrics
+            .conflict(&format!("b\"\n # {{{number}"), Resolution::Kept);
     }
     let page = node.metrics.page(None).body;
-    let series = page.lines().filter(|line| line.starts_with("sibyl_conflicts_total{"));
+    let series = page
+        .lines()
+        .filter(|line| line.starts_with("sibyl_conflicts_total{"));
     assert_eq!(series.count(), MAX_BUCKETS + 1);
-    assert!(page.contains(&format!("{{bucket=\"other\",resolution=\"kept\"}} {}", 9 * MAX_BUCKETS)));
+    assert!(page.contains(&format!(
+        "{{bucket=\"other\",resolution=\"kept\"}} {}",
+        9 * MAX_BUCKETS
+    )));
 }

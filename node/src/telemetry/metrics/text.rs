@@ -25,9 +25,15 @@ pub(super) fn page(registry: &Registry, accept: Option<&str>) -> Page {
     let mut body = String::with_capacity(32 * 1024);
     encode(&mut body, registry).expect("writing to a string cannot fail");
     if accept.is_some_and(wants_open_metrics) {
-        Page { content_type: OPEN_METRICS, body }
+        Page {
+            content_type: OPEN_METRICS,
+            body,
+        }
     } else {
-        Page { content_type: CLASSIC, body: classic(&body) }
+        Page {
+            content_type: CLASSIC,
+            body: classic(&body),
+        }
     }
 }
 
