@@ -23,7 +23,7 @@ use opentelemetry_sdk::trace::{
 
 use super::metrics::Metrics;
 use super::settings::{Collector, Protocol};
-use super::span::MAX_LINKS;
+use super::value::MAX_LINKS;
 
 /// A tracer provider of our own, never the global one. Must be built inside the runtime that will carry
 /// the gRPC connection.

@@ -17,6 +17,8 @@ mod span;
 mod spans;
 #[cfg(test)]
 mod tests;
+mod tracer;
+mod value;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,11 +32,13 @@ pub use self::propagation::TraceId;
 pub use self::rpc::Rpc;
 pub use self::sampler::BadRatio;
 pub use self::settings::{BadSettings, Collector, EXPORT_TIMEOUT};
-pub use self::span::{Builder, Kind, LinkKind, MAX_LINKS, Name, Span, Tracer, Value};
+pub use self::span::Span;
 pub use self::spans::{QuorumEnd, ResolverEnd, SLOW_READ};
+pub use self::tracer::{Builder, Name, Tracer};
+pub use self::value::{Kind, LinkKind, MAX_LINKS, Value};
 
 use self::sampler::Sampler;
-use self::span::Shared;
+use self::tracer::Shared;
 
 /// What telemetry needs to know at start.
 #[derive(Clone, Debug)]

@@ -10,7 +10,9 @@ use sibyl_core::id::{Digest, NodeId, Trace};
 
 use super::names::{attribute, event, span};
 use super::rpc::Rpc;
-use super::span::{Kind, LinkKind, Name, Span, Tracer, Value};
+use super::span::Span;
+use super::tracer::{Name, Tracer};
+use super::value::{Kind, LinkKind, Value};
 
 /// Reads faster than this leave no span: nearly all do, and they would double the size of a trace.
 pub const SLOW_READ: Duration = Duration::from_micros(50);

@@ -1,4 +1,5 @@
 //! The one integration binary.
 
+mod collectors;
 mod otlp;
-mod telemetry;
+mod traces;

@@ -14,6 +14,9 @@ pub(crate) use fake_opentelemetry_collector::ExportedSpan;
 use fake_opentelemetry_collector::FakeCollectorServer;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
+use sibyl::telemetry::settings::Protocol;
+use sibyl::telemetry::{Collector, Settings, Telemetry};
+use sibyl_core::id::NodeId;
 use tokio::sync::watch;
 
 /// Longest wait for spans: far beyond what a loaded machine needs, so running out means they never came.
@@ -197,4 +200,42 @@ fn draw(nodes: &[Node]) -> String {
         .iter()
         .map(|node| format!("\n{}{}", node.label, below(node)))
         .collect()
+}
+
+/// A node id.
+pub(crate) fn id(name: &str) -> NodeId {
+    name.parse().expect("a good node id")
+}
+
+/// A node that records every request.
+pub(crate) fn settings(name: &str, collector: Option<Collector>) -> Settings {
+    Settings {
+        collector,
+        node_id: id(name),
+        cluster_id: "test".to_owned(),
+        service_name: None,
+        ratio: 1.0,
+        trust_client_sampling: false,
+    }
+}
+
+/// A collector that is sent to soon and often.
+pub(crate) fn collector(endpoint: &str, protocol: Protocol) -> Collector {
+    Collector {
+        endpoint: endpoint.to_owned(),
+        protocol,
+        timeout: Duration::from_secs(2),
+        queue_spans: 8192,
+        interval: Duration::from_millis(20),
+    }
+}
+
+/// The telemetry of a node that sends to this receiver.
+pub(crate) fn start(name: &str, receiver: &Receiver) -> Telemetry {
+    let protocol = match receiver.endpoint.ends_with("/v1/traces") {
+        true => Protocol::Http,
+        false => Protocol::Grpc,
+    };
+    let collector = collector(&receiver.endpoint, protocol);
+    Telemetry::start(settings(name, Some(collector))).expect("good settings")
 }
