@@ -6,7 +6,7 @@
 //! missing, slow or stalled costs memory up to the queue's bound and nothing else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opentelemetry::{Context, KeyValue};
@@ -32,10 +32,10 @@ pub(super) fn provider(
     resource: Resource,
     metrics: &Arc<Metrics>,
 ) -> Result<SdkTracerProvider, ExporterBuildError> {
-    let queued = Arc::new(AtomicUsize::new(0));
+    let backlog = Arc::new(Backlog::default());
     let exporter = Counted {
         otlp: otlp(collector)?,
-        queued: Arc::clone(&queued),
+        backlog: Arc::clone(&backlog),
         metrics: Arc::clone(metrics),
     };
     let batches = BatchConfigBuilder::default()
@@ -46,7 +46,7 @@ pub(super) fn provider(
         batch: BatchSpanProcessor::builder(exporter)
             .with_batch_config(batches)
             .build(),
-        queued,
+        backlog,
         room: collector.queue_spans,
         metrics: Arc::clone(metrics),
     };
@@ -98,13 +98,20 @@ fn otlp(collector: &Collector) -> Result<Otlp, ExporterBuildError> {
     }
 }
 
+/// Spans let in whose export has not ended.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Never less than what the SDK's queue holds, so that queue is never full.
+    spans: AtomicUsize,
+    /// Set when a shutdown counted the rest as lost: what a late export does to them is not counted again.
+    written_off: AtomicBool,
+}
+
 /// Lets in as many spans as the queue holds and counts the rest.
 #[derive(Debug)]
 struct Gate {
     batch: BatchSpanProcessor,
-    /// Spans let in and not yet taken by the exporter: never less than what the SDK's queue holds, so that
-    /// queue is never full.
-    queued: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
     room: usize,
     metrics: Arc<Metrics>,
 }
@@ -115,8 +122,8 @@ impl SpanProcessor for Gate {
     }
 
     fn on_end(&self, span: SpanData) {
-        if self.queued.fetch_add(1, Ordering::Relaxed) >= self.room {
-            self.queued.fetch_sub(1, Ordering::Relaxed);
+        if self.backlog.spans.fetch_add(1, Ordering::Relaxed) >= self.room {
+            self.backlog.spans.fetch_sub(1, Ordering::Relaxed);
             self.metrics.spans_dropped("queue_full", 1);
             return;
         }
@@ -129,7 +136,8 @@ impl SpanProcessor for Gate {
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         let result = self.batch.shutdown_with_timeout(timeout);
-        let left = self.queued.swap(0, Ordering::Relaxed);
+        self.backlog.written_off.store(true, Ordering::Relaxed);
+        let left = self.backlog.spans.swap(0, Ordering::Relaxed);
         self.metrics.spans_dropped("shutdown", left);
         result
     }
@@ -143,20 +151,18 @@ impl SpanProcessor for Gate {
 #[derive(Debug)]
 struct Counted {
     otlp: Otlp,
-    queued: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
     metrics: Arc<Metrics>,
 }
 
 impl SpanExporter for Counted {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
-        // Saturating, because a shutdown that ran out of time has already written the rest off.
-        let taken = |queued: usize| Some(queued.saturating_sub(spans));
-        let _ = self
-            .queued
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
         let result = self.otlp.export(batch).await;
-        self.metrics.spans_exported(spans, result.is_ok());
+        if !self.backlog.written_off.load(Ordering::Relaxed) {
+            self.backlog.spans.fetch_sub(spans, Ordering::Relaxed);
+            self.metrics.spans_exported(spans, result.is_ok());
+        }
         result
     }
 

@@ -12,7 +12,7 @@ use crate::otlp::{Receiver, attribute, check_tree, collector, id, only, settings
 
 const ROUTE: &str = "/v1/buckets/{bucket}/keys/{key}";
 /// Far beyond any deadline in here: a shutdown that takes this long hangs.
-const HANGS: Duration = Duration::from_secs(60);
+const HANGS: Duration = Duration::from_secs(30);
 /// Deadline given to shutdowns.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// A client's header, sampled.
@@ -166,19 +166,42 @@ fn sample(node: &Telemetry, name: &str) -> u64 {
         .expect("a count")
 }
 
-/// A thousand spans towards a collector that does not work: nothing hangs and every span is accounted for.
+/// A thousand spans towards a collector that does not work: nothing hangs and every span is accounted for,
+/// whether the export gives up before the shutdown does or would take much longer.
 async fn check_lost(endpoint: String, protocol: Protocol, queue_spans: usize) {
-    let collector = Collector {
-        timeout: Duration::from_millis(300),
+    check_lost_within(
+        &endpoint,
+        protocol,
         queue_spans,
-        ..collector(&endpoint, protocol)
+        [Duration::from_millis(300), DEADLINE],
+    )
+    .await;
+    check_lost_within(
+        &endpoint,
+        protocol,
+        queue_spans,
+        [2 * HANGS, Duration::from_millis(50)],
+    )
+    .await;
+}
+
+async fn check_lost_within(
+    endpoint: &str,
+    protocol: Protocol,
+    queue_spans: usize,
+    [timeout, deadline]: [Duration; 2],
+) {
+    let collector = Collector {
+        timeout,
+        queue_spans,
+        ..collector(endpoint, protocol)
     };
     let node = Telemetry::start(settings("n1", Some(collector))).expect("good settings");
     for _ in 0..1000 {
         drop(node.tracer.request("GET", ROUTE, None));
     }
-    bounded(node.shutdown(DEADLINE)).await;
-    bounded(node.shutdown(DEADLINE)).await;
+    bounded(node.shutdown(deadline)).await;
+    bounded(node.shutdown(deadline)).await;
     let late = node.tracer.request("GET", ROUTE, None);
     assert!(propagation::is_valid(&late.context()));
     assert_eq!(sample(&node, "sibyl_trace_spans_total{result=\"ok\"}"), 0);

@@ -274,6 +274,9 @@ fn hostile_names_cannot_break_or_flood_the_page() {
             .conflict(&format!("b\"\n # {{{number}"), Resolution::Kept);
     }
     let page = node.metrics.page(None).body;
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        sample(line);
+    }
     let series = page
         .lines()
         .filter(|line| line.starts_with("sibyl_conflicts_total{"));
