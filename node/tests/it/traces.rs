@@ -49,11 +49,11 @@ fn put(nodes: &Three) -> Trace {
     quorum.replica_ack(&id("n2"), Duration::from_millis(2));
     let late = call(&quorum, n3, "n3", Rpc::ReplicaPut, store);
     quorum.quorum_settled(met(2));
-    drop(quorum);
     root.answered(204);
     let context = root.context();
     drop(root);
     drop(late);
+    drop(quorum);
     context
 }
 
