@@ -1,6 +1,8 @@
-//! The operating system's view of this process, under the names every Prometheus dashboard knows.
+//! The operating system's view of this process, under the names every Prometheus dashboard knows, and the
+//! runtime's view of its tasks.
 //!
-//! Read from `/proc` at each scrape; where there is none (not Linux) the metrics are absent, not zero.
+//! Read from `/proc` at each scrape; where there is none (not Linux) the metrics are absent, not zero. Of the
+//! runtime only what it counts without `tokio_unstable`, so the list does not depend on build flags.
 
 use std::fmt;
 use std::fs;
@@ -65,14 +67,28 @@ impl Collector for Process {
         let most = limits
             .as_deref()
             .and_then(|text| field(text, "Max open files"));
-        gauge(
-            &mut to,
-            "process_max_fds",
-            "Most files and sockets that may be open",
-            None,
-            most,
-        )
+        let help = "Most files and sockets that may be open";
+        gauge(&mut to, "process_max_fds", help, None, most)?;
+        runtime(&mut to)
     }
+}
+
+/// The runtime that answers the scrape.
+fn runtime(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let Ok(handle) = tokio::runtime::Handle::try_current() else {
+        return Ok(());
+    };
+    let metrics = handle.metrics();
+    let known = |count: usize| Some(count as u64);
+    let help = "Threads that run tasks";
+    let workers = known(metrics.num_workers());
+    gauge(to, "tokio_workers_count", help, None, workers)?;
+    let help = "Tasks that have not ended";
+    let tasks = known(metrics.num_alive_tasks());
+    gauge(to, "tokio_live_tasks_count", help, None, tasks)?;
+    let help = "Tasks waiting for any worker";
+    let depth = known(metrics.global_queue_depth());
+    gauge(to, "tokio_global_queue_depth", help, None, depth)
 }
 
 fn times(to: &mut DescriptorEncoder<'_>, stat: Option<&str>, boot: Option<&str>) -> fmt::Result {

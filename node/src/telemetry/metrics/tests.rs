@@ -127,8 +127,8 @@ fn sample(line: &str) -> (&str, Vec<String>) {
     (name, names.map(|(name, _)| name.to_owned()).collect())
 }
 
-#[test]
-fn the_document_and_a_live_page_say_the_same() {
+#[tokio::test]
+async fn the_document_and_a_live_page_say_the_same() {
     let node = node(1.0);
     count_everything(&node);
     let page = node.metrics.page(None);
