@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The one integration binary.
+
+mod collectors;
+mod otlp;
+mod traces;
