@@ -55,7 +55,7 @@ pub(super) fn component(binary: &[u8], types: &Types) -> Result<(), Refusal> {
         .imports
         .iter()
         .filter(|name| needs_host(name, types));
-    refuse_imports(unwanted.cloned())?;
+    refuse_imports(unwanted.map(|name| (name.clone(), name.clone())))?;
     if outside
         .exports
         .iter()
@@ -177,7 +177,9 @@ impl Core {
             .imports
             .iter()
             .filter(|(module, field)| !is_offered(module, field));
-        refuse_imports(unwanted.map(|(module, field)| format!("{module}.{field}")))?;
+        refuse_imports(
+            unwanted.map(|(module, field)| (module.clone(), format!("{module}.{field}"))),
+        )?;
         // The encoder reads the world of an embedded one, and the component it makes is inspected.
         if self.embedded || self.exports.iter().any(|name| is_resolve(name)) {
             return Ok(());
@@ -212,24 +214,26 @@ fn is_resolve(export: &str) -> bool {
         })
 }
 
-fn refuse_imports(names: impl Iterator<Item = String>) -> Result<(), Refusal> {
-    let imports: Vec<Import> = names
-        .take(Import::LISTED_MAX)
-        .map(|name| Import {
-            name: bounded(&name),
-        })
-        .collect();
-    if let Some(newer) = imports
+/// Each import is its interface or module, and the whole name that is shown.
+fn refuse_imports(unwanted: impl Iterator<Item = (String, String)>) -> Result<(), Refusal> {
+    let unwanted: Vec<_> = unwanted.take(Import::LISTED_MAX).collect();
+    if let Some((_, name)) = unwanted
         .iter()
-        .find(|import| Name::of(&import.name) == Name::OtherVersion)
+        .find(|(interface, _)| Name::of(interface) == Name::OtherVersion)
     {
-        return Err(version(&newer.name));
+        return Err(version(name));
     }
-    if imports.is_empty() {
-        Ok(())
-    } else {
-        Err(Refusal::Imports(imports))
+    if unwanted.is_empty() {
+        return Ok(());
     }
+    Err(Refusal::Imports(
+        unwanted
+            .iter()
+            .map(|(_, name)| Import {
+                name: bounded(name),
+            })
+            .collect(),
+    ))
 }
 
 /// Why there is no `merge`: most often its version, else it is another world.

@@ -18,7 +18,6 @@ use super::call::{
     BadIndex, Call, Description, Failure, Input, Limits, Report, Resolution, bounded,
 };
 use super::child::Artifact;
-use super::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::refusal::Refusal;
 use super::sandbox::{Budget, Guest, Run, run};
 
@@ -72,9 +71,9 @@ impl Loaded {
         linker: &Linker<Guest>,
         artifact: &Artifact,
     ) -> Result<Self, Refusal> {
+        // The code is authentic, so all that can be wrong with it is that no place of the pool fits it.
         let component = trusted(engine, artifact)
-            .map_err(|error| Refusal::Unavailable(format!("{error:#}")))?;
-        check_resources(&component)?;
+            .map_err(|error| Refusal::Resources(bounded(&format!("{error:#}"))))?;
         let signature = |error: wasmtime::Error| Refusal::Signature {
             detail: bounded(&format!("{error:#}")),
         };
@@ -291,38 +290,6 @@ impl Loaded {
                 .call_check(store, context, value)
         });
         verdict(run)
-    }
-}
-
-fn check_resources(component: &Component) -> Result<(), Refusal> {
-    let Some(needs) = component.resources_required() else {
-        return Ok(());
-    };
-    let initial_bytes = needs
-        .max_initial_memory_size
-        .unwrap_or(0)
-        .saturating_mul(64 << 10);
-    let checks = [
-        (
-            "memories",
-            u64::from(needs.num_memories),
-            u64::from(MEMORIES_MAX),
-        ),
-        ("tables", u64::from(needs.num_tables), u64::from(TABLES_MAX)),
-        ("bytes of initial memory", initial_bytes, Limits::MEMORY_MAX),
-        (
-            "table elements",
-            needs.max_initial_table_size.unwrap_or(0),
-            TABLE_ELEMENTS_MAX as u64,
-        ),
-    ];
-    match checks.into_iter().find(|(_, needed, limit)| needed > limit) {
-        Some((what, needed, limit)) => Err(Refusal::Resources {
-            what: what.to_owned(),
-            needed,
-            limit,
-        }),
-        None => Ok(()),
     }
 }
 

@@ -115,18 +115,14 @@ pub enum Refusal {
         /// The encoder's words.
         detail: String,
     },
-    /// More memories, tables or initial memory than a place in the pool has.
+    /// More memories, tables, instances or initial memory than a place in the pool has.
     #[error(
-        "it needs {needed} {what}, a resolver has at most {limit}: reduce it in the linker (--initial-memory, --max-table-size)"
+        "it needs more than a resolver has: {0}; reduce it in the linker (--initial-memory, --max-table-size), a resolver may have 256 MiB, 4 memories and 16 tables"
     )]
-    Resources {
-        /// What it needs too much of.
-        what: String,
-        /// What it needs.
-        needed: u64,
-        /// What there is.
-        limit: u64,
-    },
+    Resources(
+        /// The engine's words.
+        String,
+    ),
     /// It does not start, or cannot describe itself.
     #[error("a trial run failed: {0}")]
     Trial(
@@ -193,7 +189,7 @@ impl Refusal {
             Self::Version { .. } => "resolver_contract_version",
             Self::Signature { .. } => "resolver_signature",
             Self::Wrap { .. } => "resolver_wrap",
-            Self::Resources { .. } => "resolver_resources",
+            Self::Resources(_) => "resolver_resources",
             Self::Trial(_) => "resolver_trial",
             Self::Compile(_) => "resolver_compile",
             Self::CompileTime { .. } => "resolver_compile_time",

@@ -1,2 +1,3 @@
-//! x
-fn main() {}
+//! The one integration test binary: each module starts what it needs and stops it.
+
+mod resolver;
