@@ -162,7 +162,7 @@ impl Core {
                     );
                 }
                 Payload::CustomSection(section) => {
-                    core.embedded |= section.name().starts_with("component-type")
+                    core.embedded |= section.name().starts_with("component-type");
                 }
                 _ => {}
             }

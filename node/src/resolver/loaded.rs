@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::component::{Component, Instance, InstancePre, Linker};
 use wasmtime::{Engine, Store};
 
 use super::admission::Kind;
@@ -50,6 +50,8 @@ pub(super) struct Loaded {
     check_config: Option<check_config::GuestIndices>,
     check_value: Option<check_value::GuestIndices>,
     describe: Option<describe::GuestIndices>,
+    /// Not called yet; its types are checked so that a later node can.
+    sampling: Option<sampling::GuestIndices>,
     /// Inputs of this size and more have run out of the fuel of a try on the calling thread.
     inline_below: AtomicU64,
 }
@@ -89,6 +91,7 @@ impl Loaded {
             check_config: None,
             check_value: None,
             describe: None,
+            sampling: None,
             inline_below: AtomicU64::new(INLINE_INPUT_BYTES),
             instances,
         };
@@ -118,15 +121,16 @@ impl Loaded {
             .collect();
         for interface in &self.optional {
             match *interface {
-                "describe" => self.describe = Some(describe::GuestIndices::new(&self.instances)?),
+                "describe" => {
+                    self.describe = Some(describe::GuestIndices::new(&self.instances)?);
+                }
                 "check-config" => {
-                    self.check_config = Some(check_config::GuestIndices::new(&self.instances)?)
+                    self.check_config = Some(check_config::GuestIndices::new(&self.instances)?);
                 }
                 "check-value" => {
-                    self.check_value = Some(check_value::GuestIndices::new(&self.instances)?)
+                    self.check_value = Some(check_value::GuestIndices::new(&self.instances)?);
                 }
-                // Only its presence is of use so far; its name must be right all the same.
-                _ => drop(sampling::GuestIndices::new(&self.instances)?),
+                _ => self.sampling = Some(sampling::GuestIndices::new(&self.instances)?),
             }
         }
         Ok(())
@@ -140,20 +144,9 @@ impl Loaded {
         };
         let run = run(&self.engine, Budget::of(&limits, 0), |store| {
             let instance = self.instances.instantiate(&mut *store)?;
-            let types = self.merge.load(&mut *store, &instance).map(drop);
-            let types = types.and_then(|()| match &self.check_config {
-                Some(check) => check.load(&mut *store, &instance).map(drop),
-                None => Ok(()),
-            });
-            let types = types.and_then(|()| match &self.check_value {
-                Some(check) => check.load(&mut *store, &instance).map(drop),
-                None => Ok(()),
-            });
-            let types = types.and_then(|()| match &self.describe {
-                Some(describe) => describe.load(&mut *store, &instance).map(drop),
-                None => Ok(()),
-            });
-            Ok(types.map_err(|error| bounded(&format!("{error:#}"))))
+            Ok(self
+                .check_types(store, &instance)
+                .map_err(|error| bounded(&format!("{error:#}"))))
         });
         match run.result {
             Ok(Ok(())) => Ok(()),
@@ -161,6 +154,24 @@ impl Loaded {
             Err(Failure::Overload) => Err(Refusal::Unavailable(Failure::Overload.to_string())),
             Err(failure) => Err(Refusal::Trial(failure.to_string())),
         }
+    }
+
+    /// Compares the types of every export of the contract with the contract's.
+    fn check_types(&self, store: &mut Store<Guest>, instance: &Instance) -> wasmtime::Result<()> {
+        self.merge.load(&mut *store, instance)?;
+        if let Some(check) = &self.check_config {
+            check.load(&mut *store, instance)?;
+        }
+        if let Some(check) = &self.check_value {
+            check.load(&mut *store, instance)?;
+        }
+        if let Some(describe) = &self.describe {
+            describe.load(&mut *store, instance)?;
+        }
+        if let Some(sampling) = &self.sampling {
+            sampling.load(&mut *store, instance)?;
+        }
+        Ok(())
     }
 
     fn ask_description(&self) -> Result<Option<Description>, Failure> {

@@ -16,11 +16,11 @@ mod inspect;
 mod loaded;
 mod refusal;
 mod sandbox;
+mod settings;
 mod shelf;
 mod wrap;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,7 @@ pub use call::{
 pub use child::{COMPILE_COMMAND, compile_child};
 pub use engine::FUEL_SCHEDULE;
 pub use refusal::{Import, Refusal};
+pub use settings::{OpenError, Settings, UPLOAD_BYTES_MAX};
 pub use shelf::ModuleState;
 
 use child::Artifact;
@@ -47,60 +48,11 @@ use loaded::Loaded;
 use sandbox::Guest;
 use shelf::{Shelf, Turn};
 
-/// The largest upload, in bytes.
-pub const UPLOAD_BYTES_MAX: u64 = 32 << 20;
-
 /// Calls that may wait for each permit: at a millisecond each, the last waits 16 of them.
 const WAITING_PER_PERMIT: usize = 16;
 
 /// How long a call waits for a permit before it is overload; a request has little more.
 const PERMIT_WAIT: Duration = Duration::from_secs(2);
-
-/// How the platform is set up.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where module bytes, compiled code and the node's key live; one node at a time.
-    pub dir: PathBuf,
-    /// The program that serves [`COMPILE_COMMAND`]: the node's own.
-    pub compiler: PathBuf,
-    /// How many resolvers run at a time, 1 to 256; each reserves 16 GiB of address space, not memory.
-    pub permits: usize,
-    /// Wall-clock and processor limit of one compilation, 1 s or more.
-    pub compile_timeout: Duration,
-    /// Address-space limit of one compilation, in bytes.
-    pub compile_memory_bytes: u64,
-    /// Compiled code held ready, in bytes; what was not called for longest goes first.
-    pub loaded_bytes: u64,
-}
-
-impl Settings {
-    /// Four permits for each core, at least 16; 60 s and 4 GiB for a compilation; 1 GiB of code.
-    pub fn new(dir: impl Into<PathBuf>, compiler: impl Into<PathBuf>) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            dir: dir.into(),
-            compiler: compiler.into(),
-            permits: (4 * cores).clamp(16, 256),
-            compile_timeout: Duration::from_secs(60),
-            compile_memory_bytes: 4 << 30,
-            loaded_bytes: 1 << 30,
-        }
-    }
-}
-
-/// Why the platform cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The permits are none or too many.
-    #[error("{0} resolvers at a time: choose 1 to 256")]
-    Permits(usize),
-    /// The engine does not start.
-    #[error("the WebAssembly engine does not start: {0:#}")]
-    Engine(wasmtime::Error),
-    /// The directory cannot be used.
-    #[error("the resolver directory cannot be used: {0}")]
-    Disk(#[from] io::Error),
-}
 
 /// Why a resolver is not ready on this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -366,7 +318,7 @@ impl Platform {
                 let platform = self.clone();
                 // Detached: others wait for it, and a client that leaves shall not waste the work.
                 tokio::spawn(async move {
-                    making.finish(&platform.inner.shelf, platform.make(digest, bytes).await)
+                    making.finish(&platform.inner.shelf, platform.make(digest, bytes).await);
                 });
                 waiting.outcome().await
             }
