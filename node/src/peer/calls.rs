@@ -153,11 +153,7 @@ impl Calls {
     }
 
     /// The call's result, or a place for its waker.
-    pub(super) fn poll(
-        &mut self,
-        id: u64,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Answer, CallError>> {
+    pub(super) fn poll(&mut self, id: u64, cx: &Context<'_>) -> Poll<Result<Answer, CallError>> {
         let index = self.index(id).expect("a call is polled until it is done");
         if let State::Waiting { waker, .. } = &mut self.slots[index].state {
             match waker {

@@ -47,7 +47,12 @@ fn certainty_follows_the_writer() {
     assert!(!calls.sending(dropped, now), "nobody waits for it");
     assert!(!calls.sending(queued, later), "too late to send it");
     calls.fail_all(|| Reason::Cut, &mut Vec::new());
-    let mut sent = |id| poll(&mut calls, id).expect("done").expect_err("failed").sent;
+    let mut sent = |id| {
+        poll(&mut calls, id)
+            .expect("done")
+            .expect_err("failed")
+            .sent
+    };
     assert_eq!(sent(written), Sent::Maybe);
     assert_eq!(sent(queued), Sent::No);
 }
@@ -91,13 +96,17 @@ fn calls_and_bytes_are_bounded() {
 fn answers_nobody_takes_do_not_pile_up() {
     let later = Instant::now() + Duration::from_secs(9);
     let mut calls = Calls::default();
-    let ids: Vec<_> = (0..4).map(|_| calls.insert(later, 1).expect("room")).collect();
+    let ids: Vec<_> = (0..4)
+        .map(|_| calls.insert(later, 1).expect("room"))
+        .collect();
     let mut refused = 0;
     for id in &ids {
         calls.complete(*id, answer(MAX_PEER_BYTES - 1), &mut Vec::new());
         refused += usize::from(calls.bytes() <= 2 * MAX_PEER_BYTES);
     }
     assert_eq!(refused, 4, "never more than twice the limit");
-    let last = poll(&mut calls, ids[3]).expect("done").expect_err("no room");
+    let last = poll(&mut calls, ids[3])
+        .expect("done")
+        .expect_err("no room");
     assert_eq!((last.reason, last.sent), (Reason::Overloaded, Sent::Maybe));
 }

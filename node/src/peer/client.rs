@@ -169,8 +169,7 @@ impl Client<'_> {
             Kind::Pong => Ok(()),
             Kind::Identity => {
                 let identity: Identity = handshake::parse(frame)?;
-                self.shared
-                    .rejudge(&self.link.node, &identity, self.outbox);
+                self.shared.rejudge(&self.link.node, &identity, self.outbox);
                 Ok(())
             }
             Kind::Refuse => Err(Refusal::Told(handshake::parse(frame)?).into()),
@@ -240,7 +239,10 @@ pub(super) async fn keep(link: Arc<Link>, shared: Arc<Shared>) {
         let now = Instant::now();
         let overdue = expire(&link, now);
         let due = probe.tick(&link, &shared);
-        let next = [overdue, due.map(|due| now + due)].into_iter().flatten().min();
+        let next = [overdue, due.map(|due| now + due)]
+            .into_iter()
+            .flatten()
+            .min();
         let woken = link.keeper.notified();
         match next {
             None => woken.await,

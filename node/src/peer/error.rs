@@ -102,7 +102,8 @@ impl Fault {
 
     /// What the caller learns from such a frame.
     pub(super) fn call_error(head: &[u8], body: &[u8]) -> CallError {
-        let text = || String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_BYTES)]).into_owned();
+        let text =
+            || String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_BYTES)]).into_owned();
         let (reason, sent) = match head.first() {
             Some(1) => (Reason::Overloaded, Sent::No),
             Some(2) => (Reason::Closing, Sent::No),

@@ -68,7 +68,9 @@ pub(super) enum Refusal {
     Node { wanted: NodeId, reached: NodeId },
     #[error("duplicate_node: both sides are called {0}; give each node its own --node-id")]
     Duplicate(NodeId),
-    #[error("wrong_lineage: clusters of one name, formed apart: ours is {ours}, the peer's {theirs}")]
+    #[error(
+        "wrong_lineage: clusters of one name, formed apart: ours is {ours}, the peer's {theirs}"
+    )]
     Lineage { ours: Digest, theirs: Digest },
     #[error("cut: the link between the two is cut")]
     Cut,

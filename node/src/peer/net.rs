@@ -56,10 +56,14 @@ impl Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Cuts are for demonstrations and tests on one machine.
-    #[error("--allow-cuts needs a loopback peer address, not {0}; listen on 127.0.0.1 or leave it out")]
+    #[error(
+        "--allow-cuts needs a loopback peer address, not {0}; listen on 127.0.0.1 or leave it out"
+    )]
     CutsNeedLoopback(std::net::SocketAddr),
     /// The identity would not fit a handshake.
-    #[error("cluster id, node id and URL take {0} bytes together; the limit is {MAX_IDENTITY_BYTES}")]
+    #[error(
+        "cluster id, node id and URL take {0} bytes together; the limit is {MAX_IDENTITY_BYTES}"
+    )]
     IdentityTooLong(usize),
     /// The listener has no address.
     #[error("the peer listener has no local address: {0}")]
@@ -136,7 +140,11 @@ struct Last(Arc<Shared>);
 impl Drop for Last {
     fn drop(&mut self) {
         close(&self.0);
-        let mut tasks = self.0.tasks.lock().expect("nothing panics while it holds the tasks");
+        let mut tasks = self
+            .0
+            .tasks
+            .lock()
+            .expect("nothing panics while it holds the tasks");
         tasks.abort_all();
     }
 }
@@ -186,7 +194,11 @@ impl Net {
         if node == self.shared.identity().node_id {
             return;
         }
-        let mut links = self.shared.links.write().expect("nobody panics while writing it");
+        let mut links = self
+            .shared
+            .links
+            .write()
+            .expect("nobody panics while writing it");
         if let Some(link) = links.get(&node) {
             let moved = std::mem::replace(&mut link.lock().addr, addr.clone()) != addr;
             if moved && !self.shared.is_cut(&node) {
@@ -202,15 +214,21 @@ impl Net {
         }
         links.insert(node, Arc::clone(&link));
         drop(links);
-        self.shared.spawn(client::run(Arc::clone(&link), Arc::clone(&self.shared)));
-        self.shared.spawn(client::keep(link, Arc::clone(&self.shared)));
+        self.shared
+            .spawn(client::run(Arc::clone(&link), Arc::clone(&self.shared)));
+        self.shared
+            .spawn(client::keep(link, Arc::clone(&self.shared)));
         self.shared.note_change();
     }
 
     /// Forgets a peer: calls to it fail, and its connections end. Whether it may come back in is up to
     /// [`Service::admit`].
     pub fn remove_peer(&self, node: &NodeId) {
-        let mut links = self.shared.links.write().expect("nobody panics while writing it");
+        let mut links = self
+            .shared
+            .links
+            .write()
+            .expect("nobody panics while writing it");
         let removed = links.remove(node);
         drop(links);
         if let Some(link) = removed {
@@ -277,7 +295,11 @@ impl Net {
         }
         let link = self.shared.link(node);
         let link = link.ok_or_else(|| CutError::UnknownPeer(node.clone()))?;
-        let mut cuts = self.shared.cuts.write().expect("nobody panics while writing it");
+        let mut cuts = self
+            .shared
+            .cuts
+            .write()
+            .expect("nobody panics while writing it");
         let changed = if cut {
             cuts.insert(node.clone())
         } else {
@@ -306,7 +328,9 @@ impl Net {
 
     fn view(&self, link: &Link) -> PeerView {
         let incoming = self.shared.session(&link.node);
-        let heard_in = incoming.as_ref().map_or(0, |session| session.heard_ms.load(Ordering::Relaxed));
+        let heard_in = incoming
+            .as_ref()
+            .map_or(0, |session| session.heard_ms.load(Ordering::Relaxed));
         let heard = link.heard_ms.load(Ordering::Relaxed).max(heard_in);
         let queued = link.queued();
         let state = link.lock();
@@ -338,7 +362,11 @@ impl Net {
         let _drained = timeout_at(until, self.drained()).await;
         close(&self.last.0);
         let tasks = {
-            let mut tasks = self.shared.tasks.lock().expect("nothing panics while it holds the tasks");
+            let mut tasks = self
+                .shared
+                .tasks
+                .lock()
+                .expect("nothing panics while it holds the tasks");
             std::mem::take(&mut *tasks)
         };
         let mut tasks = tasks;
@@ -349,8 +377,17 @@ impl Net {
 
     async fn drained(&self) {
         loop {
-            let calls: usize = self.shared.links().iter().map(|link| link.lock().calls.len()).sum();
-            let idle = self.shared.sessions().iter().all(|session| session.is_idle());
+            let calls: usize = self
+                .shared
+                .links()
+                .iter()
+                .map(|link| link.lock().calls.len())
+                .sum();
+            let idle = self
+                .shared
+                .sessions()
+                .iter()
+                .all(|session| session.is_idle());
             if calls == 0 && idle {
                 return;
             }

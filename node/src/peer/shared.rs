@@ -88,13 +88,21 @@ impl Shared {
     }
 
     pub(super) fn identity(&self) -> Arc<Identity> {
-        Arc::clone(&self.identity.read().expect("nobody panics while writing it"))
+        Arc::clone(
+            &self
+                .identity
+                .read()
+                .expect("nobody panics while writing it"),
+        )
     }
 
     /// Changes who we are and tells every connection.
     pub(super) fn set_identity(&self, identity: Identity) {
         let frame = handshake::frame(Kind::Identity, &identity, self.registry());
-        *self.identity.write().expect("nobody panics while writing it") = Arc::new(identity);
+        *self
+            .identity
+            .write()
+            .expect("nobody panics while writing it") = Arc::new(identity);
         let sessions = self.sessions();
         let links = self.links();
         let connections = links.iter().filter_map(|link| link.connection());
@@ -217,7 +225,10 @@ impl Shared {
     /// The byte counters of a peer: its link's, its session's, or new ones.
     pub(super) fn meters(&self, node: &NodeId) -> Arc<Meters> {
         let of_link = self.link(node).map(|link| Arc::clone(&link.meters));
-        let of_session = || self.session(node).map(|session| Arc::clone(&session.meters));
+        let of_session = || {
+            self.session(node)
+                .map(|session| Arc::clone(&session.meters))
+        };
         of_link.or_else(of_session).unwrap_or_default()
     }
 
@@ -251,7 +262,10 @@ impl Shared {
     /// Takes a session out again, unless a newer one took its place.
     pub(super) fn leave_session(&self, session: &Arc<Session>) {
         let mut sessions = lock(&self.sessions);
-        if sessions.get(&session.node).is_some_and(|there| Arc::ptr_eq(there, session)) {
+        if sessions
+            .get(&session.node)
+            .is_some_and(|there| Arc::ptr_eq(there, session))
+        {
             sessions.remove(&session.node);
         }
         drop(sessions);

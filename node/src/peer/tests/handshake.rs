@@ -10,7 +10,13 @@ async fn as_who(who: Identity) -> Node {
 }
 
 fn says(code: &'static str) -> impl Fn(&PeerView) -> bool {
-    move |peer| !peer.connected && peer.refused.as_ref().is_some_and(|why| why.starts_with(code))
+    move |peer| {
+        !peer.connected
+            && peer
+                .refused
+                .as_ref()
+                .is_some_and(|why| why.starts_with(code))
+    }
 }
 
 /// Two nodes that know each other refuse each other with this code, and say so on both sides.
@@ -22,7 +28,10 @@ async fn check_refused(a: Identity, b: Identity, code: &'static str) {
     a.until(&name_b, says(code)).await;
     b.until(&name_a, says(code)).await;
     let err = a.call(&name_b, b"").await.expect_err("refused");
-    assert!(matches!(&err.reason, Reason::Refused(why) if why.starts_with(code)), "{err:?}");
+    assert!(
+        matches!(&err.reason, Reason::Refused(why) if why.starts_with(code)),
+        "{err:?}"
+    );
     assert_eq!(err.sent, Sent::No);
 }
 
@@ -78,7 +87,8 @@ async fn the_service_has_the_last_word() {
     let peer = a.until("b", says("not_admitted")).await;
     assert!(peer.refused.expect("refused").contains("a was removed"));
     *b.banned.lock().expect("not poisoned") = None;
-    a.until("b", |peer| peer.connected && peer.refused.is_none()).await;
+    a.until("b", |peer| peer.connected && peer.refused.is_none())
+        .await;
 }
 
 #[tokio::test]

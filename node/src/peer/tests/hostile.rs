@@ -19,8 +19,15 @@ pub(super) struct Raw {
 impl Raw {
     async fn connect(node: &Node) -> Self {
         let stream = TcpStream::connect(&node.addr).await.expect("it listens");
-        let stamp = Stamp { version: 1, session: 0 };
-        Self { stream, buf: BytesMut::new(), stamp }
+        let stamp = Stamp {
+            version: 1,
+            session: 0,
+        };
+        Self {
+            stream,
+            buf: BytesMut::new(),
+            stamp,
+        }
     }
 
     /// A connection that has shaken hands as node `name`.
@@ -30,7 +37,10 @@ impl Raw {
         let frame = raw.frame().await.expect("a welcome");
         let welcome: Welcome = handshake::parse(&frame).expect("a good welcome");
         assert_eq!(welcome.identity.node_id, node.net.identity().node_id);
-        raw.stamp = Stamp { version: welcome.version, session: welcome.session };
+        raw.stamp = Stamp {
+            version: welcome.version,
+            session: welcome.session,
+        };
         raw
     }
 
@@ -50,7 +60,8 @@ impl Raw {
     pub(super) async fn frame(&mut self) -> Option<Frame> {
         limited(async {
             loop {
-                if let Some(frame) = wire::decode(&mut self.buf, usize::MAX).expect("a good frame") {
+                if let Some(frame) = wire::decode(&mut self.buf, usize::MAX).expect("a good frame")
+                {
                     return Some(frame);
                 }
                 match self.stream.read_buf(&mut self.buf).await {
@@ -64,12 +75,19 @@ impl Raw {
 }
 
 fn hello(wanted_by: &str, versions: Versions) -> Out {
-    let hello = Hello { versions, wanted: id("b"), identity: identity(wanted_by) };
+    let hello = Hello {
+        versions,
+        wanted: id("b"),
+        identity: identity(wanted_by),
+    };
     handshake::frame(Kind::Hello, &hello, 0)
 }
 
 pub(super) fn ask(id: u64, body: &[u8]) -> Out {
-    Out { body: Bytes::copy_from_slice(body), ..Out::bare(Kind::Request, id, 0) }
+    Out {
+        body: Bytes::copy_from_slice(body),
+        ..Out::bare(Kind::Request, id, 0)
+    }
 }
 
 /// After these bytes the node closes the connection, having answered nothing.
@@ -109,9 +127,17 @@ async fn a_misplaced_frame_closes_the_connection() {
 #[tokio::test]
 async fn another_version_closes_the_connection() {
     check_closed(|raw| {
-        let stamp = Stamp { version: 2, ..raw.stamp };
+        let stamp = Stamp {
+            version: 2,
+            ..raw.stamp
+        };
         let mut bytes = BytesMut::new();
-        wire::encode(&Out::bare(Kind::Ping, 1, 0), stamp, Instant::now(), &mut bytes);
+        wire::encode(
+            &Out::bare(Kind::Ping, 1, 0),
+            stamp,
+            Instant::now(),
+            &mut bytes,
+        );
         bytes.to_vec()
     })
     .await;
@@ -139,7 +165,11 @@ async fn frames_of_another_session_are_discarded() {
 async fn an_expired_request_is_not_handled() {
     let b = Node::echo("b").await;
     let mut raw = Raw::greeted("a", &b).await;
-    raw.send(&Out { deadline: Some(Instant::now()), ..ask(1, b"late") }).await;
+    raw.send(&Out {
+        deadline: Some(Instant::now()),
+        ..ask(1, b"late")
+    })
+    .await;
     let frame = raw.frame().await.expect("a reply");
     assert_eq!((frame.kind, &frame.head[..]), (Kind::Error, &[3][..]));
 }
@@ -152,7 +182,11 @@ async fn without_a_handshake_nothing_is_served() {
     assert_eq!(raw.frame().await, None);
     // Nor may a stranger make the node hold more than a hello.
     let mut raw = Raw::connect(&b).await;
-    raw.send(&Out { body: Bytes::from(vec![0; 5000]), ..hello("a", VERSIONS) }).await;
+    raw.send(&Out {
+        body: Bytes::from(vec![0; 5000]),
+        ..hello("a", VERSIONS)
+    })
+    .await;
     assert_eq!(raw.frame().await, None);
 }
 
@@ -172,7 +206,11 @@ async fn a_garbled_hello_is_refused_by_name() {
     let b = Node::echo("b").await;
     let mut raw = Raw::connect(&b).await;
     let head = Bytes::from_static(&[1, 1, 200]);
-    raw.send(&Out { head, ..Out::bare(Kind::Hello, 0, 0) }).await;
+    raw.send(&Out {
+        head,
+        ..Out::bare(Kind::Hello, 0, 0)
+    })
+    .await;
     let frame = raw.frame().await.expect("a refusal");
     let text: String = handshake::parse(&frame).expect("a text");
     assert!(text.starts_with("malformed: Hello frame"), "{text}");

@@ -14,9 +14,14 @@ use super::node::{Node, id, identity, limited, options, request};
 async fn keeper(name: &str) -> (Node, Arc<Mutex<Vec<Responder>>>) {
     let kept: Arc<Mutex<Vec<Responder>>> = Arc::default();
     let keeping = Arc::clone(&kept);
-    let node = Node::start(identity(name), options(), "127.0.0.1:0", move |_, _, reply| {
-        keeping.lock().expect("not poisoned").push(reply);
-    });
+    let node = Node::start(
+        identity(name),
+        options(),
+        "127.0.0.1:0",
+        move |_, _, reply| {
+            keeping.lock().expect("not poisoned").push(reply);
+        },
+    );
     (node.await, kept)
 }
 
@@ -25,7 +30,9 @@ async fn too_many_calls_are_turned_away_at_once() {
     let (b, _kept) = keeper("b").await;
     let a = Node::echo("a").await;
     a.knows("b", &b);
-    let calls: Vec<_> = (0..MAX_CALLS).map(|_| a.net.call(&id("b"), request(b"x"))).collect();
+    let calls: Vec<_> = (0..MAX_CALLS)
+        .map(|_| a.net.call(&id("b"), request(b"x")))
+        .collect();
     let err = a.call("b", b"x").await.expect_err("one too many");
     assert_eq!((err.reason, err.sent), (Reason::Overloaded, Sent::No));
     drop(calls);
@@ -38,9 +45,14 @@ async fn too_many_bytes_are_turned_away_at_once() {
     let a = Node::echo("a").await;
     a.knows("b", &b);
     let body = Bytes::from(vec![0; MAX_BODY_BYTES]);
-    let large = || Outgoing { body: body.clone(), ..request(b"") };
+    let large = || Outgoing {
+        body: body.clone(),
+        ..request(b"")
+    };
     let first = a.net.call(&id("b"), large());
-    let err = limited(a.net.call(&id("b"), large())).await.expect_err("68 of 64 MiB");
+    let err = limited(a.net.call(&id("b"), large()))
+        .await
+        .expect_err("68 of 64 MiB");
     assert_eq!((err.reason, err.sent), (Reason::Overloaded, Sent::No));
     assert!(a.peer("b").in_flight_bytes <= MAX_PEER_BYTES);
     // A call given up frees its share only once it is out of the queue as well.
@@ -67,10 +79,15 @@ async fn a_server_sheds_what_its_handlers_do_not_finish() {
 #[tokio::test]
 async fn answers_nobody_reads_do_not_pile_up() {
     let (sender, mut requests) = mpsc::unbounded_channel();
-    let b = Node::start(identity("b"), options(), "127.0.0.1:0", move |_, _, reply| {
-        // The receiver lives as long as its test.
-        let _gone = sender.send(reply);
-    });
+    let b = Node::start(
+        identity("b"),
+        options(),
+        "127.0.0.1:0",
+        move |_, _, reply| {
+            // The receiver lives as long as its test.
+            let _gone = sender.send(reply);
+        },
+    );
     let b = b.await;
     let mut raw = Raw::greeted("a", &b).await;
     let body = Bytes::from(vec![0; MAX_BODY_BYTES]);
@@ -85,7 +102,10 @@ async fn answers_nobody_reads_do_not_pile_up() {
     }
     // Nothing was read so far: what was over the limit became an error.
     for _ in 0..answers {
-        assert_eq!(raw.frame().await.expect("an answer").body.len(), MAX_BODY_BYTES);
+        assert_eq!(
+            raw.frame().await.expect("an answer").body.len(),
+            MAX_BODY_BYTES
+        );
     }
     let last = raw.frame().await.expect("a reply");
     assert_eq!((last.kind, &last.head[..]), (Kind::Error, &[4][..]));
@@ -117,6 +137,9 @@ async fn a_peer_that_does_not_read_is_not_read_either() {
     }
     assert!(kept.lock().expect("not poisoned").is_empty());
     // ... until the first answer is read.
-    assert_eq!(raw.frame().await.expect("an answer").body.len(), MAX_BODY_BYTES);
+    assert_eq!(
+        raw.frame().await.expect("an answer").body.len(),
+        MAX_BODY_BYTES
+    );
     limited(take()).await;
 }
