@@ -157,7 +157,7 @@ pub(super) fn get(args: &GetArgs) -> Result<(), Failure> {
     let several = answer.status == 300 || args.siblings;
     match (args.raw, several) {
         (true, false) => output::print(&answer.body),
-        (true, true) => Err(Failure::Usage(format!(
+        (true, true) => Err(Failure::Failed(format!(
             "{} has {} siblings, so there is no one value; look at them without --raw",
             args.key,
             answer.header("sibyl-siblings")

@@ -47,9 +47,9 @@ pub(super) enum Failure {
     /// The demo saw something else than it must.
     #[error(transparent)]
     Unexpected(Box<demo::Unexpected>),
-    /// The node itself ended with an error.
+    /// What was asked for cannot be had; the text says why.
     #[error("{0}")]
-    Node(String),
+    Failed(String),
     /// The command ran, and its own output says what is wrong.
     #[error("")]
     Reported,
@@ -77,6 +77,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Failure::Usage(_) | Failure::Config(_) => USAGE,
+            Failure::Client(client::Error::Url { .. } | client::Error::Key { .. }) => USAGE,
             Failure::ReaderGone => 0,
             Failure::Interrupted => INTERRUPTED,
             _ => FAILED,

@@ -257,7 +257,7 @@ fn newest(client: &Client, name: &str) -> Result<String, Failure> {
         .and_then(|version| version.get("digest")?.as_str());
     newest
         .map(str::to_owned)
-        .ok_or_else(|| Failure::Usage(format!("resolver {name} has no version to bind")))
+        .ok_or_else(|| Failure::Failed(format!("resolver {name} has no version to bind")))
 }
 
 fn names(connection: &Connection) -> Result<(), Failure> {

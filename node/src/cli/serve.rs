@@ -145,7 +145,7 @@ fn configuration(args: &Args, environment: &[(String, String)]) -> Result<Config
 
 /// The seam to the node: everything before it is the command line, everything after it is `node.rs`.
 fn run_node(config: Config) -> Result<(), Failure> {
-    crate::node::run(config).map_err(|error| Failure::Node(format!("{error:#}")))
+    crate::node::run(config).map_err(|error| Failure::Failed(format!("{error:#}")))
 }
 
 /// Ends the node, with its usual drain, when standard input closes: then whoever started it is gone.

@@ -97,7 +97,7 @@ impl<'a> Bench<'a> {
         let seen = running.wait();
         match seen.errors.iter().next() {
             None => Ok(()),
-            Some((what, _)) => Err(Failure::Node(format!(
+            Some((what, _)) => Err(Failure::Failed(format!(
                 "{} of {keys} preloading writes failed, first with {what}: the reads would measure something else",
                 seen.failed()
             ))),
