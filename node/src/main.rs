@@ -4,4 +4,10 @@ fn main() -> std::process::ExitCode {
         return sibyl::resolver::compile_child();
     }
     std::process::ExitCode::SUCCESS
+//! The `sibyl` executable: the command line, and nothing of its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sibyl::cli::run()
 }
