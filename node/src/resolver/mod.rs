@@ -147,9 +147,10 @@ impl Platform {
         let digest = Digest::of(&bytes);
         self.inner.shelf.retry(&digest);
         let loaded = self.ready(digest, bytes.clone()).await?;
-        let description = loaded.description.clone();
-        let description =
-            description.map_err(|failure| Refusal::Trial(format!("describe: {failure}")))?;
+        let description = loaded
+            .description
+            .clone()
+            .map_err(|failure| self.undo(&digest, &failure))?;
         let platform = self.clone();
         blocking(move || platform.keep(digest, &bytes))
             .await
@@ -164,8 +165,19 @@ impl Platform {
         })
     }
 
+    /// Takes back what admitting left of a module that cannot describe itself, unless another node admitted it.
+    fn undo(&self, digest: &Digest, failure: &Failure) -> Refusal {
+        if !self.inner.disk.is_kept(digest)
+            && let Err(error) = self.forget(digest)
+        {
+            tracing::warn!(%error, %digest, "compiled code of a refused resolver stays on disk");
+        }
+        Refusal::Trial(format!("describe: {failure}"))
+    }
+
     /// Keeps module bytes that another node admitted. Fails with `InvalidData` if they are not `digest`.
     pub fn keep(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
+        self.inner.shelf.retry(&digest);
         self.inner.disk.keep(&digest, bytes)
     }
 

@@ -1,8 +1,8 @@
 //! The modules in memory, by digest: being made, ready, or refused.
 //!
-//! One maker per digest: whoever comes while a module is made waits for the same outcome. The maker's handle
-//! settles the matter even if it is dropped or panics, so nobody waits for ever. What is ready is bounded by
-//! bytes of code, what is refused by number.
+//! One maker per digest: whoever comes while a module is made waits for the same outcome. A maker that panics
+//! ends the waiting, and the next who asks makes it anew. What is ready is bounded by bytes of code, what is
+//! refused by number.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,7 +83,8 @@ impl Shelf {
 
     pub(super) fn state(&self, digest: &Digest) -> Option<ModuleState> {
         Some(match self.read().get(digest)? {
-            Slot::Making(_) => ModuleState::Compiling,
+            Slot::Making(outcome) if is_made(outcome) => ModuleState::Compiling,
+            Slot::Making(_) => return None,
             Slot::Ready(_) => ModuleState::Ready,
             Slot::Refused(refusal) => ModuleState::Failed(refusal.to_string()),
         })
@@ -95,8 +96,8 @@ impl Shelf {
         match slots.get(digest) {
             Some(Slot::Ready(loaded)) => Turn::Done(Ok(loaded.clone())),
             Some(Slot::Refused(refusal)) => Turn::Done(Err(refusal.clone())),
-            Some(Slot::Making(outcome)) => Turn::Wait(Waiting(outcome.clone())),
-            None => {
+            Some(Slot::Making(outcome)) if is_made(outcome) => Turn::Wait(Waiting(outcome.clone())),
+            Some(Slot::Making(_)) | None => {
                 let (sender, receiver) = watch::channel(None);
                 slots.insert(*digest, Slot::Making(receiver.clone()));
                 Turn::Make(
@@ -161,6 +162,11 @@ impl Shelf {
     }
 }
 
+/// Whether its maker is still there; one that panicked left nothing but this.
+fn is_made(outcome: &watch::Receiver<Option<Outcome>>) -> bool {
+    outcome.has_changed().is_ok()
+}
+
 /// Takes the least recently called off, down to one. Ends, as every turn removes one.
 fn evict(slots: &mut HashMap<Digest, Slot>, bytes_max: u64) {
     let mut ready: Vec<(u64, u64, Digest)> = slots
@@ -210,5 +216,32 @@ impl Waiting {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(gone())),
             Err(_) => Err(gone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_maker_that_gives_up_ends_the_waiting_and_another_makes_it() {
+        let shelf = Shelf::new(1);
+        let digest = Digest::of(b"module");
+        let Turn::Make(making, waiting) = shelf.turn(&digest) else {
+            panic!("the first makes it")
+        };
+        let Turn::Wait(other) = shelf.turn(&digest) else {
+            panic!("the second waits")
+        };
+        assert_eq!(shelf.state(&digest), Some(ModuleState::Compiling));
+        drop(making);
+        for waiting in [waiting, other] {
+            assert!(matches!(
+                waiting.outcome().await,
+                Err(Refusal::Unavailable(_))
+            ));
+        }
+        assert_eq!(shelf.state(&digest), None);
+        assert!(matches!(shelf.turn(&digest), Turn::Make(..)));
     }
 }

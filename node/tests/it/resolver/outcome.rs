@@ -230,6 +230,27 @@ async fn configurations_and_values_are_checked_by_the_module_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_value_is_checked_by_what_it_is() {
+    // Refuses a value that begins with `x`. The value comes after bucket, key, config and attributes.
+    let check = r#"(func (export "check-value")
+        (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (param $at i32) (param $length i32) (result i32)
+        (i32.store8 (i32.const 64) (i32.eq (i32.load8_u (local.get $at)) (i32.const 120)))
+        (i32.store (i32.const 68) (i32.const 256))
+        (i32.store (i32.const 72) (i32.const 10))
+        i32.const 64)"#;
+    let bench = Bench::new();
+    let digest = bench.accepted(module("resolve", &pick(0), check)).await;
+    let check = async |value| {
+        bench
+            .platform
+            .check_value(digest, call(&[value], Limits::default()))
+            .await
+    };
+    assert_eq!(check("good").await, Ok(Ok(())));
+    assert_eq!(check("x is bad").await, Ok(Err("a sentence".to_owned())));
+}
+
+#[tokio::test]
 async fn a_module_that_is_not_here_is_missing() {
     let bench = Bench::new();
     let digest = sibyl_core::id::Digest::of(b"nothing");

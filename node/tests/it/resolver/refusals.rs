@@ -1,6 +1,6 @@
 //! Every refusal, with the words that tell an author what to do.
 
-use sibyl::resolver::{Refusal, UPLOAD_BYTES_MAX};
+use sibyl::resolver::{ModuleState, Refusal, UPLOAD_BYTES_MAX};
 
 use super::Bench;
 use super::fixture::{RESOLVE, component, embedded, guest, module, odd_component, pick, replaced};
@@ -290,5 +290,16 @@ async fn start_functions_and_descriptions_that_crash() {
         &pick(0),
         r#"(func (export "describe") (result i32) unreachable)"#,
     );
-    check(describe, "resolver_trial", &["describe", "unreachable"]).await;
+    check(
+        describe.as_str(),
+        "resolver_trial",
+        &["describe", "unreachable"],
+    )
+    .await;
+    // Nothing of it stays.
+    let bench = Bench::new();
+    bench.upload(describe.clone()).await.expect_err("refused");
+    let digest = sibyl_core::id::Digest::of(describe.as_bytes());
+    assert_eq!(bench.platform.state(&digest), ModuleState::Absent);
+    assert!(bench.compiled_files().is_empty());
 }
