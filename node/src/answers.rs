@@ -4,12 +4,12 @@
 //! everything that waits moves its responder into a callback or a task. A question that carries a higher
 //! registry number than is in force here is answered after that document was fetched.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::codec;
-use sibyl_core::id::{Digest, NodeId};
+use sibyl_core::id::Digest;
 use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
@@ -87,11 +87,14 @@ impl Service for Answers {
         let Some(member) = view.document().layout.members.get(&remote.node_id) else {
             return Err(format!("{} is not a member of this cluster", remote.node_id));
         };
-        // Until the registry names the new store of a node that lost its own, both may speak: what is
-        // fenced is the older of two stores, and only the registry knows which that is.
-        let superseded = member.store.is_some_and(|store| store.0 != remote.store) && view.was_superseded(remote.store);
-        if superseded {
-            return Err(format!("{} is known by another store: this one was replaced", remote.node_id));
+        // A node that lost its store comes back with another and must be heard to have it named; but not
+        // while the store that the registry names is here.
+        let Some(named) = member.store.filter(|store| store.0 != remote.store) else { return Ok(()) };
+        let peers = self.coordinator.get().map(|coordinator| coordinator.net().peers()).unwrap_or_default();
+        let here = peers.iter().find(|peer| peer.node_id == remote.node_id).and_then(|peer| peer.identity.as_ref());
+        if here.is_some_and(|identity| identity.store == named.0) {
+            let id = &remote.node_id;
+            return Err(format!("two nodes call themselves {id}; the registry names the store of the other one"));
         }
         Ok(())
     }

@@ -77,6 +77,7 @@ enum Command {
     Join { slot: Slot, object: Object, durability: Durability, counts: Done<()> },
     Meta { key: &'static str, value: Bytes, counts: Done<()> },
     Erase { records: Vec<Bytes>, counts: Done<()> },
+    Flush { counts: Done<()> },
 }
 
 /// A handle to this node's copies.
@@ -236,6 +237,17 @@ impl Replica {
         }
     }
 
+    /// Puts everything applied so far on disk, `buffered` writes included. Blocks.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub fn flush(&self) -> Result<(), Failure> {
+        let (done, flushed) = std::sync::mpsc::sync_channel(1);
+        let counts = Box::new(move |result| drop(done.send(result)));
+        self.submit(Command::Flush { counts });
+        flushed.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
+    }
+
     fn submit(&self, command: Command) {
         use mpsc::error::TrySendError;
         match self.queue.try_send(command) {
@@ -354,7 +366,10 @@ impl Command {
     fn refuse(self, failure: &Failure) {
         match self {
             Self::Mint { minted, .. } => minted(Err(failure.clone())),
-            Self::Join { counts, .. } | Self::Meta { counts, .. } | Self::Erase { counts, .. } => {
+            Self::Join { counts, .. }
+            | Self::Meta { counts, .. }
+            | Self::Erase { counts, .. }
+            | Self::Flush { counts } => {
                 counts(Err(failure.clone()));
             }
         }
@@ -469,6 +484,7 @@ fn prepare(
             batch.put(Space::Meta, key.as_bytes(), value);
             done.synced.push(counts);
         }
+        Command::Flush { counts } => done.synced.push(counts),
         Command::Erase { records, counts } => {
             records.iter().for_each(|record| batch.delete(Space::Objects, record));
             done.buffered.push(counts);

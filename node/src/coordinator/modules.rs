@@ -18,7 +18,7 @@ use sibyl_core::registry::{Change, Kind, Tier, Version};
 use super::{Coordinator, now_ms};
 use crate::resolver::{self, Admitted, ModuleState, PrepareError, Refusal};
 use crate::tasks::registry::{ChangeFailed, View};
-use crate::telemetry::{Rpc, Span};
+use crate::telemetry::{self, Rpc, Span, names};
 
 /// How long a peer may take to receive and compile a module: the compile limit and the way there.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -189,7 +189,7 @@ impl Coordinator {
     }
 
     async fn fetch(&self, digest: Digest) -> Result<(), String> {
-        let span = self.registry().tracer().root(crate::telemetry::names::span::RESOLVER_FETCH, crate::telemetry::Kind::Internal).start();
+        let span = self.registry().tracer().root(names::span::RESOLVER_FETCH, telemetry::Kind::Internal).start();
         let question = Request::Module { digest };
         for peer in self.net().peers().into_iter().filter(|peer| peer.reachable) {
             let rpc = span.rpc_client(Rpc::ResolverFetch, &peer.node_id);

@@ -18,7 +18,8 @@ use super::request::{GetError, GetRequest, Got};
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, slot};
 use crate::replica::Slot;
 use crate::tasks::registry::View;
-use crate::telemetry::{Quorum, QuorumEnd, QuorumFailure, RepairMode, Rpc, Span, StorageOp, Success};
+use crate::telemetry::metrics::{Quorum, QuorumFailure, RepairMode, StorageOp, Success};
+use crate::telemetry::{QuorumEnd, Rpc, Span};
 
 /// After this long without an object, another replica is asked for it: above the usual answer, far below a
 /// client's patience.

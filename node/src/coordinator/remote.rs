@@ -8,7 +8,8 @@ use sibyl_core::message::{self, Failure, Reply, Request};
 
 use super::Coordinator;
 use crate::peer::{CallError, Outgoing, Reason, Sent};
-use crate::telemetry::{Rpc, RpcResult, Span};
+use crate::telemetry::metrics::RpcResult;
+use crate::telemetry::{Rpc, Span};
 
 /// Why a peer gave no answer that can be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,7 +61,7 @@ impl Coordinator {
         request: &Request,
         body: Bytes,
         timeout: Duration,
-    ) -> impl Future<Output = Result<(Reply, Bytes), AskError>> + Send + 'static {
+    ) -> impl Future<Output = Result<(Reply, Bytes), AskError>> + Send + use<> {
         let began = Instant::now();
         let outgoing = Outgoing {
             head: message::encode(request),

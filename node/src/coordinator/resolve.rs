@@ -19,7 +19,8 @@ use sibyl_core::view::{self, Faces, Resolution, View};
 use super::request::{Acks, GetRequest, Got, PutError, PutRequest, Resolved, ResolverNote};
 use super::{Coordinator, now_ms};
 use crate::resolver::{Call, Failure, Input, Limits, ModuleState};
-use crate::telemetry::{self, CacheResult, ResolverEnd, ResolverResult, Span};
+use crate::telemetry::metrics::{self, CacheResult};
+use crate::telemetry::{ResolverEnd, ResolverResult, Span};
 
 /// Bytes of values that the view cache may hold.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -106,17 +107,17 @@ impl Coordinator {
         several: &[&Sibling],
     ) -> (View, Option<ResolverNote>, Digest) {
         let active = bucket.config.resolver.as_ref().filter(|binding| binding.mode == Mode::Active);
-        let metrics = &self.inner.ground.metrics;
+        let counts = &self.inner.ground.metrics;
         match active.filter(|_| request.resolve) {
             Some(binding) => {
                 let key = view_key(object, binding, bucket);
                 let made = self.made(span, request, binding, key, several).await;
                 let resolution = match made.outcome {
-                    Resolved::Failed => telemetry::Resolution::Failed,
-                    Resolved::Kept => telemetry::Resolution::Kept,
-                    _ => telemetry::Resolution::View,
+                    Resolved::Failed => metrics::Resolution::Failed,
+                    Resolved::Kept => metrics::Resolution::Kept,
+                    _ => metrics::Resolution::View,
                 };
-                metrics.conflict(&request.bucket, resolution);
+                counts.conflict(&request.bucket, resolution);
                 let note = ResolverNote {
                     name: binding.name.clone(),
                     version: binding.version,
@@ -126,7 +127,7 @@ impl Coordinator {
                 (made.view.clone(), Some(note), key)
             }
             None => {
-                metrics.conflict(&request.bucket, telemetry::Resolution::Kept);
+                counts.conflict(&request.bucket, metrics::Resolution::Kept);
                 let view = match view::unanimous(several) {
                     Some(one) => View::One(one.content.clone()),
                     None => all(several),
@@ -145,12 +146,12 @@ impl Coordinator {
         key: Digest,
         several: &[&Sibling],
     ) -> Arc<Made> {
-        let metrics = &self.inner.ground.metrics;
+        let counts = &self.inner.ground.metrics;
         if let Some(made) = self.inner.views.0.get(&key) {
-            metrics.view_cache(CacheResult::Hit);
+            counts.view_cache(CacheResult::Hit);
             return made;
         }
-        metrics.view_cache(CacheResult::Miss);
+        counts.view_cache(CacheResult::Miss);
         let writers = several.iter().filter_map(|sibling| sibling.content.trace);
         let span = span.resolver_resolve(&binding.name, &binding.version, writers.collect::<Vec<Trace>>());
         let call = call(request, binding, several);
@@ -162,7 +163,7 @@ impl Coordinator {
             reason,
         );
         let (fuel, took) = (report.fuel, report.duration);
-        metrics.resolver(&binding.name, result, reason.unwrap_or(""), fuel, took, &span);
+        counts.resolver(&binding.name, result, reason.unwrap_or(""), fuel, took, &span);
         drop(span);
         let transient = report.outcome.as_ref().is_err_and(Failure::is_transient);
         if matches!(report.outcome, Err(Failure::MissingModule)) {

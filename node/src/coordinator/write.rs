@@ -25,7 +25,8 @@ use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
 use crate::replica::{Minted, Slot};
 use crate::tasks::registry::View;
-use crate::telemetry::{Quorum, QuorumEnd, QuorumFailure, Rpc, Span};
+use crate::telemetry::metrics::{Quorum, QuorumFailure};
+use crate::telemetry::{QuorumEnd, Rpc, Span};
 
 /// The most intervals a context may take to be minted into: sealed as base64url they stay below the 16 KiB
 /// that a client can be handed (at most 21 bytes each, a third more as text, with room for joins).

@@ -123,18 +123,7 @@ impl Report {
     }
 }
 
-/// What shall become of the siblings. Indices are checked: in range, none twice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resolution {
-    /// A new value made from them.
-    Merged(Bytes),
-    /// One of them as it is.
-    Pick(usize),
-    /// Only these stay, as siblings; at least one.
-    Keep(Vec<usize>),
-    /// The key is deleted.
-    Delete,
-}
+pub use sibyl_core::view::Resolution;
 
 /// Why there is no resolution. Stored siblings stay as they are, whatever the kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

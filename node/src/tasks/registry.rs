@@ -205,6 +205,11 @@ impl Opened {
 }
 
 impl Registry {
+    /// Starts spans.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
     /// What is in force.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())

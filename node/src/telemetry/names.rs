@@ -25,6 +25,8 @@ pub mod span {
     pub const READ_REPAIR: &str = "read.repair";
     /// Choosing the next registry document.
     pub const REGISTRY_PROPOSE: &str = "registry.propose";
+    /// Fetching a module that the registry names and this node lacks.
+    pub const RESOLVER_FETCH: &str = "resolver.fetch";
     /// Left behind by an unsampled request that met a conflict.
     pub const CONFLICT_DETECTED: &str = "conflict.detected";
     /// Left behind by an unsampled request that missed its quorum.

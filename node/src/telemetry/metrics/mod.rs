@@ -13,6 +13,7 @@ mod process;
 mod tests;
 mod text;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::registry::Registry;
@@ -82,13 +83,13 @@ impl Metrics {
     }
 
     /// A request came in. Drop counts it as an error unless it [ends](Request::end) before.
-    pub fn request(&self, op: Op) -> Request<'_> {
+    pub fn request(self: &Arc<Self>, op: Op) -> Request {
         self.families
             .inflight
             .get_or_create(&ByOp { op: op.as_str() })
             .inc();
         Request {
-            metrics: self,
+            metrics: Arc::clone(self),
             op,
             began: Instant::now(),
             ended: false,
@@ -258,14 +259,14 @@ fn exemplar(span: &Span) -> Option<Exemplar> {
 
 /// A request on its way.
 #[derive(Debug)]
-pub struct Request<'a> {
-    metrics: &'a Metrics,
+pub struct Request {
+    metrics: Arc<Metrics>,
     op: Op,
     began: Instant,
     ended: bool,
 }
 
-impl Request<'_> {
+impl Request {
     /// Counts the body's bytes, in or out.
     pub fn bytes(&self, direction: Direction, bytes: usize) {
         let by = ByOpDirection {
@@ -306,7 +307,7 @@ impl Request<'_> {
     }
 }
 
-impl Drop for Request<'_> {
+impl Drop for Request {
     /// The client went away, or the handler panicked.
     fn drop(&mut self) {
         if !self.ended {
