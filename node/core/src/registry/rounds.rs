@@ -201,7 +201,7 @@ impl Machine {
 
     /// The own acceptor may have promised a higher ballot since this one began: it votes like any other.
     fn own_answer(&mut self, vote: impl FnOnce(&mut Self) -> Vote, yes: Answer) -> Answer {
-        if self.abstention().is_some() {
+        if self.abstention().is_some() || self.faults.reuse_ballots {
             return Answer::No;
         }
         match vote(self) {

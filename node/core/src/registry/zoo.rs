@@ -18,7 +18,8 @@ pub struct Faults {
     pub poll: bool,
     /// A node that lost its promises goes on voting under its old store's name.
     pub amnesiac_votes: bool,
-    /// Ballot counters start again with every start of the node.
+    /// Ballot counters start again with every start of the node, and a proposer does not ask its own
+    /// acceptor, which would notice.
     pub reuse_ballots: bool,
     /// Document 2 needs a majority, not all.
     pub form_by_majority: bool,

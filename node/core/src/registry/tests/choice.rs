@@ -7,7 +7,9 @@ use super::super::{Faults, Outcome};
 use super::world::{Trouble, World};
 
 const SOUND: Trouble = Trouble {
-    wipes: true,
+    crashes: 15,
+    proposals: 15,
+    wipes: 8,
     faults: Faults {
         poll: false,
         amnesiac_votes: false,
@@ -40,6 +42,12 @@ fn forks(seeds: u64, trouble: Trouble, steps: usize) -> usize {
         .count()
 }
 
+fn forks_shown(seeds: u64, trouble: Trouble, steps: usize) -> usize {
+    let n = forks(seeds, trouble, steps);
+    eprintln!("ZOO {n} of {seeds}");
+    n
+}
+
 #[test]
 fn one_document_is_chosen_per_number() {
     let mut numbers = 0;
@@ -68,14 +76,7 @@ fn one_document_is_chosen_per_number() {
 #[test]
 fn what_was_told_is_true() {
     for seed in 0..300 {
-        let mut world = run(
-            seed,
-            Trouble {
-                wipes: false,
-                ..SOUND
-            },
-            1500,
-        );
+        let mut world = run(seed, Trouble { wipes: 0, ..SOUND }, 1500);
         world.calm(20_000);
         world.gossip();
         world.calm(20_000);
@@ -99,7 +100,7 @@ fn what_was_told_is_true() {
 fn an_undisturbed_majority_makes_progress() {
     let mut stuck = 0;
     for seed in 0..300 {
-        let mut world = run(seed, SOUND, 600);
+        let mut world = run(seed, Trouble { wipes: 4, ..SOUND }, 600);
         for _ in 0..2 {
             world.calm(20_000);
             world.gossip();
@@ -169,11 +170,11 @@ fn the_zoo_polls() {
         poll: true,
         ..Faults::default()
     };
-    let found = forks(
-        60,
+    let found = forks_shown(
+        600,
         Trouble {
             faults,
-            wipes: false,
+            wipes: 0,
             ..SOUND
         },
         1500,
@@ -183,11 +184,11 @@ fn the_zoo_polls() {
 
 #[test]
 fn the_zoo_answers_before_it_persists() {
-    let found = forks(
+    let found = forks_shown(
         600,
         Trouble {
             early_answers: true,
-            wipes: false,
+            wipes: 0,
             ..SOUND
         },
         1500,
@@ -204,7 +205,7 @@ fn the_zoo_votes_without_memory() {
         amnesiac_votes: true,
         ..Faults::default()
     };
-    let found = forks(600, Trouble { faults, ..SOUND }, 1500);
+    let found = forks_shown(600, Trouble { faults, ..SOUND }, 1500);
     assert!(
         found > 0,
         "votes of a store that forgot its promises fork the registry"
@@ -217,11 +218,11 @@ fn the_zoo_reuses_ballots() {
         reuse_ballots: true,
         ..Faults::default()
     };
-    let found = forks(
+    let found = forks_shown(
         600,
         Trouble {
             faults,
-            wipes: false,
+            wipes: 0,
             ..SOUND
         },
         1500,
@@ -235,7 +236,15 @@ fn the_zoo_forms_by_majority() {
         form_by_majority: true,
         ..Faults::default()
     };
-    let found = forks(600, Trouble { faults, ..SOUND }, 400);
+    let found = forks_shown(
+        600,
+        Trouble {
+            faults,
+            wipes: 20,
+            ..SOUND
+        },
+        400,
+    );
     assert!(
         found > 0,
         "a first member wiped while forming forks the registry"

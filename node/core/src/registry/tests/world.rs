@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::super::machine::Promises;
 use super::super::{
-    BucketConfig, Change, Document, Effect, Event, Faults, Machine, Message, Outcome, Slot,
+    Ballot, BucketConfig, Change, Document, Effect, Event, Faults, Machine, Message, Outcome, Slot,
 };
 use super::{first, node, put, secrets};
 use crate::id::{Actor, Digest, NodeId};
@@ -42,8 +43,12 @@ struct Node {
 /// What makes a run hard.
 #[derive(Clone, Copy)]
 pub(super) struct Trouble {
-    /// Whether nodes lose their disks.
-    pub(super) wipes: bool,
+    /// Of 1,000 steps, so many crash a node.
+    pub(super) crashes: usize,
+    /// Of 1,000 steps, so many propose a change.
+    pub(super) proposals: usize,
+    /// Of 1,000 steps, so many take a node's disk away.
+    pub(super) wipes: usize,
     /// Rules left out.
     pub(super) faults: Faults,
     /// A shell's bug: answers leave before the state is on disk.
@@ -58,6 +63,7 @@ pub(super) struct World {
     wire: Vec<(NodeId, NodeId, Message)>,
     timers: Vec<(NodeId, u64)>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    votes: BTreeMap<(u64, Ballot, Digest), BTreeSet<NodeId>>,
     never_wiped: NodeId,
     draws: u64,
     proposed: u64,
@@ -79,6 +85,7 @@ impl World {
             wire: Vec::new(),
             timers: Vec::new(),
             cut: BTreeSet::new(),
+            votes: BTreeMap::new(),
             never_wiped,
             draws: 0,
             proposed: 0,
@@ -93,16 +100,28 @@ impl World {
 
     /// One random thing.
     pub(super) fn step(&mut self) {
+        let Trouble {
+            crashes,
+            proposals,
+            wipes,
+            ..
+        } = self.trouble;
+        if self.rng.chance(proposals) {
+            self.propose_one();
+        }
+        if self.rng.chance(crashes) {
+            self.crash_one();
+        }
+        if self.rng.chance(wipes) {
+            self.wipe_one();
+        }
         match self.rng.below(1000) {
-            0..450 => self.perform_one(),
-            450..800 => self.deliver_one(),
-            800..880 => self.run_off_one(),
-            880..910 => self.propose_one(),
-            910..940 => self.see_one(),
-            940..955 => self.crash_one(),
-            955..963 if self.trouble.wipes => self.wipe_one(),
-            963..975 => self.cut_links(),
-            975..990 => self.cut.clear(),
+            0..470 => self.perform_one(),
+            470..920 => self.deliver_one(),
+            920..945 => self.run_off_one(),
+            945..970 => self.see_one(),
+            970..982 => self.cut_links(),
+            982..988 => self.cut.clear(),
             _ => self.remember_one(),
         }
     }
@@ -244,6 +263,10 @@ impl World {
         let node = self.nodes.get_mut(id).expect("just listed");
         match node.todo.pop_front() {
             Some(Effect::Persist { slot, bytes }) => {
+                if slot == Slot::Promises {
+                    self.count_vote(&id.clone(), &bytes);
+                }
+                let node = self.nodes.get_mut(id).expect("just listed");
                 node.disk.insert(slot, bytes);
             }
             Some(Effect::Send { to, message }) => self.wire.push((id.clone(), to, message)),
@@ -256,6 +279,25 @@ impl World {
                 same_number.insert(held.digest, held.document);
             }
             Some(Effect::Alarm(_)) | None => {}
+        }
+    }
+
+    /// A document is chosen once enough disks hold it under one ballot, whoever knows of it.
+    fn count_vote(&mut self, id: &NodeId, bytes: &[u8]) {
+        let promises = Promises::decode(bytes).expect("just encoded");
+        let Some((ballot, document)) = promises.acceptor.accepted else {
+            return;
+        };
+        let (number, digest) = (document.number, document.digest());
+        let votes = self.votes.entry((number, ballot, digest)).or_default();
+        votes.insert(id.clone());
+        let members = self.first.layout.members.len();
+        let all = number == 2 && !self.trouble.faults.form_by_majority;
+        if votes.len() >= if all { members } else { members / 2 + 1 } {
+            self.chosen
+                .entry(number)
+                .or_default()
+                .insert(digest, *document);
         }
     }
 
@@ -327,11 +369,18 @@ impl World {
         }
     }
 
+    /// Replaces the cuts: one node alone, or any links, each direction on its own.
     fn cut_links(&mut self) {
         let names = self.names();
+        let alone = self.rng.chance(700).then(|| self.any_node());
+        self.cut.clear();
         for from in &names {
-            for to in &names {
-                if from != to && self.rng.chance(350) {
+            for to in names.iter().filter(|to| *to != from) {
+                let cut = match &alone {
+                    Some(alone) => alone == from || alone == to,
+                    None => self.rng.chance(350),
+                };
+                if cut {
                     self.cut.insert((from.clone(), to.clone()));
                 }
             }
