@@ -157,10 +157,7 @@ impl Machine {
 
     /// The own vote comes first: it syncs the ballot's counter before anybody hears of the ballot.
     fn start_ballot(&mut self, wish: Wish, out: &mut Vec<Effect>) {
-        let promised = self
-            .acceptor
-            .promised
-            .filter(|_| !self.faults.reuse_ballots);
+        let promised = self.acceptor.promised;
         self.counter = self
             .counter
             .max(promised.map_or(0, |ballot| ballot.counter))
@@ -201,12 +198,12 @@ impl Machine {
 
     /// The own acceptor may have promised a higher ballot since this one began: it votes like any other.
     fn own_answer(&mut self, vote: impl FnOnce(&mut Self) -> Vote, yes: Answer) -> Answer {
-        if self.abstention().is_some() || self.faults.reuse_ballots {
+        if self.abstention().is_some() {
             return Answer::No;
         }
         match vote(self) {
-            Vote::Yes => yes,
-            Vote::No { .. } => Answer::Refused,
+            Vote::No { .. } if !self.faults.own_vote_unasked => Answer::Refused,
+            Vote::Yes | Vote::No { .. } => yes,
         }
     }
 

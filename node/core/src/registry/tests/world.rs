@@ -61,6 +61,8 @@ pub(super) struct World {
     first: Document,
     nodes: BTreeMap<NodeId, Node>,
     wire: Vec<(NodeId, NodeId, Message)>,
+    /// Messages that come when nobody expects them any more.
+    late: Vec<(NodeId, NodeId, Message)>,
     timers: Vec<(NodeId, u64)>,
     cut: BTreeSet<(NodeId, NodeId)>,
     votes: BTreeMap<(u64, Ballot, Digest), BTreeSet<NodeId>>,
@@ -83,6 +85,7 @@ impl World {
             first: first(members),
             nodes: BTreeMap::new(),
             wire: Vec::new(),
+            late: Vec::new(),
             timers: Vec::new(),
             cut: BTreeSet::new(),
             votes: BTreeMap::new(),
@@ -115,13 +118,16 @@ impl World {
         if self.rng.chance(wipes) {
             self.wipe_one();
         }
+        if self.rng.chance(15) {
+            self.wire.append(&mut self.late);
+        }
         match self.rng.below(1000) {
             0..470 => self.perform_one(),
             470..920 => self.deliver_one(),
-            920..945 => self.run_off_one(),
-            945..970 => self.see_one(),
-            970..982 => self.cut_links(),
-            982..988 => self.cut.clear(),
+            920..955 => self.run_off_one(),
+            955..970 => self.see_one(),
+            970..975 => self.cut_links(),
+            975..988 => self.cut.clear(),
             _ => self.remember_one(),
         }
     }
@@ -129,6 +135,7 @@ impl World {
     /// No more trouble: delivers everything, then lets timers run off one by one; ends when nothing moves.
     pub(super) fn calm(&mut self, most: usize) {
         self.cut.clear();
+        self.wire.append(&mut self.late);
         for _ in 0..most {
             if self.nodes.values().any(|node| !node.todo.is_empty()) {
                 self.perform_one();
@@ -310,7 +317,11 @@ impl World {
         let Some((from, to, message)) = self.draw_message() else {
             return;
         };
-        if self.rng.chance(60) || self.cut.contains(&(from.clone(), to.clone())) {
+        if self.rng.chance(30) || self.cut.contains(&(from.clone(), to.clone())) {
+            return;
+        }
+        if self.rng.chance(50) {
+            self.late.push((from, to, message));
             return;
         }
         if self.rng.chance(60) {
