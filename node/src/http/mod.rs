@@ -1,1 +1,50 @@
-//! (being written)
+//! The HTTP API: routes, limits, problem documents and the OpenAPI document that describes them.
+//!
+//! The only place that knows axum, hyper and utoipa. It decides nothing about keys: what a request means goes
+//! through [`Api`] to the node, and the answer comes back as plain values. The route table in `router` and
+//! the served document are one thing, held against `design/http-api.md` by a test. On the plain data path no
+//! JSON is made and a value is never copied.
+
+mod api;
+mod asked;
+mod batch;
+mod body;
+mod bucket_config;
+mod buckets;
+mod cluster;
+mod conflicts;
+mod document;
+mod edge;
+mod error;
+mod explain;
+mod header;
+mod json;
+mod keys;
+mod list;
+mod moment;
+mod multipart;
+mod node;
+mod openapi;
+mod path;
+mod plain;
+mod problem;
+mod query;
+mod reading;
+mod resolver_shapes;
+mod resolvers;
+mod router;
+mod server;
+mod siblings;
+#[cfg(test)]
+mod tests;
+
+pub use self::api::{
+    AdminError, Api, Arrival, Bucket, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
+    DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation, Pending, Precondition,
+    PutBucket, Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
+};
+pub use self::bucket_config::{BucketConfig, CallLimits, DeletePolicy, Durability, Laws, Mode, ResolverBinding};
+pub use self::cluster::{ClusterView, MemberView, RegistryMember, RegistryView, RingNode, RingView};
+pub use self::resolver_shapes::{Certificate, ResolverView, Tier, VersionView};
+pub use self::router::{Options, Surface, router};
+pub use self::server::{Limits, Server};
