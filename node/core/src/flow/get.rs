@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use crate::codec;
 use crate::id::{Digest, NodeId};
 use crate::object::Object;
-use crate::quorum::{Tally, Verdict};
+use crate::quorum::{Standing, Tally};
 
 #[cfg(test)]
 mod tests;
@@ -98,7 +98,7 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Get {
     replicas: Vec<(NodeId, State)>,
-    tally: Tally,
+    tally: Tally<NodeId>,
     joined: Object,
     /// Digests of the objects inside the join.
     inside: BTreeSet<Digest>,
@@ -147,10 +147,10 @@ impl Get {
             }
         }
         effects.extend(self.place_digests());
-        match self.tally.verdict() {
-            Verdict::Met => effects.extend(self.answer(true)),
-            Verdict::Lost => effects.extend(self.answer(false)),
-            Verdict::Pending => {}
+        match self.tally.standing() {
+            Standing::Met => effects.extend(self.answer(true)),
+            Standing::Lost => effects.extend(self.answer(false)),
+            Standing::Pending => {}
         }
         if self.is_settled() {
             effects.extend(self.answer(false));
@@ -184,23 +184,24 @@ impl Get {
                 *state = State::Inside(digest);
                 self.joined.join(&object);
                 self.inside.insert(digest);
-                self.count(counts);
+                self.count(from, counts);
             }
             (State::AskedDigest, Said::Digest(digest)) => *state = State::Said { digest, counts },
-            (State::AskedObject | State::AskedDigest, _) => {
+            // A hedge asked for the object while the digest was still on its way.
+            (State::AskedObject, Said::Digest(_)) => {}
+            (State::AskedObject | State::AskedDigest, Said::Failed) => {
                 *state = State::Failed;
-                self.tally.fail();
+                self.tally.fail(from.clone());
             }
             (State::Said { .. } | State::Inside(_) | State::Failed, _) => {}
         }
     }
 
-    fn count(&mut self, counts: bool) {
-        if counts {
-            self.tally.ack()
-        } else {
-            self.tally.fail()
-        }
+    fn count(&mut self, replica: &NodeId, counts: bool) {
+        let _standing = match counts {
+            true => self.tally.ack(replica.clone()),
+            false => self.tally.fail(replica.clone()),
+        };
     }
 
     /// Digests that the join holds count; new ones are fetched, once it is clear that the join lacks them.
@@ -216,7 +217,8 @@ impl Get {
             };
             if self.inside.contains(&digest) {
                 self.replicas[at].1 = State::Inside(digest);
-                self.count(counts);
+                let replica = self.replicas[at].0.clone();
+                self.count(&replica, counts);
             } else if !self.inside.is_empty() || (!waiting && fetch.is_empty()) {
                 self.replicas[at].1 = State::AskedObject;
                 fetch.push(Effect::Ask(self.replicas[at].0.clone(), Ask::Object));
@@ -247,7 +249,7 @@ impl Get {
             object: self.joined.clone(),
             met,
             replies: self.tally.acks(),
-            failed: self.tally.failures(),
+            failed: self.tally.fails(),
             differed: self.inside.len() > 1,
         }))
     }

@@ -5,10 +5,13 @@
 //! visible, so from then on a missing quorum is `unknown`, never `not written`. Late answers are taken in
 //! after the client has its own.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::id::NodeId;
-use crate::quorum::{Tally, Verdict};
+use crate::quorum::{Standing, Tally};
+
+#[cfg(test)]
+mod tests;
 
 /// What happened to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +56,8 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Put {
     me: NodeId,
-    tally: Tally,
-    pending: BTreeMap<NodeId, ()>,
+    tally: Tally<NodeId>,
+    pending: BTreeSet<NodeId>,
     answered: bool,
 }
 
@@ -68,7 +71,7 @@ impl Put {
             owners.contains(&me),
             "a write is minted by one of its owners"
         );
-        let pending = owners.iter().map(|owner| (owner.clone(), ())).collect();
+        let pending = owners.iter().cloned().collect();
         Self {
             me,
             tally: Tally::new(owners.len(), w),
@@ -82,27 +85,27 @@ impl Put {
         let mut effects = Vec::new();
         match event {
             Event::Minted => {
-                let others = self.pending.keys().filter(|owner| **owner != self.me);
+                let others = self.pending.iter().filter(|owner| **owner != self.me);
                 effects.extend(others.cloned().map(Effect::Replicate));
             }
             Event::Acked(owner) => {
-                if self.pending.remove(owner).is_some() {
-                    self.tally.ack();
+                if self.pending.remove(owner) {
+                    self.tally.ack(owner.clone());
                 }
             }
             Event::Failed(owner) => {
-                if self.pending.remove(owner).is_some() {
-                    self.tally.fail();
+                if self.pending.remove(owner) {
+                    self.tally.fail(owner.clone());
                 }
             }
             Event::Deadline => effects.extend(self.answer(self.unknown())),
         }
-        match self.tally.verdict() {
-            Verdict::Met => effects.extend(self.answer(Outcome::Written {
+        match self.tally.standing() {
+            Standing::Met => effects.extend(self.answer(Outcome::Written {
                 owners: self.tally.acks(),
             })),
-            Verdict::Lost => effects.extend(self.answer(self.unknown())),
-            Verdict::Pending => {}
+            Standing::Lost => effects.extend(self.answer(self.unknown())),
+            Standing::Pending => {}
         }
         effects
     }
@@ -120,7 +123,7 @@ impl Put {
     fn unknown(&self) -> Outcome {
         Outcome::Unknown {
             owners: self.tally.acks(),
-            failed: self.tally.failures(),
+            failed: self.tally.fails(),
         }
     }
 
