@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId};
+use sibyl_core::registry::{Bucket, BucketConfig, Expect};
 use sibyl_core::seal::Forged;
 
-use super::bucket_config::BucketConfig;
 use super::cluster::{ClusterView, RegistryView, RingView};
 use super::resolver_shapes::{ResolverView, VersionView};
 use crate::coordinator::{
@@ -77,7 +77,7 @@ pub trait Keys: Send + Sync {
 /// One request: buckets.
 pub trait Buckets: Send + Sync {
     /// Every bucket, by name.
-    fn buckets(&self) -> Result<Vec<Bucket>, AdminError>;
+    fn buckets(&self) -> Result<BTreeMap<String, Bucket>, AdminError>;
     /// One bucket.
     fn bucket(&self, name: &str) -> Result<Bucket, AdminError>;
     /// Creates a bucket or replaces its configuration.
@@ -157,45 +157,17 @@ pub enum ContextRefused {
     Expired,
 }
 
-/// A bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    /// Its name.
-    pub name: String,
-    /// What tells it from an earlier bucket of the same name.
-    pub incarnation: Incarnation,
-    /// The number of the registry document that last changed it: its ETag.
-    pub revision: u64,
-    /// Its configuration, every default filled in.
-    pub config: BucketConfig,
-}
-
-/// What `If-Match` and `If-None-Match` ask of a bucket.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Precondition {
-    /// Nothing.
-    #[default]
-    None,
-    /// It must not exist.
-    Absent,
-    /// It must exist.
-    Present,
-    /// It must be at one of these revisions.
-    Revision(Vec<u64>),
-}
-
 /// A bucket to create, or to configure anew.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PutBucket {
     /// Its name, valid.
     pub name: String,
-    /// The whole configuration: what the client left out has its default. `n` is `None` if the client left
-    /// it out: then an existing bucket keeps its own.
+    /// The whole configuration: what the client left out has its default.
     pub config: BucketConfig,
-    /// Whether the client named `n`.
-    pub names_n: bool,
+    /// The client named no `n`: an existing bucket keeps its own.
+    pub keep_n: bool,
     /// What must be true.
-    pub precondition: Precondition,
+    pub expect: Expect,
 }
 
 /// A bucket as a change left it.
@@ -215,7 +187,7 @@ pub struct DeleteBucket {
     /// Whether its keys go with it.
     pub purge: bool,
     /// What must be true.
-    pub precondition: Precondition,
+    pub expect: Expect,
 }
 
 /// What an upload says it is. The node looks at the bytes all the same.

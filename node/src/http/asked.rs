@@ -3,7 +3,7 @@
 //! Made by the edge, which has already refused what no route supports. A handler names the query parameters
 //! it takes; everything else in the query is refused before it runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -30,7 +30,8 @@ pub(super) struct Asked {
     /// The node, for this request.
     pub(super) call: Arc<dyn Call>,
     parts: Parts,
-    body: Body,
+    /// Never locked: it only makes the request shareable between threads, which a body alone is not.
+    body: Mutex<Body>,
     patience: Patience,
 }
 
@@ -52,7 +53,7 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
             .extensions
             .remove()
             .expect("every route is behind the edge, which puts it there");
-        Ok(Self { call, parts, body, patience })
+        Ok(Self { call, parts, body: Mutex::new(body), patience })
     }
 }
 
@@ -74,7 +75,8 @@ impl Asked {
 
     /// The body, taken once: later calls give an empty one.
     pub(super) async fn body(&mut self, cap: usize) -> Result<Bytes, Problem> {
-        let body = std::mem::take(&mut self.body);
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let body = std::mem::take(body);
         let declared = body::declared(&self.parts.headers);
         body::read(body, declared, cap, self.patience).await
     }

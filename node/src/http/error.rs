@@ -6,6 +6,7 @@
 use axum::http::StatusCode;
 use sibyl_core::message::Failure;
 use sibyl_core::object::Refused;
+use sibyl_core::registry::ChangeError;
 
 use super::api::{AdminError, BucketRefused, ContextRefused};
 use super::problem::Problem;
@@ -163,6 +164,24 @@ impl From<AdminError> for Problem {
             AdminError::NotResolver { code, .. } => new(StatusCode::UNPROCESSABLE_ENTITY, code),
             AdminError::Busy { code, .. } => unavailable(code, &detail).retry(),
             AdminError::NotServing(_) => not_serving(&detail),
+        }
+    }
+}
+
+impl From<ChangeError> for AdminError {
+    fn from(error: ChangeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ChangeError::Forming => Self::NotServing(detail),
+            ChangeError::NoBucket(_) => Self::NotFound { code: "no_bucket", detail },
+            ChangeError::NoVersion { .. } => Self::NotFound { code: "no_version", detail },
+            ChangeError::NoMember(_) => Self::NotFound { code: "no_peer", detail },
+            ChangeError::Precondition { .. } => Self::Precondition(detail),
+            ChangeError::FixedN { .. } => Self::Conflict { code: "fixed_n", detail },
+            ChangeError::DefaultBucket => Self::Conflict { code: "default_bucket", detail },
+            ChangeError::Bound { .. } => Self::Conflict { code: "resolver_bound", detail },
+            ChangeError::Config(_) => Self::Invalid { code: "bad_config", detail },
+            ChangeError::Malformed(_) => Self::Conflict { code: "registry_full", detail },
         }
     }
 }
