@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
-use sibyl_core::id::{Actor, Digest, Incarnation, NodeId, Partition};
+use sibyl_core::id::{Actor, Incarnation, NodeId, Partition};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
     Alarm, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message, OpenError, Outcome,
@@ -122,6 +123,7 @@ pub struct Registry {
     view: watch::Receiver<Arc<View>>,
     alarms: watch::Receiver<BTreeMap<String, String>>,
     tracer: Tracer,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// What the task stands on.
@@ -148,6 +150,7 @@ pub struct Opened {
     alarms: watch::Sender<BTreeMap<String, String>>,
     inbox: mpsc::Sender<Input>,
     events: mpsc::Receiver<Input>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Why the registry cannot be opened.
@@ -173,7 +176,8 @@ impl Opened {
         let machine = Machine::open(me, ground.store, first, chosen.as_deref(), promises.as_deref())?;
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
-        Ok(Self { ground, machine, view, alarms: watch::Sender::default(), inbox, events })
+        let (alarms, waiting) = (watch::Sender::default(), Arc::default());
+        Ok(Self { ground, machine, view, alarms, inbox, events, waiting })
     }
 
     /// The handle the rest of the node uses.
@@ -183,6 +187,7 @@ impl Opened {
             view: self.view.subscribe(),
             alarms: self.alarms.subscribe(),
             tracer: self.ground.tracer.clone(),
+            waiting: Arc::clone(&self.waiting),
         }
     }
 
@@ -225,6 +230,11 @@ impl Registry {
         self.alarms.borrow().values().cloned().collect()
     }
 
+    /// The number that is being chosen, if a change waits to be decided.
+    pub fn pending(&self) -> Option<u64> {
+        (self.waiting.load(Ordering::Relaxed) > 0).then(|| self.view().number() + 1)
+    }
+
     /// Makes a change, or says why not. `request` is the span of the request that asks for it.
     ///
     /// # Errors
@@ -234,8 +244,13 @@ impl Registry {
         let span = Box::new(self.tracer.registry_propose(request, number));
         let (done, decided) = oneshot::channel();
         let input = Input::Change { change, span, done };
-        self.inbox.send(input).await.map_err(|_| ChangeFailed::Stopping)?;
-        decided.await.unwrap_or(Err(ChangeFailed::Stopping))
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let result = match self.inbox.send(input).await {
+            Ok(()) => decided.await.unwrap_or(Err(ChangeFailed::Stopping)),
+            Err(_) => Err(ChangeFailed::Stopping),
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        result
     }
 
     /// Takes a peer's message.
@@ -462,9 +477,4 @@ impl Task {
             alarms.insert(kind, alarm.to_string());
         });
     }
-}
-
-/// The digest that a handshake compares before a cluster has formed.
-pub fn first_digest(document: &Document) -> Digest {
-    document.first()
 }
