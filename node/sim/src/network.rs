@@ -15,6 +15,9 @@ const LEAST_US: u64 = 50;
 /// Of 1,000 messages so many are stuck for a while.
 const STUCK: u64 = 15;
 
+/// The mean delay when all is calm.
+const CALM_DELAY_US: u64 = 1_000;
+
 /// What becomes of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -33,6 +36,7 @@ pub struct Network {
     nodes: usize,
     lost: u64,
     doubled: u64,
+    stuck: u64,
     delay_us: u64,
     cut: BTreeSet<(usize, usize)>,
     sent: Vec<u64>,
@@ -46,6 +50,7 @@ impl Network {
             nodes: setting.nodes,
             lost: setting.lost,
             doubled: setting.doubled,
+            stuck: STUCK,
             delay_us: setting.delay_us,
             cut: BTreeSet::new(),
             sent: vec![0; setting.nodes * setting.nodes],
@@ -62,10 +67,11 @@ impl Network {
         self.cut.remove(&(from, to));
     }
 
-    /// Mends everything, and loses nothing any more.
+    /// Mends everything; nothing is lost, stuck or slow any more.
     pub fn calm(&mut self) {
         self.cut.clear();
-        (self.lost, self.doubled) = (0, 0);
+        (self.lost, self.doubled, self.stuck) = (0, 0, 0);
+        self.delay_us = self.delay_us.min(CALM_DELAY_US);
     }
 
     /// Whether messages of this direction pass.
@@ -84,7 +90,7 @@ impl Network {
         self.sent[link] += 1;
         let mut draw = Draw::of(self.seed, PURPOSE + (link as u64) * 64, self.sent[link]);
         let delay = |draw: &mut Draw| {
-            let stuck = if draw.chance(STUCK) { 20 } else { 1 };
+            let stuck = if draw.chance(self.stuck) { 20 } else { 1 };
             LEAST_US + draw.around(self.delay_us) * stuck
         };
         let (lost, doubled) = (draw.chance(self.lost), draw.chance(self.doubled));

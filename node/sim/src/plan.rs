@@ -71,6 +71,7 @@ pub enum Wish {
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 pub enum What {
     /// A client asks a node.
     Ask { client: usize, node: usize, key: usize, wish: Wish },

@@ -51,6 +51,18 @@ impl Bug {
         }
     }
 
+    /// The check that it must break.
+    pub fn breaks(self) -> &'static str {
+        match self {
+            Self::AckBeforeSync => "acknowledged writes are durable",
+            Self::DotReuse => "a dot names one write",
+            Self::PlainVectors | Self::ObjectContextAnswered | Self::ObjectContextShipped => {
+                "contexts claim what was seen"
+            }
+            Self::PolledLayouts => "one document per number",
+        }
+    }
+
     /// Within how many seeds it must be found.
     pub fn budget(self) -> u64 {
         match self {

@@ -87,6 +87,7 @@ impl World {
             held: Rc::new(machine.held().clone()),
             registry: Registry::new(machine),
             reachable: vec![!self.plan.setting.senses; self.plan.setting.nodes],
+            seen: 0,
             calls: Default::default(),
             handings: Default::default(),
             puts: Default::default(),
@@ -145,12 +146,18 @@ impl World {
         let others = || self.nodes.iter().enumerate().filter(|(other, _)| *other != node);
         let highest = self.chosen.highest();
         let documented = highest < 2 || others().any(|(_, other)| other.number >= highest);
-        let keepable = |(key, write): (usize, usize)| {
-            let copies = others().filter(|(_, other)| other.synced[key].contains(write)).count();
-            Some(copies) >= self.oracle.writes[write].promised
+        // An acknowledgement of this copy may be on its way to a client that waits.
+        let relied_on = |write: &usize| {
+            let minted = &self.oracle.writes[*write];
+            minted.promised.is_some() || self.requests[minted.request].answers == 0
         };
-        let promised = |key| self.oracle.acknowledged(key).iter().map(move |write| (key, write));
-        documented && (0..self.keys.len()).flat_map(promised).all(keepable)
+        let keepable = |write: usize| {
+            let key = self.oracle.writes[write].key;
+            let copies = others().filter(|(_, other)| other.synced[key].contains(write)).count();
+            copies >= self.plan.setting.w
+        };
+        let here = self.nodes[node].synced.iter().flat_map(|copy| copy.iter());
+        documented && here.filter(relied_on).all(keepable)
     }
 
     /// Fills a node without data from all others; stands in for the exchange that comes later.
@@ -202,7 +209,6 @@ impl World {
 
     /// The faults are over: all links are whole, and lose nothing.
     pub(crate) fn calm_down(&mut self) {
-        self.calm = true;
         self.network.calm();
         self.note(&[17], || "all is calm".into());
         (0..self.nodes.len()).for_each(|node| self.notice_all(node));

@@ -128,12 +128,14 @@ impl World {
         });
         self.trace.bytes(&frame.body);
         self.overtaken(&frame);
-        let registry = matches!(&frame.says, Says::Asks(ask) if matches!(**ask, Request::Registry(_)));
-        if frame.number > self.process(to).held.document.number && !registry {
+        let asks_node = matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry(_)));
+        let process = self.process(to);
+        if frame.number > process.held.document.number && (asks_node || frame.number > process.seen) {
+            process.seen = frame.number;
             self.sights.met(Sight::Behind);
             let event = registry::Event::Seen { from: self.nodes[from].id.clone(), number: frame.number };
             self.tell_registry(to, event);
-            if matches!(frame.says, Says::Asks(_)) {
+            if asks_node {
                 let patience_us = self.scheduler.now_us() + CATCH_UP_US;
                 return self.scheduler.after(LOOK_US, Event::Retry { frame, patience_us });
             }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use sibyl_core::flow::get::Get;
 use sibyl_core::flow::put::Put;
-use sibyl_core::id::{Actor, Digest, NodeId, Partition};
+use sibyl_core::id::{Actor, Digest, NodeId};
 use sibyl_core::message::{Place, Reply, Request};
 use sibyl_core::registry::{Document, First, Held, first_document};
 
@@ -82,7 +82,6 @@ pub(crate) enum Event {
 /// Where a key lies. The layout does not change yet, so neither does this.
 pub(crate) struct Key {
     pub(crate) place: Place,
-    pub(crate) partition: Partition,
     pub(crate) record: Vec<u8>,
     pub(crate) owners: Vec<NodeId>,
 }
@@ -116,6 +115,8 @@ pub(crate) struct Process {
     pub(crate) registry: Registry,
     pub(crate) held: Rc<Held>,
     pub(crate) reachable: Vec<bool>,
+    /// The highest registry number any frame has carried.
+    pub(crate) seen: u64,
     pub(crate) calls: BTreeMap<u64, Call>,
     pub(crate) handings: BTreeMap<u64, Handing>,
     pub(crate) puts: BTreeMap<u64, Writing>,
@@ -170,7 +171,6 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     pub(crate) chosen: Chosen,
     pub(crate) done: Vec<String>,
-    pub(crate) calm: bool,
     pub(crate) sights: Sights,
     pub(crate) trace: Trace,
     pub(crate) violation: Option<(u64, Violation)>,
@@ -222,7 +222,6 @@ impl World {
             oracle: Oracle::default(),
             chosen: Chosen::default(),
             done: Vec::new(),
-            calm: false,
             sights: Sights::default(),
             trace: Trace::new(verbose),
             violation: None,
@@ -339,7 +338,6 @@ fn place(first: &Document, key: usize) -> Key {
     Key {
         owners: ring.primaries(partition, 3).to_vec(),
         place: Place { bucket, key: name },
-        partition,
         record,
     }
 }
