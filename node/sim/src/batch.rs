@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::checks::Violation;
 use crate::plan::Plan;
 use crate::sight::{Sight, Sights};
-use crate::world::run;
+use crate::world::{Report, run};
 use crate::zoo::Bug;
 
 /// What to run.
@@ -85,7 +85,9 @@ pub fn run_batch(batch: Batch) -> Outcome {
             scope.spawn(|| work(batch, &next, &gathered));
         }
     });
-    let gathered = gathered.into_inner().expect("a thread that panicked has ended the batch");
+    let gathered = gathered
+        .into_inner()
+        .expect("a thread that panicked has ended the batch");
     Outcome {
         failure: gathered.failures.into_values().next(),
         ran: gathered.ran,
@@ -105,26 +107,63 @@ fn work(batch: Batch, next: &AtomicU64, gathered: &Mutex<Gathered>) {
         }
         let seed = batch.from + at;
         let plan = Plan::draw(seed);
-        let report = run(&plan, batch.bug, false);
+        let report = careful(&plan, batch.bug);
         let mut violation = report.violation;
         if at < twice && violation.is_none() {
             violation = again(&plan, batch.bug, report.hash);
         }
-        let mut gathered = gathered.lock().expect("a thread that panicked has ended the batch");
+        let mut gathered = gathered
+            .lock()
+            .expect("a thread that panicked has ended the batch");
         gathered.ran += 1;
         gathered.events += report.events;
         gathered.sights.add(&report.sights);
         if let Some((at_us, violation)) = violation {
-            gathered.failures.insert(seed, Failure { seed, at_us, violation });
+            gathered.failures.insert(
+                seed,
+                Failure {
+                    seed,
+                    at_us,
+                    violation,
+                },
+            );
             next.store(batch.seeds, Ordering::Relaxed);
         }
     }
+}
+
+/// A run whose panic is a failure like any other: it has a seed.
+pub(crate) fn careful(plan: &Plan, bug: Option<Bug>) -> Report {
+    let caught = std::panic::catch_unwind(|| run(plan, bug, false));
+    caught.unwrap_or_else(|_| {
+        let found = "it panicked, see above".to_owned();
+        let violation = Some((
+            0,
+            Violation {
+                check: "a run does not panic",
+                found,
+            },
+        ));
+        Report {
+            violation,
+            sights: Sights::default(),
+            hash: 0,
+            events: 0,
+            lines: Vec::new(),
+        }
+    })
 }
 
 fn again(plan: &Plan, bug: Option<Bug>, hash: u64) -> Option<(u64, Violation)> {
     let second = run(plan, bug, false).hash;
     (second != hash).then(|| {
         let found = format!("two runs have the traces {hash:016x} and {second:016x}");
-        (0, Violation { check: "a seed is one run", found })
+        (
+            0,
+            Violation {
+                check: "a seed is one run",
+                found,
+            },
+        )
     })
 }

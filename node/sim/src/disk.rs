@@ -77,9 +77,7 @@ impl Disk {
             lost |= !keep;
             keep
         });
-        self.store
-            .reopen()
-            .expect("a crash keeps what was synced");
+        self.store.reopen().expect("a crash keeps what was synced");
         lost
     }
 

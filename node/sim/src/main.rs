@@ -61,24 +61,52 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { seeds, from, twice_percent, zoo, jobs } => {
+        Command::Run {
+            seeds,
+            from,
+            twice_percent,
+            zoo,
+            jobs,
+        } => {
             let seeds = zoo.map_or(seeds, |bug| bug.budget().min(seeds));
-            run_many(Batch { from, seeds, twice_percent, bug: zoo, jobs })
+            run_many(Batch {
+                from,
+                seeds,
+                twice_percent,
+                bug: zoo,
+                jobs,
+            })
         }
-        Command::Replay { seed, zoo, verbose, shrink } => replay(seed, zoo, verbose, shrink),
+        Command::Replay {
+            seed,
+            zoo,
+            verbose,
+            shrink,
+        } => replay(seed, zoo, verbose, shrink),
     }
 }
 
 fn run_many(batch: Batch) -> ExitCode {
     let outcome = run_batch(batch);
-    println!("{} seeds, {} events, {:.0} seeds/s", outcome.ran, outcome.events, outcome.rate());
+    println!(
+        "{} seeds, {} events, {:.0} seeds/s",
+        outcome.ran,
+        outcome.events,
+        outcome.rate()
+    );
     match (outcome.failure.as_ref(), batch.bug) {
         (Some(failure), Some(bug)) => {
-            println!("{bug} found with seed {}: {}", failure.seed, failure.violation);
+            println!(
+                "{bug} found with seed {}: {}",
+                failure.seed, failure.violation
+            );
             ExitCode::SUCCESS
         }
         (None, Some(bug)) => {
-            println!("{bug} NOT FOUND in {} seeds: the simulator has lost an eye", batch.seeds);
+            println!(
+                "{bug} NOT FOUND in {} seeds: the simulator has lost an eye",
+                batch.seeds
+            );
             ExitCode::FAILURE
         }
         (Some(failure), None) => {
@@ -93,16 +121,28 @@ fn run_many(batch: Batch) -> ExitCode {
             if batch.seeds < ENOUGH || missing.is_empty() {
                 return ExitCode::SUCCESS;
             }
-            missing.iter().for_each(|sight| println!("NEVER MET: {sight}"));
+            missing
+                .iter()
+                .for_each(|sight| println!("NEVER MET: {sight}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn report(failure: &Failure) {
-    let Failure { seed, at_us, violation } = failure;
-    println!("FAILED after {:.3} ms of seed {seed}\n{violation}", *at_us as f64 / 1000.0);
-    println!("the smallest plan that breaks it:\n{}", shrink(&Plan::draw(*seed), None));
+    let Failure {
+        seed,
+        at_us,
+        violation,
+    } = failure;
+    println!(
+        "FAILED after {:.3} ms of seed {seed}\n{violation}",
+        *at_us as f64 / 1000.0
+    );
+    println!(
+        "the smallest plan that breaks it:\n{}",
+        shrink(&Plan::draw(*seed), None)
+    );
     println!("replay: cargo run -p sibyl-sim -- replay --seed {seed} --shrink -v");
 }
 

@@ -100,10 +100,14 @@ impl Oracle {
     /// The number of the write that carries this dot.
     pub fn mint(&mut self, minted: Minted) -> Result<usize, usize> {
         let number = self.writes.len();
-        assert!(number < WORDS * 64, "a plan has fewer writes than the ledger");
-        if let Some(other) = self.by_dot.insert(minted.dot, number) {
+        assert!(
+            number < WORDS * 64,
+            "a plan has fewer writes than the ledger"
+        );
+        if let Some(other) = self.find(minted.dot) {
             return Err(other);
         }
+        self.by_dot.insert(minted.dot, number);
         self.writes.push(minted);
         Ok(number)
     }
@@ -149,7 +153,11 @@ impl Oracle {
     /// A write in words.
     pub fn name(&self, write: usize) -> String {
         let Minted {
-            dot, key, request, payload, ..
+            dot,
+            key,
+            request,
+            payload,
+            ..
         } = &self.writes[write];
         let kind = if payload.is_some() { "write" } else { "delete" };
         format!("{kind} {dot} of request {request} to k{key}")

@@ -74,7 +74,12 @@ pub enum Wish {
 #[expect(missing_docs, reason = "the variants say what their fields are")]
 pub enum What {
     /// A client asks a node.
-    Ask { client: usize, node: usize, key: usize, wish: Wish },
+    Ask {
+        client: usize,
+        node: usize,
+        key: usize,
+        wish: Wish,
+    },
     /// Messages of this direction are lost.
     Cut { from: usize, to: usize },
     /// They pass again.
@@ -204,7 +209,11 @@ fn requests(rng: &mut ChaCha8Rng, setting: &Setting, drawn: &mut Drawn) {
 }
 
 fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Drawn) {
-    let from_us = if setting.troubled_forming { 0 } else { FORMED_US };
+    let from_us = if setting.troubled_forming {
+        0
+    } else {
+        FORMED_US
+    };
     let nodes = setting.nodes;
     let at = |rng: &mut ChaCha8Rng| rng.random_range(from_us..CALM_US);
     if kinds.cuts && nodes > 1 {
@@ -231,7 +240,10 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
     }
     if kinds.disks {
         for _ in 0..rng.random_range(1..=3) {
-            let (node, for_us) = (rng.random_range(0..nodes), rng.random_range(10_000..400_000));
+            let (node, for_us) = (
+                rng.random_range(0..nodes),
+                rng.random_range(10_000..400_000),
+            );
             drawn.push((at(rng), What::SlowDisk { node, for_us }));
             if rng.random_bool(0.3) {
                 drawn.push((at(rng), What::BadSync { node }));
@@ -243,7 +255,10 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
             let (at_us, node) = (at(rng), rng.random_range(0..nodes));
             drawn.push((at_us, What::Change { node, which }));
             if rng.random_bool(0.6) {
-                let rival = What::Change { node: rng.random_range(0..nodes), which: which + 100 };
+                let rival = What::Change {
+                    node: rng.random_range(0..nodes),
+                    which: which + 100,
+                };
                 drawn.push((at_us + rng.random_range(0..10_000), rival));
             }
         }
@@ -252,7 +267,10 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
 
 /// One node alone, or one link; both directions or one.
 fn cut(rng: &mut ChaCha8Rng, nodes: usize, from_us: u64, drawn: &mut Drawn) {
-    let (begin_us, for_us) = (rng.random_range(from_us..CALM_US), rng.random_range(5_000..600_000));
+    let (begin_us, for_us) = (
+        rng.random_range(from_us..CALM_US),
+        rng.random_range(5_000..600_000),
+    );
     let end_us = (begin_us + for_us).min(CALM_US);
     let one = rng.random_range(0..nodes);
     let others: Vec<usize> = match rng.random_bool(0.5) {

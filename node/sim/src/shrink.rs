@@ -3,8 +3,8 @@
 //! Works because an entry's randomness hangs on its own number and a message's on its link, not on what
 //! else is in the plan. Ends: every round halves the piece that is dropped, or makes the plan shorter.
 
+use crate::batch::careful;
 use crate::plan::Plan;
-use crate::world::run;
 use crate::zoo::Bug;
 
 /// The most runs a shrinking may take: some ten seconds.
@@ -13,9 +13,11 @@ const MAX_RUNS: usize = 1_000;
 /// The smallest plan found that breaks the same promise.
 pub fn shrink(plan: &Plan, bug: Option<Bug>) -> Plan {
     let mut best = plan.clone();
-    let Some((_, first)) = run(&best, bug, false).violation else { return best };
+    let Some((_, first)) = careful(&best, bug).violation else {
+        return best;
+    };
     let breaks = |plan: &Plan| {
-        let found = run(plan, bug, false).violation;
+        let found = careful(plan, bug).violation;
         found.is_some_and(|(_, violation)| violation.check == first.check)
     };
     let mut runs = 0;

@@ -36,7 +36,9 @@ impl Trace {
             word[..chunk.len()].copy_from_slice(chunk);
             u64::from_le_bytes(word)
         });
-        self.hash = words.by_ref().fold(self.hash, |hash, word| mix(&[hash, word]));
+        self.hash = words
+            .by_ref()
+            .fold(self.hash, |hash, word| mix(&[hash, word]));
     }
 
     /// The hash so far.

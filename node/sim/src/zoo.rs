@@ -3,6 +3,7 @@
 //!
 //! All of them live in the simulator's shell; the core stays as it is. The one in the registry is a switch
 //! of the core's own zoo. `reference/model-findings.md` has the counts of the models (m2, m3).
+//! Budgets are three times, or more, the seeds it took.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +25,10 @@ pub enum Bug {
     ObjectContextAnswered,
     /// One sibling is shipped with the whole object's context.
     ObjectContextShipped,
+    /// A node that restarts does not raise its line: it vouches for copies that may have gone backwards.
+    LineNotRaised,
+    /// A node that lost its store answers reads as if it had not.
+    RebuildingReads,
     /// Registry votes are opinions that nobody remembers.
     PolledLayouts,
 }
@@ -36,6 +41,8 @@ impl Bug {
         Self::PlainVectors,
         Self::ObjectContextAnswered,
         Self::ObjectContextShipped,
+        Self::LineNotRaised,
+        Self::RebuildingReads,
         Self::PolledLayouts,
     ];
 
@@ -47,6 +54,8 @@ impl Bug {
             Self::PlainVectors => "plain-vectors",
             Self::ObjectContextAnswered => "object-context-answered",
             Self::ObjectContextShipped => "object-context-shipped",
+            Self::LineNotRaised => "line-not-raised",
+            Self::RebuildingReads => "rebuilding-reads",
             Self::PolledLayouts => "polled-layouts",
         }
     }
@@ -56,9 +65,11 @@ impl Bug {
         match self {
             Self::AckBeforeSync => "acknowledged writes are durable",
             Self::DotReuse => "a dot names one write",
-            Self::PlainVectors | Self::ObjectContextAnswered | Self::ObjectContextShipped => {
-                "contexts claim what was seen"
-            }
+            Self::RebuildingReads => "quorums meet",
+            Self::PlainVectors
+            | Self::ObjectContextAnswered
+            | Self::ObjectContextShipped
+            | Self::LineNotRaised => "contexts claim what was seen",
             Self::PolledLayouts => "one document per number",
         }
     }
@@ -68,8 +79,8 @@ impl Bug {
         match self {
             Self::AckBeforeSync | Self::ObjectContextAnswered | Self::ObjectContextShipped => 20,
             Self::DotReuse => 60,
-            Self::PlainVectors => 100,
-            Self::PolledLayouts => 300,
+            Self::PlainVectors | Self::PolledLayouts => 100,
+            Self::LineNotRaised | Self::RebuildingReads => 300,
         }
     }
 }

@@ -10,20 +10,38 @@ use sibyl_sim::world::run;
 use sibyl_sim::zoo::Bug;
 
 fn batch(seeds: u64, twice_percent: u64, bug: Option<Bug>) -> Outcome {
-    run_batch(Batch { from: 0, seeds, twice_percent, bug, jobs: 2 })
+    run_batch(Batch {
+        from: 0,
+        seeds,
+        twice_percent,
+        bug,
+        jobs: 2,
+    })
 }
 
 #[test]
 fn many_seeds_keep_every_promise_and_meet_every_trouble() {
     let outcome = batch(500, 4, None);
     assert_eq!(outcome.failure, None);
-    assert_eq!(outcome.missing(), [], "a trouble that no seed met is not simulated");
+    assert_eq!(
+        outcome.missing(),
+        [],
+        "a trouble that no seed met is not simulated"
+    );
 }
 
 fn check_found(bug: Bug) {
     let outcome = batch(bug.budget(), 0, Some(bug));
-    let found = outcome.failure.as_ref().map(|failure| failure.violation.check);
-    assert_eq!(found, Some(bug.breaks()), "{bug} within {} seeds", bug.budget());
+    let found = outcome
+        .failure
+        .as_ref()
+        .map(|failure| failure.violation.check);
+    assert_eq!(
+        found,
+        Some(bug.breaks()),
+        "{bug} within {} seeds",
+        bug.budget()
+    );
 }
 
 #[test]
@@ -34,11 +52,18 @@ fn the_zoo_is_caught() {
 #[test]
 fn a_failing_plan_shrinks_to_a_few_entries() {
     let bug = Some(Bug::AckBeforeSync);
-    let failure = batch(20, 0, bug).failure.expect("the zoo test finds it too");
+    let failure = batch(20, 0, bug)
+        .failure
+        .expect("the zoo test finds it too");
     let drawn = Plan::draw(failure.seed);
     let small = shrink(&drawn, bug);
-    assert!(small.entries.len() <= 6 && small.entries.len() < drawn.entries.len(), "{small}");
-    let found = run(&small, bug, false).violation.map(|(_, violation)| violation.check);
+    assert!(
+        small.entries.len() <= 6 && small.entries.len() < drawn.entries.len(),
+        "{small}"
+    );
+    let found = run(&small, bug, false)
+        .violation
+        .map(|(_, violation)| violation.check);
     assert_eq!(found, Some(failure.violation.check));
 }
 

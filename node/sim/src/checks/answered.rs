@@ -11,13 +11,19 @@ pub fn check(request: usize, answers: usize) -> Held {
     if answers == 1 {
         return Ok(());
     }
-    broken(CHECK, format!("request {request} was answered {answers} times"))
+    broken(
+        CHECK,
+        format!("request {request} was answered {answers} times"),
+    )
 }
 
 /// A request that was told `not written` has no mint.
 pub fn not_written(request: usize, minted: bool) -> Held {
     if minted {
-        return broken(CHECK, format!("request {request} was told `not written`, and was minted"));
+        return broken(
+            CHECK,
+            format!("request {request} was told `not written`, and was minted"),
+        );
     }
     Ok(())
 }

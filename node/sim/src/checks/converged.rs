@@ -17,7 +17,11 @@ pub fn check(key: usize, copies: &[Object]) -> Result<Object, Violation> {
     for round in 0..2 {
         for to in 0..copies.len() {
             for from in (0..copies.len()).filter(|from| *from != to) {
-                let from = if round == 0 { from } else { copies.len() - 1 - from };
+                let from = if round == 0 {
+                    from
+                } else {
+                    copies.len() - 1 - from
+                };
                 let other = copies[from].clone();
                 copies[to].join(&other);
             }

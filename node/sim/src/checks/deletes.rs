@@ -28,13 +28,20 @@ pub fn step(oracle: &Oracle, before: Copy, after: Copy) -> Held {
     if woken.is_empty() {
         return Ok(());
     }
-    broken(CHECK, format!("live again on a copy: {}", oracle.names(woken)))
+    broken(
+        CHECK,
+        format!("live again on a copy: {}", oracle.names(woken)),
+    )
 }
 
 /// What lives, against these acknowledged writes.
 pub fn check(oracle: &Oracle, acknowledged: Writes, live: Writes) -> Held {
     for delete in acknowledged.iter() {
-        let Some(minted) = oracle.writes.get(delete).filter(|minted| minted.payload.is_none()) else {
+        let Some(minted) = oracle
+            .writes
+            .get(delete)
+            .filter(|minted| minted.payload.is_none())
+        else {
             continue;
         };
         let woken = live.common(minted.past);

@@ -14,7 +14,9 @@ pub fn check(oracle: &Oracle, acknowledged: Writes, synced: &[Writes]) -> Held {
         let promised = oracle.writes[write].promised.unwrap_or(0);
         if copies < promised {
             let name = oracle.name(write);
-            let found = format!("{name} was acknowledged with {promised}, and {copies} synced copies hold it");
+            let found = format!(
+                "{name} was acknowledged with {promised}, and {copies} synced copies hold it"
+            );
             return broken("acknowledged writes are durable", found);
         }
     }

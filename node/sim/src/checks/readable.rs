@@ -14,5 +14,8 @@ pub fn check(oracle: &Oracle, acknowledged: Writes, last: &Object) -> Held {
     if lost.is_empty() {
         return Ok(());
     }
-    broken("acknowledged writes stay readable", format!("lost: {}", oracle.names(lost)))
+    broken(
+        "acknowledged writes stay readable",
+        format!("lost: {}", oracle.names(lost)),
+    )
 }

@@ -45,11 +45,17 @@ pub fn last(documents: &[&Document], done: &[String]) -> Held {
         return Ok(());
     };
     if let Some(other) = documents.iter().find(|other| **other != *first) {
-        let found = format!("nodes rest at documents {} and {}", first.number, other.number);
+        let found = format!(
+            "nodes rest at documents {} and {}",
+            first.number, other.number
+        );
         return broken(CHECK, found);
     }
     match done.iter().find(|name| !first.buckets.contains_key(*name)) {
-        Some(name) => broken(CHECK, format!("bucket {name} was reported done and is not there")),
+        Some(name) => broken(
+            CHECK,
+            format!("bucket {name} was reported done and is not there"),
+        ),
         None => Ok(()),
     }
 }

@@ -18,7 +18,10 @@ pub fn copy(oracle: &Oracle, key: usize, object: &Object) -> Held {
     if unseen.is_empty() {
         return Ok(());
     }
-    let found = format!("a copy supersedes what nobody saw: {}", oracle.names(unseen));
+    let found = format!(
+        "a copy supersedes what nobody saw: {}",
+        oracle.names(unseen)
+    );
     broken("contexts claim what was seen", found)
 }
 
@@ -28,6 +31,9 @@ pub fn handed(oracle: &Oracle, key: usize, context: &Context, seen: Writes) -> H
     if unseen.is_empty() {
         return Ok(());
     }
-    let found = format!("a client holds a context that claims what it never saw: {}", oracle.names(unseen));
+    let found = format!(
+        "a client holds a context that claims what it never saw: {}",
+        oracle.names(unseen)
+    );
     broken("contexts claim what was seen", found)
 }

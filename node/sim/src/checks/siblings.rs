@@ -10,6 +10,8 @@ pub fn check(key: usize, siblings: usize, writers: usize, unanswered: usize) -> 
     if siblings <= writers + unanswered {
         return Ok(());
     }
-    let found = format!("k{key} has {siblings} siblings of {writers} writers and {unanswered} unanswered writes");
+    let found = format!(
+        "k{key} has {siblings} siblings of {writers} writers and {unanswered} unanswered writes"
+    );
     broken("polite writers bound siblings", found)
 }

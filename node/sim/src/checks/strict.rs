@@ -13,5 +13,8 @@ pub fn check(oracle: &Oracle, key: usize, acknowledged: Writes, answer: &Object)
     if missed.is_empty() {
         return Ok(());
     }
-    broken("quorums meet", format!("a read of k{key} missed {}", oracle.names(missed)))
+    broken(
+        "quorums meet",
+        format!("a read of k{key} missed {}", oracle.names(missed)),
+    )
 }

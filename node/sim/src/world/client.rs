@@ -64,7 +64,10 @@ pub(crate) enum Answer {
     /// The write may or may not become visible.
     Unknown,
     NotWritten,
-    Read { node: usize, object: Box<Object> },
+    Read {
+        node: usize,
+        object: Box<Object>,
+    },
     ReadMissed,
     /// The node is gone, or went while it worked.
     Broken,
@@ -73,7 +76,11 @@ pub(crate) enum Answer {
 impl Client {
     pub(crate) fn new(keys: usize) -> Self {
         let tokens = vec![Vec::new(); keys];
-        Self { busy: false, waiting: VecDeque::new(), tokens }
+        Self {
+            busy: false,
+            waiting: VecDeque::new(),
+            tokens,
+        }
     }
 }
 
@@ -87,7 +94,15 @@ impl RequestRecord {
 impl World {
     /// A client's next wish; it waits for those before.
     pub(crate) fn wish(&mut self, entry: Entry) {
-        let What::Ask { client, node, key, wish } = entry.what else { return };
+        let What::Ask {
+            client,
+            node,
+            key,
+            wish,
+        } = entry.what
+        else {
+            return;
+        };
         if self.clients[client].busy {
             return self.clients[client].waiting.push_back(entry);
         }
@@ -147,11 +162,25 @@ impl World {
         }
     }
 
-    fn begin_write(&mut self, client: usize, node: usize, key: usize, wish: Wish, entry: u32, token: Option<Token>) {
+    fn begin_write(
+        &mut self,
+        client: usize,
+        node: usize,
+        key: usize,
+        wish: Wish,
+        entry: u32,
+        token: Option<Token>,
+    ) {
         let request = self.request(client, node, key, wish, entry);
-        let with = if token.is_some() { "with its context" } else { "blindly" };
+        let with = if token.is_some() {
+            "with its context"
+        } else {
+            "blindly"
+        };
         self.note(&[8, request as u64, node as u64], || {
-            format!("c{client} writes k{key} at n{node} {with}, request {request} (#{entry} {wish:?})")
+            format!(
+                "c{client} writes k{key} at n{node} {with}, request {request} (#{entry} {wish:?})"
+            )
         });
         if !self.serves(node) {
             return self.answer(request, Answer::Broken);
@@ -173,7 +202,12 @@ impl World {
             trace: None,
             w: u32::try_from(self.plan.setting.w).unwrap_or(1),
         };
-        self.put(node, request, coordinate, Bytes::from(format!("write {request}")));
+        self.put(
+            node,
+            request,
+            coordinate,
+            Bytes::from(format!("write {request}")),
+        );
     }
 
     /// Random, as a node draws it, and ending with the request's number, so that the ledger finds it.
@@ -187,7 +221,10 @@ impl World {
 
     fn open(&mut self, node: usize, key: usize, sealed: &[u8]) -> Result<Context, Violation> {
         let place = self.keys[key].place.clone();
-        let place = seal::Place { bucket: place.bucket, key: &place.key };
+        let place = seal::Place {
+            bucket: place.bucket,
+            key: &place.key,
+        };
         let keys = &self.process(node).held.document.context_keys.clone();
         let opened = seal::open(keys, place, sealed).map(|opened| opened.context);
         opened.map_err(|error| Violation {
@@ -200,9 +237,21 @@ impl World {
         let (client, key) = (self.requests[request].client, self.requests[request].key);
         self.hold(seen::handed(&self.oracle, key, context, seen));
         let place = self.keys[key].place.clone();
-        let place = seal::Place { bucket: place.bucket, key: &place.key };
+        let place = seal::Place {
+            bucket: place.bucket,
+            key: &place.key,
+        };
         let now_ms = self.scheduler.now_us() / 1000;
-        let Some(secret) = self.process(node).held.document.context_keys.last().copied() else { return };
+        let Some(secret) = self
+            .process(node)
+            .held
+            .document
+            .context_keys
+            .last()
+            .copied()
+        else {
+            return;
+        };
         let sealed = seal::seal(&secret, place, now_ms, context);
         self.clients[client].tokens[key].push(Token { sealed, seen });
     }
@@ -211,12 +260,20 @@ impl World {
     pub(crate) fn answer(&mut self, request: usize, answer: Answer) {
         self.requests[request].answers += 1;
         let text = format_of(&answer);
-        self.note(&[10, request as u64, text.len() as u64], || format!("request {request} ends: {text}"));
+        self.note(&[10, request as u64, text.len() as u64], || {
+            format!("request {request} ends: {text}")
+        });
         if self.requests[request].answers > 1 {
             return;
         }
         let record = &self.requests[request];
-        let (client, node, key, wish, entry) = (record.client, record.node, record.key, record.wish, record.entry);
+        let (client, node, key, wish, entry) = (
+            record.client,
+            record.node,
+            record.key,
+            record.wish,
+            record.entry,
+        );
         let mut read = false;
         match answer {
             Answer::Written(written) => self.acknowledge(request, &written),
@@ -251,7 +308,9 @@ impl World {
             record.unanswered = false;
             (record.node, record.key, record.seen)
         };
-        let Some(write) = self.oracle.find(written.dot) else { return };
+        let Some(write) = self.oracle.find(written.dot) else {
+            return;
+        };
         self.oracle.writes[write].promised = Some(self.plan.setting.w);
         if self.oracle.writes[write].payload.is_none() {
             self.sights.met(Sight::Deleted);
@@ -267,7 +326,11 @@ impl World {
         let setting = &self.plan.setting;
         if setting.r + setting.w > self.keys[key].owners.len() {
             self.hold(strict::check(&self.oracle, key, before, object));
-            self.hold(deletes::check(&self.oracle, before, self.oracle.live(object)));
+            self.hold(deletes::check(
+                &self.oracle,
+                before,
+                self.oracle.live(object),
+            ));
         }
         if object.live().count() > 1 {
             self.sights.met(Sight::Siblings);
@@ -284,15 +347,22 @@ impl World {
             .filter(|(_, record)| record.node == node && record.answers == 0)
             .map(|(request, _)| request)
             .collect();
-        open.into_iter().for_each(|request| self.answer(request, Answer::Broken));
+        open.into_iter()
+            .for_each(|request| self.answer(request, Answer::Broken));
     }
 }
 
 fn format_of(answer: &Answer) -> String {
     match answer {
-        Answer::Written(written) => format!("written as {} on {} owners", written.dot, written.owners),
+        Answer::Written(written) => {
+            format!("written as {} on {} owners", written.dot, written.owners)
+        }
         Answer::Read { object, .. } => {
-            let dots: Vec<String> = object.siblings().iter().map(|sibling| sibling.dot().to_string()).collect();
+            let dots: Vec<String> = object
+                .siblings()
+                .iter()
+                .map(|sibling| sibling.dot().to_string())
+                .collect();
             format!("read {dots:?}")
         }
         Answer::Unknown => "unknown".into(),

@@ -52,7 +52,13 @@ pub(crate) struct Minted {
 
 impl World {
     /// A client writes through this node.
-    pub(crate) fn put(&mut self, node: usize, request: usize, coordinate: Coordinate, value: Bytes) {
+    pub(crate) fn put(
+        &mut self,
+        node: usize,
+        request: usize,
+        coordinate: Coordinate,
+        value: Bytes,
+    ) {
         let key = self.requests[request].key;
         let away = |owner: &NodeId, world: &Self| {
             let owner = world.index(owner);
@@ -63,7 +69,14 @@ impl World {
         candidates.sort_by_key(|owner| away(owner, self));
         let until_us = self.scheduler.now_us() + PATIENCE_US;
         let candidates = candidates.into();
-        let handing = Handing { request, candidates, coordinate, value, until_us, tried: false };
+        let handing = Handing {
+            request,
+            candidates,
+            coordinate,
+            value,
+            until_us,
+            tried: false,
+        };
         let process = self.process(node);
         let id = process.fresh();
         process.handings.insert(id, handing);
@@ -74,7 +87,9 @@ impl World {
     fn hand_on(&mut self, node: usize, id: u64) {
         loop {
             let now_us = self.scheduler.now_us();
-            let Some(handing) = self.process(node).handings.get_mut(&id) else { return };
+            let Some(handing) = self.process(node).handings.get_mut(&id) else {
+                return;
+            };
             let left_us = handing.until_us.saturating_sub(now_us);
             let Some(owner) = handing.candidates.pop_front() else {
                 return self.conclude(node, id, Answer::NotWritten);
@@ -86,13 +101,26 @@ impl World {
             }
             let to = self.index(&owner);
             if to == node {
-                match self.coordinate(node, Origin::Own { handing: id }, coordinate, value, left_us) {
+                match self.coordinate(
+                    node,
+                    Origin::Own { handing: id },
+                    coordinate,
+                    value,
+                    left_us,
+                ) {
                     Ok(()) => return,
                     Err(_) => continue,
                 }
             }
             let request = Request::Coordinate(Box::new(coordinate));
-            if self.ask(node, to, request, value, left_us, Waiting::Forward { handing: id }) {
+            if self.ask(
+                node,
+                to,
+                request,
+                value,
+                left_us,
+                Waiting::Forward { handing: id },
+            ) {
                 self.sights.met(Sight::Forwarded);
                 return;
             }
@@ -100,7 +128,12 @@ impl World {
     }
 
     /// What came of a hand-over; `Err(None)` if nobody knows.
-    pub(crate) fn handed(&mut self, node: usize, id: u64, result: Result<Written, Option<Failure>>) {
+    pub(crate) fn handed(
+        &mut self,
+        node: usize,
+        id: u64,
+        result: Result<Written, Option<Failure>>,
+    ) {
         match result {
             Ok(written) => self.conclude(node, id, Answer::Written(written)),
             Err(Some(failure)) if was_not_minted(&failure) => self.hand_on(node, id),
@@ -161,17 +194,39 @@ impl World {
         let put = Put::new(me, &owners, w);
         let (flow, life) = (process.fresh(), process.life);
         let until_us = now_us + left_us;
-        process.puts.insert(flow, Writing { put, key, w, origin, minted: None, until_us });
-        self.scheduler.after(left_us, Event::WriteOver { node, life, flow });
+        process.puts.insert(
+            flow,
+            Writing {
+                put,
+                key,
+                w,
+                origin,
+                minted: None,
+                until_us,
+            },
+        );
+        self.scheduler
+            .after(left_us, Event::WriteOver { node, life, flow });
         let request = request_of(&coordinate);
         let write = Box::new(write(coordinate, value, now_us));
-        self.submit(node, Command::Mint { flow, key, request, write, caps });
+        self.submit(
+            node,
+            Command::Mint {
+                flow,
+                key,
+                request,
+                write,
+                caps,
+            },
+        );
         Ok(())
     }
 
     /// The writer has minted, or refused to.
     pub(crate) fn minted(&mut self, node: usize, flow: u64, result: Result<Minted, Failure>) {
-        let Some(writing) = self.process(node).puts.get_mut(&flow) else { return };
+        let Some(writing) = self.process(node).puts.get_mut(&flow) else {
+            return;
+        };
         match result {
             Ok(minted) => {
                 writing.minted = Some(minted);
@@ -189,20 +244,28 @@ impl World {
 
     /// A copy counts, or will not.
     pub(crate) fn copy_counts(&mut self, node: usize, flow: u64, owner: &NodeId, acked: bool) {
-        let Some(writing) = self.process(node).puts.get_mut(&flow) else { return };
+        let Some(writing) = self.process(node).puts.get_mut(&flow) else {
+            return;
+        };
         let effects = match acked {
             true => writing.put.handle(PutEvent::Acked(owner)),
             false => writing.put.handle(PutEvent::Failed(owner)),
         };
         self.perform_write(node, flow, effects);
         let process = self.process(node);
-        if process.puts.get(&flow).is_some_and(|writing| writing.put.is_done()) {
+        if process
+            .puts
+            .get(&flow)
+            .is_some_and(|writing| writing.put.is_done())
+        {
             process.puts.remove(&flow);
         }
     }
 
     pub(crate) fn write_over(&mut self, node: usize, flow: u64) {
-        let Some(writing) = self.process(node).puts.get_mut(&flow) else { return };
+        let Some(writing) = self.process(node).puts.get_mut(&flow) else {
+            return;
+        };
         let effects = writing.put.handle(PutEvent::Deadline);
         self.perform_write(node, flow, effects);
         self.process(node).puts.remove(&flow);
@@ -219,20 +282,40 @@ impl World {
 
     fn replicate(&mut self, node: usize, flow: u64, to: &NodeId) {
         let now_us = self.scheduler.now_us();
-        let Some(writing) = self.process(node).puts.get(&flow) else { return };
+        let Some(writing) = self.process(node).puts.get(&flow) else {
+            return;
+        };
         let (key, left_us) = (writing.key, writing.until_us.saturating_sub(now_us));
-        let Some(shipment) = writing.minted.as_ref().map(|minted| minted.shipment.clone()) else { return };
+        let Some(shipment) = writing
+            .minted
+            .as_ref()
+            .map(|minted| minted.shipment.clone())
+        else {
+            return;
+        };
         let place = self.keys[key].place.clone();
-        let request = Request::Replicate { place, durability: Durability::Synced };
+        let request = Request::Replicate {
+            place,
+            durability: Durability::Synced,
+        };
         let peer = self.index(to);
-        if !self.ask(node, peer, request, shipment, left_us, Waiting::Copy { flow }) {
+        if !self.ask(
+            node,
+            peer,
+            request,
+            shipment,
+            left_us,
+            Waiting::Copy { flow },
+        ) {
             self.copy_counts(node, flow, to, false);
         }
     }
 
     fn settle_write(&mut self, node: usize, flow: u64, outcome: Outcome) {
         let me = self.nodes[node].id.clone();
-        let Some(writing) = self.process(node).puts.get(&flow) else { return };
+        let Some(writing) = self.process(node).puts.get(&flow) else {
+            return;
+        };
         let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (origin, w) = (writing.origin, few(writing.w));
         let result = match (outcome, &writing.minted) {
@@ -244,10 +327,16 @@ impl World {
                 siblings: few(minted.live),
                 coordinator: me,
             }),
-            (Outcome::Unknown { owners, failed }, _) => {
-                Err(Failure::Quorum { owners: few(owners), failed: few(failed), w })
-            }
-            (Outcome::Written { owners }, None) => Err(Failure::Quorum { owners: few(owners), failed: 0, w }),
+            (Outcome::Unknown { owners, failed }, _) => Err(Failure::Quorum {
+                owners: few(owners),
+                failed: few(failed),
+                w,
+            }),
+            (Outcome::Written { owners }, None) => Err(Failure::Quorum {
+                owners: few(owners),
+                failed: 0,
+                w,
+            }),
         };
         self.tell_origin(node, origin, result);
     }

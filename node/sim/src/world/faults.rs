@@ -30,7 +30,9 @@ impl World {
     /// An entry of the plan takes place.
     pub(crate) fn enter(&mut self, entry: Entry) {
         if !matches!(entry.what, What::Ask { .. }) {
-            self.note(&[13, u64::from(entry.id)], || format!("#{} {:?}", entry.id, entry.what));
+            self.note(&[13, u64::from(entry.id)], || {
+                format!("#{} {:?}", entry.id, entry.what)
+            });
         }
         match entry.what {
             What::Ask { .. } => self.wish(entry),
@@ -48,7 +50,10 @@ impl World {
             What::SlowDisk { node, for_us } => {
                 self.nodes[node].disk.slow_until_us = self.scheduler.now_us() + for_us;
             }
-            What::BadSync { node } => self.nodes[node].disk.store.fault(|faults| faults.fail_next_sync = true),
+            What::BadSync { node } => self.nodes[node]
+                .disk
+                .store
+                .fault(|faults| faults.fail_next_sync = true),
             What::Change { node, which } => self.change(node, which, entry),
         }
     }
@@ -63,17 +68,29 @@ impl World {
         let kept = this.disk.store.get(Space::Meta, CHOSEN);
         let kept = kept.expect("no read fault is switched on");
         let promises = this.disk.promises.as_deref();
-        let opened =
-            Machine::open(this.id.clone(), this.disk.actor, self.first.clone(), kept.as_deref(), promises);
+        let opened = Machine::open(
+            this.id.clone(),
+            this.disk.actor,
+            self.first.clone(),
+            kept.as_deref(),
+            promises,
+        );
         let machine = match opened {
             Ok(machine) => machine,
             Err(error) => {
                 let found = format!("n{node} cannot open its registry: {error}");
-                return self.hold(Err(Violation { check: "what was synced can be opened", found }));
+                return self.hold(Err(Violation {
+                    check: "what was synced can be opened",
+                    found,
+                }));
             }
         };
         let poll = self.bug == Some(Bug::PolledLayouts);
-        let machine = machine.with_faults(Faults { poll, ..Faults::default() });
+        let machine = machine.with_faults(Faults {
+            poll,
+            ..Faults::default()
+        });
+        let unraised = self.bug == Some(Bug::LineNotRaised);
         let reused = self.bug == Some(Bug::DotReuse);
         let (first, disk) = (actor(self.plan.seed, node, 0), &this.disk);
         let process = Process {
@@ -81,7 +98,7 @@ impl World {
             actor: if reused { first } else { disk.actor },
             store: disk.actor,
             rebuilding: disk.rebuilding && !reused,
-            line: disk.reserved - 1,
+            line: if unraised { 0 } else { disk.reserved - 1 },
             counter: disk.reserved,
             writer: Writer::default(),
             held: Rc::new(machine.held().clone()),
@@ -103,8 +120,13 @@ impl World {
     /// A process dies, and starts again later.
     pub(crate) fn crash(&mut self, node: usize, down_us: u64) {
         let this = &mut self.nodes[node];
-        let Some(process) = this.process.take() else { return };
-        let minted = process.puts.values().any(|writing| writing.minted.is_some());
+        let Some(process) = this.process.take() else {
+            return;
+        };
+        let minted = process
+            .puts
+            .values()
+            .any(|writing| writing.minted.is_some());
         if this.disk.crash(self.plan.seed, node) {
             self.sights.met(Sight::UnsyncedLost);
             if minted {
@@ -143,7 +165,12 @@ impl World {
 
     /// Whether all promises can be kept without this node's disk.
     fn may_wipe(&self, node: usize) -> bool {
-        let others = || self.nodes.iter().enumerate().filter(|(other, _)| *other != node);
+        let others = || {
+            self.nodes
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != node)
+        };
         let highest = self.chosen.highest();
         let documented = highest < 2 || others().any(|(_, other)| other.number >= highest);
         // An acknowledgement of this copy may be on its way to a client that waits.
@@ -153,7 +180,9 @@ impl World {
         };
         let keepable = |write: usize| {
             let key = self.oracle.writes[write].key;
-            let copies = others().filter(|(_, other)| other.synced[key].contains(write)).count();
+            let copies = others()
+                .filter(|(_, other)| other.synced[key].contains(write))
+                .count();
             copies >= self.plan.setting.w
         };
         let here = self.nodes[node].synced.iter().flat_map(|copy| copy.iter());
@@ -163,9 +192,14 @@ impl World {
     /// Fills a node without data from all others; stands in for the exchange that comes later.
     pub(crate) fn refill(&mut self, node: usize) {
         let others = (0..self.nodes.len()).filter(|other| *other != node);
-        let reached = |other: usize| self.nodes[other].process.is_some() && self.network.connects(node, other);
+        let reached = |other: usize| {
+            self.nodes[other].process.is_some() && self.network.connects(node, other)
+        };
         let there = others.clone().all(reached);
-        let wanting = self.nodes[node].process.as_ref().is_some_and(|process| process.rebuilding);
+        let wanting = self.nodes[node]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.rebuilding);
         if !wanting || !there {
             return;
         }
@@ -199,7 +233,8 @@ impl World {
         for (node, peer) in [(a, b), (b, a)] {
             let link = (node * self.nodes.len() + peer) as u64;
             let mut draw = Draw::of(self.plan.seed, PURPOSE + link * 64, self.scheduler.now_us());
-            self.scheduler.after(1 + draw.below(NOTICE_US), Event::Sense { node, peer });
+            self.scheduler
+                .after(1 + draw.below(NOTICE_US), Event::Sense { node, peer });
         }
     }
 

@@ -7,6 +7,7 @@
 use super::{Bytes, Digest, Event, NodeId, Reply, Request, VecDeque, World};
 use crate::network::Fate;
 use crate::sight::Sight;
+use crate::zoo::Bug;
 
 use sibyl_core::codec;
 use sibyl_core::flow::get::Said;
@@ -77,7 +78,8 @@ impl World {
         }
         let (call, life) = (process.fresh(), process.life);
         process.calls.insert(call, Call { to, waiting });
-        self.scheduler.after(timeout_us, Event::CallOver { node, life, call });
+        self.scheduler
+            .after(timeout_us, Event::CallOver { node, life, call });
         self.send(node, to, call, Says::Asks(Box::new(request)), body);
         true
     }
@@ -89,7 +91,8 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
         // A connection never repeats a question; only what is safe to repeat comes twice here.
-        let once = matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_)));
+        let once =
+            matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_)));
         let number = self.process(from).held.document.number;
         let fate = self.network.send(from, to, once);
         let (f, t) = (from as u64, to as u64);
@@ -111,7 +114,15 @@ impl World {
                 }
                 for after_us in delays {
                     let sent = self.scheduler.now_us();
-                    let frame = Frame { from, to, sent, number, call, says: says.clone(), body: body.clone() };
+                    let frame = Frame {
+                        from,
+                        to,
+                        sent,
+                        number,
+                        call,
+                        says: says.clone(),
+                        body: body.clone(),
+                    };
                     self.scheduler.after(after_us, Event::Deliver(frame));
                 }
             }
@@ -128,27 +139,37 @@ impl World {
         });
         self.trace.bytes(&frame.body);
         self.overtaken(&frame);
-        let asks_node = matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry(_)));
+        let asks_node =
+            matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry(_)));
         let process = self.process(to);
-        if frame.number > process.held.document.number && (asks_node || frame.number > process.seen) {
+        if frame.number > process.held.document.number && (asks_node || frame.number > process.seen)
+        {
             process.seen = frame.number;
             self.sights.met(Sight::Behind);
-            let event = registry::Event::Seen { from: self.nodes[from].id.clone(), number: frame.number };
+            let event = registry::Event::Seen {
+                from: self.nodes[from].id.clone(),
+                number: frame.number,
+            };
             self.tell_registry(to, event);
             if asks_node {
                 let patience_us = self.scheduler.now_us() + CATCH_UP_US;
-                return self.scheduler.after(LOOK_US, Event::Retry { frame, patience_us });
+                return self
+                    .scheduler
+                    .after(LOOK_US, Event::Retry { frame, patience_us });
             }
         }
         self.take_in(frame);
     }
 
     pub(crate) fn retry(&mut self, frame: Frame, patience_us: u64) {
-        let Some(process) = &self.nodes[frame.to].process else { return };
+        let Some(process) = &self.nodes[frame.to].process else {
+            return;
+        };
         if process.held.document.number >= frame.number || self.scheduler.now_us() >= patience_us {
             return self.take_in(frame);
         }
-        self.scheduler.after(LOOK_US, Event::Retry { frame, patience_us });
+        self.scheduler
+            .after(LOOK_US, Event::Retry { frame, patience_us });
     }
 
     fn overtaken(&mut self, frame: &Frame) {
@@ -162,7 +183,14 @@ impl World {
     }
 
     fn take_in(&mut self, frame: Frame) {
-        let Frame { from, to, call, says, body, .. } = frame;
+        let Frame {
+            from,
+            to,
+            call,
+            says,
+            body,
+            ..
+        } = frame;
         match says {
             Says::Asks(request) => self.asked(to, from, call, *request, body),
             Says::Answers(reply) => self.answered(to, call, *reply, &body),
@@ -176,33 +204,58 @@ impl World {
                 let from = self.nodes[from].id.clone();
                 self.tell_registry(node, registry::Event::Message { from, message });
             }
-            Request::Coordinate(coordinate) => self.asked_to_coordinate(node, from, call, *coordinate, body),
+            Request::Coordinate(coordinate) => {
+                self.asked_to_coordinate(node, from, call, *coordinate, body)
+            }
             Request::Replicate { ref place, .. } | Request::Repair { ref place } => {
                 let object = codec::decode(&body).expect("what was encoded here can be decoded");
                 let repairs = matches!(request, Request::Repair { .. });
                 self.join_for(node, Some((from, call)), place, object, repairs);
             }
             Request::Object { place } | Request::Digest { place } if self.key(&place).is_none() => {
-                self.reply(node, from, call, Reply::Failed(Failure::Bucket), Bytes::new());
+                self.reply(
+                    node,
+                    from,
+                    call,
+                    Reply::Failed(Failure::Bucket),
+                    Bytes::new(),
+                );
             }
             Request::Object { place } => {
-                let counts = !self.process(node).rebuilding;
-                let body = self.copy(node, &place).unwrap_or_else(|| codec::encode(&Object::default()));
+                let counts = self.counts(node);
+                let body = self
+                    .copy(node, &place)
+                    .unwrap_or_else(|| codec::encode(&Object::default()));
                 self.reply(node, from, call, Reply::Object { counts }, body);
             }
             Request::Digest { place } => {
-                let counts = !self.process(node).rebuilding;
+                let counts = self.counts(node);
                 let body = self.copy(node, &place);
-                let digest = body.map_or_else(|| codec::digest(&Object::default()), |body| Digest::of(&body));
+                let digest = body.map_or_else(
+                    || codec::digest(&Object::default()),
+                    |body| Digest::of(&body),
+                );
                 let siblings = 0;
-                self.reply(node, from, call, Reply::Digest { digest, siblings, counts }, Bytes::new());
+                self.reply(
+                    node,
+                    from,
+                    call,
+                    Reply::Digest {
+                        digest,
+                        siblings,
+                        counts,
+                    },
+                    Bytes::new(),
+                );
             }
             _ => {}
         }
     }
 
     fn answered(&mut self, node: usize, call: u64, reply: Reply, body: &Bytes) {
-        let Some(Call { to, waiting }) = self.process(node).calls.remove(&call) else { return };
+        let Some(Call { to, waiting }) = self.process(node).calls.remove(&call) else {
+            return;
+        };
         let peer = self.nodes[to].id.clone();
         match (waiting, reply) {
             (Waiting::Copy { flow }, reply) => {
@@ -210,7 +263,13 @@ impl World {
             }
             (Waiting::Read { flow }, Reply::Object { counts }) => {
                 let object = codec::decode(body).expect("what was encoded here can be decoded");
-                self.said(node, flow, &peer, Said::Object(object, Digest::of(body)), counts);
+                self.said(
+                    node,
+                    flow,
+                    &peer,
+                    Said::Object(object, Digest::of(body)),
+                    counts,
+                );
             }
             (Waiting::Read { flow }, Reply::Digest { digest, counts, .. }) => {
                 self.said(node, flow, &peer, Said::Digest(digest), counts);
@@ -229,7 +288,9 @@ impl World {
 
     /// A question got no answer; it may have been heard.
     pub(crate) fn call_failed(&mut self, node: usize, call: u64) {
-        let Some(Call { to, waiting }) = self.process(node).calls.remove(&call) else { return };
+        let Some(Call { to, waiting }) = self.process(node).calls.remove(&call) else {
+            return;
+        };
         let peer = self.nodes[to].id.clone();
         match waiting {
             Waiting::Copy { flow } => self.copy_counts(node, flow, &peer, false),
@@ -246,27 +307,42 @@ impl World {
     /// A node looks whether it can reach a peer: when it no longer can, what waits for that peer has failed.
     pub(crate) fn sense(&mut self, node: usize, peer: usize) {
         let there = self.network.connects(node, peer) && self.nodes[peer].process.is_some();
-        let Some(process) = &mut self.nodes[node].process else { return };
+        let Some(process) = &mut self.nodes[node].process else {
+            return;
+        };
         let before = std::mem::replace(&mut process.reachable[peer], there);
         if before == there {
             return;
         }
         self.note(&[4, node as u64, peer as u64, u64::from(there)], || {
-            format!("n{node} finds n{peer} {}", if there { "reachable" } else { "gone" })
+            format!(
+                "n{node} finds n{peer} {}",
+                if there { "reachable" } else { "gone" }
+            )
         });
         if there {
             let id = self.nodes[peer].id.clone();
             return self.tell_registry(node, registry::Event::Reached(id));
         }
         let calls = self.process(node).calls.iter();
-        let broken: VecDeque<u64> = calls.filter(|(_, call)| call.to == peer).map(|(id, _)| *id).collect();
-        broken.into_iter().for_each(|call| self.call_failed(node, call));
+        let broken: VecDeque<u64> = calls
+            .filter(|(_, call)| call.to == peer)
+            .map(|(id, _)| *id)
+            .collect();
+        broken
+            .into_iter()
+            .for_each(|call| self.call_failed(node, call));
     }
 
     /// This node's copy of a key, as it lies in the store.
     pub(crate) fn copy(&self, node: usize, place: &super::Place) -> Option<Bytes> {
         let key = self.key(place)?;
         self.nodes[node].disk.encoded(&self.keys[key].record)
+    }
+
+    /// Whether this node's copies count in a read.
+    pub(crate) fn counts(&mut self, node: usize) -> bool {
+        !self.process(node).rebuilding || self.bug == Some(Bug::RebuildingReads)
     }
 
     /// Which key a place is.
@@ -276,7 +352,10 @@ impl World {
 
     /// The owners as a node would ask them: itself first if it may, then those it can reach.
     pub(crate) fn best_first(&self, node: usize, key: usize) -> Vec<NodeId> {
-        let process = self.nodes[node].process.as_ref().expect("only a running node acts");
+        let process = self.nodes[node]
+            .process
+            .as_ref()
+            .expect("only a running node acts");
         let rank = |owner: &NodeId| match self.index(owner) {
             owner if owner == node => 0,
             owner if process.reachable[owner] => 1,
@@ -295,4 +374,3 @@ fn format_of(says: &Says) -> String {
     };
     text.chars().take(limit).collect()
 }
-

@@ -215,7 +215,9 @@ impl World {
             scheduler: Scheduler::default(),
             network: Network::new(plan.seed, setting),
             nodes: names.into_iter().enumerate().map(node).collect(),
-            clients: (0..setting.clients).map(|_| Client::new(keys.len())).collect(),
+            clients: (0..setting.clients)
+                .map(|_| Client::new(keys.len()))
+                .collect(),
             keys,
             first,
             requests: Vec::new(),
@@ -237,11 +239,16 @@ impl World {
     /// Lets events happen until there are none, or a promise is broken.
     pub(crate) fn go(&mut self, events: &mut u64) {
         while self.violation.is_none() {
-            let Some(event) = self.scheduler.pop() else { return };
+            let Some(event) = self.scheduler.pop() else {
+                return;
+            };
             *events += 1;
             if *events > MAX_EVENTS || self.scheduler.now_us() > REST_US {
                 let found = format!("after {events} events the cluster is not at rest");
-                return self.hold(Err(Violation { check: "comes to rest", found }));
+                return self.hold(Err(Violation {
+                    check: "comes to rest",
+                    found,
+                }));
             }
             self.happen(event);
         }
@@ -260,15 +267,24 @@ impl World {
             Event::Promised { node, life } if self.lives(node, life) => self.promised(node),
             Event::Tick { node, life, token } if self.lives(node, life) => self.tick(node, token),
             Event::Hedge { node, life, flow } if self.lives(node, life) => self.hedge(node, flow),
-            Event::ReadOver { node, life, flow } if self.lives(node, life) => self.read_over(node, flow),
-            Event::WriteOver { node, life, flow } if self.lives(node, life) => self.write_over(node, flow),
-            Event::CallOver { node, life, call } if self.lives(node, life) => self.call_failed(node, call),
+            Event::ReadOver { node, life, flow } if self.lives(node, life) => {
+                self.read_over(node, flow)
+            }
+            Event::WriteOver { node, life, flow } if self.lives(node, life) => {
+                self.write_over(node, flow)
+            }
+            Event::CallOver { node, life, call } if self.lives(node, life) => {
+                self.call_failed(node, call)
+            }
             _ => {}
         }
     }
 
     fn lives(&self, node: usize, life: u64) -> bool {
-        self.nodes[node].process.as_ref().is_some_and(|process| process.life == life)
+        self.nodes[node]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.life == life)
     }
 
     /// The running process of a node.
@@ -276,14 +292,18 @@ impl World {
     /// # Panics
     /// If there is none: callers have just checked, or act for it.
     pub(crate) fn process(&mut self, node: usize) -> &mut Process {
-        self.nodes[node].process.as_mut().expect("only a running node acts")
+        self.nodes[node]
+            .process
+            .as_mut()
+            .expect("only a running node acts")
     }
 
     /// Remembers the first broken promise.
     pub(crate) fn hold(&mut self, held: checks::Held) {
         if let (Err(violation), None) = (held, &self.violation) {
             let now_us = self.scheduler.now_us();
-            self.trace.note(now_us, &[9], || format!("BROKEN {violation}"));
+            self.trace
+                .note(now_us, &[9], || format!("BROKEN {violation}"));
             self.violation = Some((now_us, violation));
         }
     }
@@ -321,7 +341,13 @@ pub(crate) fn actor(seed: u64, node: usize, store: u64) -> Actor {
 fn document(names: &[NodeId]) -> Document {
     let first = |id: &NodeId| {
         let peer_addr = "127.0.0.1:7171".to_owned();
-        (id.clone(), First { peer_addr, zone: None })
+        (
+            id.clone(),
+            First {
+                peer_addr,
+                zone: None,
+            },
+        )
     };
     let members = names.iter().map(first).collect();
     first_document("sim", &members, 8, 4).expect("its bounds are kept")

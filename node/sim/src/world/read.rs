@@ -26,9 +26,19 @@ impl World {
         let until_us = self.scheduler.now_us() + PATIENCE_US;
         let process = self.process(node);
         let (flow, life) = (process.fresh(), process.life);
-        process.gets.insert(flow, Reading { get, key, request, until_us });
-        self.scheduler.after(HEDGE_US, Event::Hedge { node, life, flow });
-        self.scheduler.after(PATIENCE_US, Event::ReadOver { node, life, flow });
+        process.gets.insert(
+            flow,
+            Reading {
+                get,
+                key,
+                request,
+                until_us,
+            },
+        );
+        self.scheduler
+            .after(HEDGE_US, Event::Hedge { node, life, flow });
+        self.scheduler
+            .after(PATIENCE_US, Event::ReadOver { node, life, flow });
         self.perform_read(node, flow, effects);
     }
 
@@ -49,10 +59,14 @@ impl World {
     }
 
     fn step_read(&mut self, node: usize, flow: u64, event: GetEvent<'_>) {
-        let Some(reading) = self.process(node).gets.get_mut(&flow) else { return };
+        let Some(reading) = self.process(node).gets.get_mut(&flow) else {
+            return;
+        };
         let hedges = event == GetEvent::Hedge;
         let effects = reading.get.handle(event);
-        let asks = effects.iter().any(|effect| matches!(effect, Effect::Ask(..)));
+        let asks = effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Ask(..)));
         match (hedges, asks) {
             (true, true) => self.sights.met(Sight::Hedged),
             (false, true) => self.sights.met(Sight::Fetched),
@@ -65,16 +79,26 @@ impl World {
     fn perform_read(&mut self, node: usize, flow: u64, effects: Vec<Effect>) {
         let mut effects: VecDeque<Effect> = effects.into();
         while let Some(effect) = effects.pop_front() {
-            let Some(reading) = self.process(node).gets.get(&flow) else { return };
+            let Some(reading) = self.process(node).gets.get(&flow) else {
+                return;
+            };
             let (key, request) = (reading.key, reading.request);
             match effect {
                 Effect::Answer(outcome) => self.answer_read(node, request, outcome),
                 Effect::Repair(to, object) => self.repair(node, key, &to, object),
                 Effect::Ask(to, ask) => {
                     if let Some((said, counts)) = self.ask_replica(node, flow, &to, ask) {
-                        let event = GetEvent::Said { from: &to, said, counts };
+                        let event = GetEvent::Said {
+                            from: &to,
+                            said,
+                            counts,
+                        };
                         let reading = self.process(node).gets.get_mut(&flow);
-                        effects.extend(reading.map(|reading| reading.get.handle(event)).unwrap_or_default());
+                        effects.extend(
+                            reading
+                                .map(|reading| reading.get.handle(event))
+                                .unwrap_or_default(),
+                        );
                     }
                 }
             }
@@ -86,15 +110,23 @@ impl World {
     }
 
     /// Asks one replica; answers at once for the own copy and for who cannot be reached.
-    fn ask_replica(&mut self, node: usize, flow: u64, to: &NodeId, ask: Ask) -> Option<(Said, bool)> {
+    fn ask_replica(
+        &mut self,
+        node: usize,
+        flow: u64,
+        to: &NodeId,
+        ask: Ask,
+    ) -> Option<(Said, bool)> {
         let now_us = self.scheduler.now_us();
         let reading = self.process(node).gets.get(&flow)?;
         let (key, left_us) = (reading.key, reading.until_us.saturating_sub(now_us));
         let place = self.keys[key].place.clone();
         let peer = self.index(to);
         if peer == node {
-            let counts = !self.process(node).rebuilding;
-            let bytes = self.copy(node, &place).unwrap_or_else(|| codec::encode(&Object::default()));
+            let counts = self.counts(node);
+            let bytes = self
+                .copy(node, &place)
+                .unwrap_or_else(|| codec::encode(&Object::default()));
             let digest = Digest::of(&bytes);
             let said = match ask {
                 Ask::Digest => Said::Digest(digest),
@@ -109,7 +141,14 @@ impl World {
             Ask::Object => Request::Object { place },
             Ask::Digest => Request::Digest { place },
         };
-        let left = self.ask(node, peer, question, Bytes::new(), left_us, Waiting::Read { flow });
+        let left = self.ask(
+            node,
+            peer,
+            question,
+            Bytes::new(),
+            left_us,
+            Waiting::Read { flow },
+        );
         (!left).then_some((Said::Failed, false))
     }
 
@@ -123,12 +162,25 @@ impl World {
         }
         let body = codec::encode(&object);
         // Offered once: whoever misses it is found again by the next read.
-        let _sent = self.ask(node, peer, Request::Repair { place }, body, PATIENCE_US, Waiting::Repair);
+        let _sent = self.ask(
+            node,
+            peer,
+            Request::Repair { place },
+            body,
+            PATIENCE_US,
+            Waiting::Repair,
+        );
     }
 
     fn answer_read(&mut self, node: usize, request: usize, outcome: Outcome) {
         if outcome.met {
-            self.answer(request, Answer::Read { node, object: Box::new(outcome.object) });
+            self.answer(
+                request,
+                Answer::Read {
+                    node,
+                    object: Box::new(outcome.object),
+                },
+            );
         } else {
             self.answer(request, Answer::ReadMissed);
         }

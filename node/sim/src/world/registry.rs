@@ -58,12 +58,19 @@ impl World {
         let (seed, life) = (self.plan.seed, self.process(node).life);
         if self.process(node).registry.machine.forming() {
             let secret = |which: u64| {
-                let word = |at: u64| mix(&[seed, PURPOSE, node as u64, life, which, at]).to_le_bytes();
+                let word =
+                    |at: u64| mix(&[seed, PURPOSE, node as u64, life, which, at]).to_le_bytes();
                 let mut bytes = [0; 32];
-                bytes.chunks_mut(8).zip(0..).for_each(|(chunk, at)| chunk.copy_from_slice(&word(at)));
+                bytes
+                    .chunks_mut(8)
+                    .zip(0..)
+                    .for_each(|(chunk, at)| chunk.copy_from_slice(&word(at)));
                 Secret(bytes)
             };
-            let secrets = Secrets { context_key: secret(1), cluster_key: secret(2) };
+            let secrets = Secrets {
+                context_key: secret(1),
+                cluster_key: secret(2),
+            };
             self.tell_registry(node, Event::Form(secrets));
         }
         self.name_store(node);
@@ -76,14 +83,21 @@ impl World {
         if registry.machine.amnesiac() && !registry.machine.forming() {
             registry.ids += 1;
             let change = Change::NameStore { node: id, store };
-            registry.inbox.push_front(Event::Propose { id: registry.ids, change });
+            registry.inbox.push_front(Event::Propose {
+                id: registry.ids,
+                change,
+            });
             self.turn_registry(node);
         }
     }
 
     /// Something happens to a node's registry.
     pub(crate) fn tell_registry(&mut self, node: usize, event: Event) {
-        if let Event::Message { message: Message::Refused { .. }, .. } = &event {
+        if let Event::Message {
+            message: Message::Refused { .. },
+            ..
+        } = &event
+        {
             self.sights.met(Sight::Outvoted);
         }
         self.process(node).registry.inbox.push_back(event);
@@ -110,32 +124,57 @@ impl World {
     fn perform(&mut self, node: usize, effect: Effect) {
         let (seed, life) = (self.plan.seed, self.process(node).life);
         match effect {
-            Effect::Persist { slot: Slot::Chosen, bytes } => {
+            Effect::Persist {
+                slot: Slot::Chosen,
+                bytes,
+            } => {
                 self.process(node).registry.blocked = true;
-                self.submit(node, Command::Keep { bytes: bytes.into() });
+                self.submit(
+                    node,
+                    Command::Keep {
+                        bytes: bytes.into(),
+                    },
+                );
             }
-            Effect::Persist { slot: Slot::Promises, bytes } => {
+            Effect::Persist {
+                slot: Slot::Promises,
+                bytes,
+            } => {
                 let sync_us = self.plan.setting.sync_us;
                 let registry = &mut self.process(node).registry;
                 registry.blocked = true;
                 registry.persisting = Some(bytes.into());
                 registry.persists += 1;
-                let mut draw = Draw::of(seed, PURPOSE + node as u64 * 64, (life << 32) + registry.persists);
-                self.scheduler.after(sync_us / 2 + draw.around(sync_us), Happening::Promised { node, life });
+                let mut draw = Draw::of(
+                    seed,
+                    PURPOSE + node as u64 * 64,
+                    (life << 32) + registry.persists,
+                );
+                self.scheduler.after(
+                    sync_us / 2 + draw.around(sync_us),
+                    Happening::Promised { node, life },
+                );
             }
             Effect::Send { to, message } => self.send_registry(node, &to, message),
             Effect::Chosen(held) => {
                 let (number, digest) = (held.document.number, held.digest);
-                self.note(&[11, node as u64, number], || format!("n{node} takes document {number}, {digest}"));
+                self.note(&[11, node as u64, number], || {
+                    format!("n{node} takes document {number}, {digest}")
+                });
                 let once = self.chosen.take(number, digest);
                 self.hold(once);
                 self.process(node).held = Rc::new(*held);
                 self.name_store(node);
             }
-            Effect::Timer { token, min_ms, max_ms } => {
+            Effect::Timer {
+                token,
+                min_ms,
+                max_ms,
+            } => {
                 let mut draw = Draw::of(seed, PURPOSE + 1 + node as u64 * 64, (life << 32) + token);
                 let after_us = min_ms * 1000 + draw.below((max_ms - min_ms) * 1000 + 1);
-                self.scheduler.after(after_us, Happening::Tick { node, life, token });
+                self.scheduler
+                    .after(after_us, Happening::Tick { node, life, token });
             }
             Effect::Finished { id, outcome } => self.finished(node, id, &outcome),
             Effect::Alarm(alarm) => self.hold(check::alarm(&alarm)),
@@ -145,13 +184,25 @@ impl World {
     fn send_registry(&mut self, node: usize, to: &NodeId, message: Message) {
         let peer = self.index(to);
         let request = Request::Registry(message);
-        if !self.ask(node, peer, request, Bytes::new(), SEND_US, Waiting::Registry) {
-            self.process(node).registry.inbox.push_back(Event::Unreachable(to.clone()));
+        if !self.ask(
+            node,
+            peer,
+            request,
+            Bytes::new(),
+            SEND_US,
+            Waiting::Registry,
+        ) {
+            self.process(node)
+                .registry
+                .inbox
+                .push_back(Event::Unreachable(to.clone()));
         }
     }
 
     fn finished(&mut self, node: usize, id: u64, outcome: &Outcome) {
-        self.note(&[12, node as u64, id], || format!("n{node} ends change {id}: {outcome:?}"));
+        self.note(&[12, node as u64, id], || {
+            format!("n{node} ends change {id}: {outcome:?}")
+        });
         match (self.process(node).registry.changes.remove(&id), outcome) {
             (Some(bucket), Outcome::Done { .. }) => {
                 self.sights.met(Sight::Changed);
@@ -186,7 +237,9 @@ impl World {
 
     /// An operator asks a node for a change: another cap for the default bucket, or a bucket of its own.
     pub(crate) fn change(&mut self, node: usize, which: u64, entry: Entry) {
-        let Some(process) = &mut self.nodes[node].process else { return };
+        let Some(process) = &mut self.nodes[node].process else {
+            return;
+        };
         let document = &process.held.document;
         if document.number < 2 {
             return;
@@ -199,8 +252,15 @@ impl World {
         config.max_siblings = 2 + (entry.id + node as u32) % 7;
         process.registry.ids += 1;
         let id = process.registry.ids;
-        process.registry.changes.insert(id, creates.then(|| name.clone()));
-        let change = Change::PutBucket { name, config: Box::new(config), expect: Expect::Anything };
+        process
+            .registry
+            .changes
+            .insert(id, creates.then(|| name.clone()));
+        let change = Change::PutBucket {
+            name,
+            config: Box::new(config),
+            expect: Expect::Anything,
+        };
         self.tell_registry(node, Event::Propose { id, change });
     }
 }

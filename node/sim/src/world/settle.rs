@@ -20,8 +20,17 @@ impl World {
         let asked = self.requests.len();
         for node in 0..self.nodes.len() {
             for key in 0..self.keys.len() {
-                let what = What::Ask { client: 0, node, key, wish: Wish::Read };
-                self.wish(Entry { id: u32::MAX, at_us: 0, what });
+                let what = What::Ask {
+                    client: 0,
+                    node,
+                    key,
+                    wish: Wish::Read,
+                };
+                self.wish(Entry {
+                    id: u32::MAX,
+                    at_us: 0,
+                    what,
+                });
                 self.go(events);
             }
         }
@@ -31,8 +40,13 @@ impl World {
 
     fn spread_registry(&mut self) {
         let number = |node: usize| self.nodes[node].number;
-        let Some(highest) = (0..self.nodes.len()).max_by_key(|node| number(*node)) else { return };
-        let event = registry::Event::Seen { from: self.nodes[highest].id.clone(), number: number(highest) };
+        let Some(highest) = (0..self.nodes.len()).max_by_key(|node| number(*node)) else {
+            return;
+        };
+        let event = registry::Event::Seen {
+            from: self.nodes[highest].id.clone(),
+            number: number(highest),
+        };
         for node in 0..self.nodes.len() {
             self.tell_registry(node, event.clone());
         }
@@ -48,7 +62,8 @@ impl World {
     fn check_requests(&mut self, asked: usize) {
         for request in 0..self.requests.len() {
             let record = &self.requests[request];
-            let (answers, minted, not_written) = (record.answers, record.minted, record.not_written);
+            let (answers, minted, not_written) =
+                (record.answers, record.minted, record.not_written);
             self.hold(answered::check(request, answers));
             if not_written {
                 self.hold(answered::not_written(request, minted));
@@ -56,8 +71,14 @@ impl World {
         }
         let last = &self.requests[asked..];
         if let Some(missed) = last.iter().find(|record| !record.was_read) {
-            let found = format!("n{} cannot read k{} when all is calm", missed.node, missed.key);
-            self.hold(Err(Violation { check: "calm brings answers", found }));
+            let found = format!(
+                "n{} cannot read k{} when all is calm",
+                missed.node, missed.key
+            );
+            self.hold(Err(Violation {
+                check: "calm brings answers",
+                found,
+            }));
         }
     }
 
@@ -70,7 +91,11 @@ impl World {
             Ok(object) => {
                 let acknowledged = self.oracle.acknowledged(key);
                 self.hold(readable::check(&self.oracle, acknowledged, &object));
-                self.hold(deletes::check(&self.oracle, acknowledged, self.oracle.live(&object)));
+                self.hold(deletes::check(
+                    &self.oracle,
+                    acknowledged,
+                    self.oracle.live(&object),
+                ));
             }
             Err(violation) => self.hold(Err(violation)),
         }

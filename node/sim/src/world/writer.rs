@@ -44,9 +44,20 @@ pub(crate) struct Writer {
 /// Something to write.
 pub(crate) enum Command {
     /// Mint a write for a flow.
-    Mint { flow: u64, key: usize, request: usize, write: Box<Write>, caps: Caps },
+    Mint {
+        flow: u64,
+        key: usize,
+        request: usize,
+        write: Box<Write>,
+        caps: Caps,
+    },
     /// Join what came from elsewhere.
-    Join { key: usize, object: Box<Object>, asked: Option<(usize, u64)>, repairs: bool },
+    Join {
+        key: usize,
+        object: Box<Object>,
+        asked: Option<(usize, u64)>,
+        repairs: bool,
+    },
     /// Keep the registry's chosen document.
     Keep { bytes: Bytes },
 }
@@ -87,13 +98,29 @@ impl World {
         repairs: bool,
     ) {
         let me = &self.nodes[node].id;
-        let owned = self.key(place).filter(|key| self.keys[*key].owners.contains(me));
+        let owned = self
+            .key(place)
+            .filter(|key| self.keys[*key].owners.contains(me));
         match (owned, asked) {
             (Some(key), asked) => {
-                self.submit(node, Command::Join { key, object: Box::new(object), asked, repairs });
+                self.submit(
+                    node,
+                    Command::Join {
+                        key,
+                        object: Box::new(object),
+                        asked,
+                        repairs,
+                    },
+                );
             }
             (None, Some((by, call))) => {
-                self.reply(node, by, call, Reply::Failed(Failure::NotOwner), Bytes::new());
+                self.reply(
+                    node,
+                    by,
+                    call,
+                    Reply::Failed(Failure::NotOwner),
+                    Bytes::new(),
+                );
             }
             (None, None) => {}
         }
@@ -132,8 +159,16 @@ impl World {
     }
 
     fn begin_sync(&mut self, node: usize, group: Group) {
-        let (seed, mean, now) = (self.plan.seed, self.plan.setting.sync_us, self.scheduler.now_us());
-        let slow = if now < self.nodes[node].disk.slow_until_us { 20 } else { 1 };
+        let (seed, mean, now) = (
+            self.plan.seed,
+            self.plan.setting.sync_us,
+            self.scheduler.now_us(),
+        );
+        let slow = if now < self.nodes[node].disk.slow_until_us {
+            20
+        } else {
+            1
+        };
         let process = self.process(node);
         let (life, syncs) = (process.life, process.writer.syncs);
         process.writer.syncs += 1;
@@ -156,7 +191,9 @@ impl World {
             *synced = synced.and(known);
         }
         self.tell(node, group.counts);
-        let Some(process) = &mut self.nodes[node].process else { return };
+        let Some(process) = &mut self.nodes[node].process else {
+            return;
+        };
         process.writer.busy = !process.writer.queue.is_empty();
         if process.writer.busy {
             let life = process.life;
@@ -169,7 +206,9 @@ impl World {
         for counts in counts {
             match counts {
                 Counts::Write { flow } => self.copy_counts(node, flow, &me, true),
-                Counts::Asked { by, call } => self.reply(node, by, call, Reply::Joined, Bytes::new()),
+                Counts::Asked { by, call } => {
+                    self.reply(node, by, call, Reply::Joined, Bytes::new())
+                }
                 Counts::Kept => self.kept(node),
             }
         }
@@ -188,7 +227,12 @@ impl World {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
             }
-            Command::Join { key, object, asked, repairs } => {
+            Command::Join {
+                key,
+                object,
+                asked,
+                repairs,
+            } => {
                 let mut held = self.load(node, key, group);
                 let before = self.copy_of(key, &held);
                 if held.join(&object) {
@@ -198,9 +242,17 @@ impl World {
                     self.watch(node, key, before, &held);
                     group.changed.insert(key, held);
                 }
-                group.counts.extend(asked.map(|(by, call)| Counts::Asked { by, call }));
+                group
+                    .counts
+                    .extend(asked.map(|(by, call)| Counts::Asked { by, call }));
             }
-            Command::Mint { flow, key, request, write, caps } => {
+            Command::Mint {
+                flow,
+                key,
+                request,
+                write,
+                caps,
+            } => {
                 let mut held = self.load(node, key, group);
                 let before = self.copy_of(key, &held);
                 let result = self.mint(node, key, request, *write, caps, &mut held);
@@ -232,14 +284,22 @@ impl World {
         self.process(node).counter += 1;
         self.nodes[node].disk.reserve(counter);
         let process = self.process(node);
-        let (dot, line) = (Dot { actor: process.actor, counter }, process.line);
+        let (dot, line) = (
+            Dot {
+                actor: process.actor,
+                counter,
+            },
+            process.line,
+        );
         let covered = match &write.context {
             Some(_) => write.tombstones.clone(),
             None => held.tombstones(),
         };
         let payload = write.content.value.clone();
         let context = write.context.clone();
-        let written = held.write(Mint { dot, line }, write, caps).map_err(Failure::Refused)?;
+        let written = held
+            .write(Mint { dot, line }, write, caps)
+            .map_err(Failure::Refused)?;
         self.enter_mint(key, request, dot, payload, &covered, context.as_ref());
         let (mut shipment, mut answer) = (written.shipment, written.answer);
         match self.bug {
@@ -253,9 +313,18 @@ impl World {
             Some(Bug::ObjectContextAnswered) => answer = held.context().clone(),
             _ => {}
         }
-        let modified_at = shipment.siblings().first().map_or(0, |sibling| sibling.content.modified_at);
+        let modified_at = shipment
+            .siblings()
+            .first()
+            .map_or(0, |sibling| sibling.content.modified_at);
         let live = held.live().count();
-        Ok(Minted { dot, shipment: codec::encode(&shipment), answer, modified_at, live })
+        Ok(Minted {
+            dot,
+            shipment: codec::encode(&shipment),
+            answer,
+            modified_at,
+            live,
+        })
     }
 
     /// Tells the ledger: who minted what, and what its client had seen.
@@ -277,12 +346,21 @@ impl World {
             self.hold(seen::handed(&self.oracle, key, context, seen));
         }
         let past = self.oracle.known(seen.and(buried));
-        let minted = oracle::Minted { dot, key, request, payload, past, promised: None };
+        let minted = oracle::Minted {
+            dot,
+            key,
+            request,
+            payload,
+            past,
+            promised: None,
+        };
         match dots::mint(&mut self.oracle, minted) {
             Ok(_) => self.requests[request].minted = true,
             Err(violation) => self.hold(Err(violation)),
         }
-        self.note(&[5, dot.actor.0, dot.counter], || format!("request {request} is minted as {dot} on k{key}"));
+        self.note(&[5, dot.actor.0, dot.counter], || {
+            format!("request {request} is minted as {dot} on k{key}")
+        });
     }
 
     fn copy_of(&self, key: usize, object: &Object) -> Copy {
@@ -300,7 +378,11 @@ impl World {
         self.hold(crate::checks::deletes::step(&self.oracle, before, after));
         self.count_siblings(key, object);
         self.note(&[6, node as u64, key as u64], || {
-            let names: Vec<String> = object.siblings().iter().map(|sibling| sibling.dot().to_string()).collect();
+            let names: Vec<String> = object
+                .siblings()
+                .iter()
+                .map(|sibling| sibling.dot().to_string())
+                .collect();
             format!("n{node} holds k{key} = {names:?}")
         });
     }
@@ -308,9 +390,18 @@ impl World {
     /// In a run of polite clients, siblings are bounded.
     pub(crate) fn count_siblings(&mut self, key: usize, object: &Object) {
         if self.plan.setting.polite {
-            let unanswered = self.requests.iter().filter(|request| request.key == key && request.is_open()).count();
+            let unanswered = self
+                .requests
+                .iter()
+                .filter(|request| request.key == key && request.is_open())
+                .count();
             let writers = self.clients.len();
-            self.hold(siblings::check(key, object.live().count(), writers, unanswered));
+            self.hold(siblings::check(
+                key,
+                object.live().count(),
+                writers,
+                unanswered,
+            ));
         }
     }
 
