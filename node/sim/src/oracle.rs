@@ -78,6 +78,8 @@ pub struct Minted {
     pub past: Writes,
     /// How many copies were promised, once it was acknowledged.
     pub promised: Option<usize>,
+    /// How many synced copies were taken away by wipes, within the budget.
+    pub destroyed: usize,
 }
 
 /// Everything minted in a run.

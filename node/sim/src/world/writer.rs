@@ -353,6 +353,7 @@ impl World {
             payload,
             past,
             promised: None,
+            destroyed: 0,
         };
         match dots::mint(&mut self.oracle, minted) {
             Ok(_) => self.requests[request].minted = true,
