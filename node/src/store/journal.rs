@@ -180,7 +180,9 @@ impl Reader {
         };
         let content = record::unseal(&key, &sealed).ok();
         let marker = content.and_then(Marker::decode);
-        let ended = self.array::<13>()?.is_some_and(|end| end[0] == END && end[9..] == TRAILER);
+        let ended = self
+            .array::<13>()?
+            .is_some_and(|end| end[0] == END && end[9..] == TRAILER);
         match marker {
             Some(marker) if ended && key == MARKER_KEY && marker.checksum == checksum => {
                 changes.push((key, Some(fingerprint(&sealed))));
@@ -207,7 +209,9 @@ impl Reader {
         };
         let stored_alike = compression == 0 && head[12..16] == head[16..20];
         Ok(match kind {
-            VALUE if stored_alike && record::unseal(&key, &value).is_ok() => Some((key, Some(value))),
+            VALUE if stored_alike && record::unseal(&key, &value).is_ok() => {
+                Some((key, Some(value)))
+            }
             TOMBSTONE if stored_alike && value.is_empty() => Some((key, None)),
             _ => None,
         })
