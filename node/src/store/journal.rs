@@ -139,6 +139,7 @@ fn in_order(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 type Changes = Vec<(Vec<u8>, Option<u32>)>;
+type Item = (Vec<u8>, Option<Vec<u8>>);
 
 struct Reader {
     file: BufReader<File>,
@@ -193,7 +194,7 @@ impl Reader {
     }
 
     /// Key and sealed value; a value that fails its seal ends the batch.
-    fn item(&mut self) -> io::Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+    fn item(&mut self) -> io::Result<Option<Item>> {
         let Some([ITEM, head @ ..]) = self.array::<21>()? else {
             return Ok(None);
         };
