@@ -447,7 +447,7 @@ fn a_start_after_amnesia_that_stopped_anywhere_is_still_amnesia() {
                 folder.join("store-0000000000000001"),
                 folder.join("aside-1"),
             )
-            .unwrap()
+            .unwrap();
         },
         // The new watermark is in force, its store is not there yet, or half there.
         |folder| drop(watermark_of(folder, true)),
