@@ -5,7 +5,7 @@
 //! merged value read from every node; once with a shopping cart, once with Automerge documents. Exit code 0 only
 //! if all of that was seen. Nodes are stopped and data removed on every path, unless `--keep`.
 
-mod cart;
+pub(super) mod cart;
 mod documents;
 mod scene;
 mod stage;
