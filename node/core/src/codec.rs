@@ -1,1 +1,199 @@
-//! (being written)
+//! The one form objects have on disk and between nodes, and the one form of a registry or message head.
+//!
+//! `version (1) | length of the head (4, little endian) | head (postcard) | values | CRC-32C (4)`. Values
+//! stand raw behind the head, so that decoding slices them out of the buffer it was given and copies none.
+//! The form is canonical: equal objects have equal bytes, so a digest of the bytes is a digest of the
+//! object, and what differs between replicas has no place in it. Hostile bytes give an error, never a panic
+//! or an allocation larger than the input. Golden files under `golden/` hold every version ever written.
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::id::{Actor, Digest, Trace, WriteId};
+use crate::object::{Content, Fold, Object, Sibling};
+
+#[cfg(test)]
+mod tests;
+
+/// The version this code writes.
+const VERSION: u8 = 1;
+/// Version byte, head length and checksum.
+const FRAME_BYTES: usize = 1 + 4 + 4;
+
+/// Bytes that are not an object this code can read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Fewer bytes than the form needs.
+    #[error("{0} bytes are too few for an object")]
+    Short(usize),
+    /// A version of a newer release, or damage.
+    #[error("version {0} is unknown here")]
+    Version(u8),
+    /// The checksum does not fit the bytes.
+    #[error("the checksum does not match")]
+    Checksum,
+    /// The head is not what the version says.
+    #[error("the head cannot be read")]
+    Head,
+    /// The lengths of the values do not add up to the bytes behind the head.
+    #[error("the values are longer or shorter than the head says")]
+    Values,
+    /// The parts do not make an object: dots twice, out of order or outside the context.
+    #[error("the parts break an object's invariants")]
+    Unsound,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    context: Context,
+    siblings: Vec<SiblingHead>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SiblingHead {
+    actor: Actor,
+    group: u64,
+    undone: bool,
+    counters: Vec<u64>,
+    /// The value's length; `None` is a tombstone.
+    value: Option<u32>,
+    content_type: String,
+    attributes: BTreeMap<String, String>,
+    modified_at: u64,
+    write_id: WriteId,
+    trace: Option<Trace>,
+    fold: Option<Fold>,
+}
+
+/// Writes an object in its canonical form.
+///
+/// # Panics
+/// If a value is 4 GiB or longer, which minting never lets in.
+pub fn encode(object: &Object) -> Bytes {
+    let head = Head {
+        context: object.context().clone(),
+        siblings: object.siblings().iter().map(head_of).collect(),
+    };
+    let head =
+        postcard::to_stdvec(&head).expect("a head of integers, strings and maps always serialises");
+    let length =
+        u32::try_from(head.len()).expect("a head is far below 4 GiB: minting caps contexts");
+    let mut bytes = BytesMut::with_capacity(FRAME_BYTES + head.len() + object.value_bytes());
+    bytes.put_u8(VERSION);
+    bytes.put_u32_le(length);
+    bytes.put_slice(&head);
+    for value in object
+        .siblings()
+        .iter()
+        .filter_map(|sibling| sibling.content.value.as_ref())
+    {
+        bytes.put_slice(value);
+    }
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.put_u32_le(checksum);
+    bytes.freeze()
+}
+
+fn head_of(sibling: &Sibling) -> SiblingHead {
+    let Content {
+        value,
+        content_type,
+        attributes,
+        modified_at,
+        write_id,
+        trace,
+    } = &sibling.content;
+    let length = |value: &Bytes| u32::try_from(value.len()).expect("a value is far below 4 GiB");
+    SiblingHead {
+        actor: sibling.actor,
+        group: sibling.group,
+        undone: sibling.undone,
+        counters: sibling.counters.clone(),
+        value: value.as_ref().map(length),
+        content_type: content_type.clone(),
+        attributes: attributes.clone(),
+        modified_at: *modified_at,
+        write_id: *write_id,
+        trace: *trace,
+        fold: sibling.fold.clone(),
+    }
+}
+
+/// Reads an object; its values are slices of `bytes`.
+///
+/// # Errors
+/// [`Malformed`] says what is wrong with the bytes.
+pub fn decode(bytes: &Bytes) -> Result<Object, Malformed> {
+    let (mut body, checksum) = match bytes.len().checked_sub(4) {
+        Some(end) if bytes.len() >= FRAME_BYTES => {
+            (bytes.slice(..end), bytes.slice(end..).get_u32_le())
+        }
+        _ => return Err(Malformed::Short(bytes.len())),
+    };
+    if body[0] != VERSION {
+        return Err(Malformed::Version(body[0]));
+    }
+    if crc32c::crc32c(&body) != checksum {
+        return Err(Malformed::Checksum);
+    }
+    body.advance(1);
+    let length = body.get_u32_le() as usize;
+    if length > body.len() {
+        return Err(Malformed::Head);
+    }
+    let head = body.split_to(length);
+    let (head, rest): (Head, &[u8]) =
+        postcard::take_from_bytes(&head).map_err(|_| Malformed::Head)?;
+    if !rest.is_empty() {
+        return Err(Malformed::Head);
+    }
+    let siblings = head
+        .siblings
+        .into_iter()
+        .map(|sibling| sibling_of(sibling, &mut body));
+    let siblings = siblings.collect::<Result<Vec<_>, _>>()?;
+    if !body.is_empty() {
+        return Err(Malformed::Values);
+    }
+    Object::try_from_parts(head.context, siblings).ok_or(Malformed::Unsound)
+}
+
+fn sibling_of(head: SiblingHead, values: &mut Bytes) -> Result<Sibling, Malformed> {
+    let value = match head.value {
+        Some(length) if length as usize > values.len() => return Err(Malformed::Values),
+        Some(length) => Some(values.split_to(length as usize)),
+        None => None,
+    };
+    Ok(Sibling {
+        actor: head.actor,
+        group: head.group,
+        undone: head.undone,
+        counters: head.counters,
+        content: Content {
+            value,
+            content_type: head.content_type,
+            attributes: head.attributes,
+            modified_at: head.modified_at,
+            write_id: head.write_id,
+            trace: head.trace,
+        },
+        fold: head.fold,
+    })
+}
+
+/// The digest of an object: SHA-256 of its canonical form.
+pub fn digest(object: &Object) -> Digest {
+    Digest::of(&encode(object))
+}
+
+/// How many siblings an encoded object has, without reading its values.
+///
+/// # Errors
+/// [`Malformed`] says what is wrong with the bytes.
+pub fn sibling_count(bytes: &Bytes) -> Result<u32, Malformed> {
+    let object = decode(bytes)?;
+    Ok(u32::try_from(object.siblings().len()).unwrap_or(u32::MAX))
+}

@@ -1,1 +1,262 @@
-//! (being written)
+//! What nodes say to each other: the heads of frames.
+//!
+//! A head is small and encoded with postcard behind a version byte; what is large (an object, a document,
+//! a module, a value) travels raw as the frame's body. Decoding hostile bytes gives an error, never a panic.
+//! Additions go to the end of an enum: mixed versions of one release step must understand each other.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::context::Context;
+use crate::flow::list::Page;
+use crate::id::{Digest, Dot, Incarnation, NodeId, Trace, WriteId};
+use crate::object::Refused;
+use crate::registry::{self, Durability};
+
+/// The version of heads that this code writes and reads.
+const VERSION: u8 = 1;
+
+/// A key of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The bucket, as of its creation.
+    pub bucket: Incarnation,
+    /// The key.
+    pub key: Bytes,
+}
+
+/// A question to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Join the shipment in the body and say so once it counts.
+    Replicate {
+        /// Where.
+        place: Place,
+        /// When it counts.
+        durability: Durability,
+    },
+    /// Join the object in the body: a read found this copy behind.
+    Repair {
+        /// Where.
+        place: Place,
+    },
+    /// Send the object.
+    Object {
+        /// Where.
+        place: Place,
+    },
+    /// Send the object's digest.
+    Digest {
+        /// Where.
+        place: Place,
+    },
+    /// Coordinate a write; its value is the body.
+    Coordinate(Box<Coordinate>),
+    /// List keys of a bucket.
+    List {
+        /// Which bucket.
+        bucket: Incarnation,
+        /// Only keys that begin with this.
+        prefix: Bytes,
+        /// Only keys greater than this.
+        after: Option<Bytes>,
+        /// At most so many entries.
+        limit: u32,
+    },
+    /// The registry's own talk.
+    Registry(registry::Message),
+    /// Send the bytes of a module.
+    Module {
+        /// Which one.
+        digest: Digest,
+    },
+    /// Keep the module in the body and compile it; answer when it is ready.
+    Prepare {
+        /// Which one.
+        digest: Digest,
+    },
+    /// Say whether a module is ready here.
+    Readiness {
+        /// Which one.
+        digest: Digest,
+    },
+    /// Send the conflict feed of a bucket.
+    Conflicts {
+        /// Which bucket.
+        bucket: Incarnation,
+        /// Only keys greater than this.
+        after: Option<Bytes>,
+        /// At most so many entries.
+        limit: u32,
+    },
+}
+
+/// One entry of the conflict feed: a key that no resolver made one value of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The key.
+    pub key: Bytes,
+    /// Why it is unresolved.
+    pub reason: String,
+    /// The resolver that failed; `None` if none is bound.
+    pub resolver: Option<(String, Digest)>,
+    /// Live siblings.
+    pub siblings: u32,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// The trace of the read that met it first.
+    pub trace_id: [u8; 16],
+}
+
+/// A write to be coordinated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coordinate {
+    /// Where.
+    pub place: Place,
+    /// What the client had seen; `None` is a blind write.
+    pub context: Option<Context>,
+    /// Tombstones a read before a blind write found.
+    pub tombstones: Context,
+    /// Whether the body is a value, or there is none: a tombstone.
+    pub deletes: bool,
+    /// The media type.
+    pub content_type: String,
+    /// Attributes by name.
+    pub attributes: BTreeMap<String, String>,
+    /// The client request.
+    pub write_id: WriteId,
+    /// The writer's span, to be kept in the sibling.
+    pub trace: Option<Trace>,
+    /// How many copies must count.
+    pub w: u32,
+}
+
+/// A peer's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The join counts.
+    Joined,
+    /// The body is the object.
+    Object {
+        /// Whether this replica's answer counts: not while it is rebuilding.
+        counts: bool,
+    },
+    /// The object's digest.
+    Digest {
+        /// It.
+        digest: Digest,
+        /// How many siblings it has.
+        siblings: u32,
+        /// Whether this replica's answer counts.
+        counts: bool,
+    },
+    /// The write was coordinated.
+    Written(Written),
+    /// The keys.
+    Listed(Page),
+    /// The registry's own talk.
+    Registry(registry::Message),
+    /// The body is the module.
+    Module,
+    /// Whether the module is compiled here, or why not.
+    Readiness(Result<(), String>),
+    /// The feed, in the order of keys.
+    Conflicts(Vec<Conflict>),
+    /// It could not be done.
+    Failed(Failure),
+}
+
+/// A coordinated write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The write's name.
+    pub dot: Dot,
+    /// What its client may reuse: the request's context and the dot.
+    pub context: Context,
+    /// Its final modified-at.
+    pub modified_at: u64,
+    /// How many owners have it by now.
+    pub owners: u32,
+    /// How many live siblings the coordinator's copy has now.
+    pub siblings: u32,
+    /// Who coordinated.
+    pub coordinator: NodeId,
+}
+
+/// Why a peer could not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    /// The bucket is unknown here, or another incarnation.
+    #[error("the bucket is unknown to that node, or was re-created since")]
+    Bucket,
+    /// This node does not own the key.
+    #[error("that node does not own the key")]
+    NotOwner,
+    /// The node may not mint yet.
+    #[error("that node is rebuilding its data and takes no writes to coordinate yet")]
+    Rebuilding,
+    /// The record fails its checksum, or the disk cannot be read.
+    #[error("that node cannot read its copy: {0}")]
+    Unreadable(String),
+    /// The disk is full, or failed.
+    #[error("that node's disk is full")]
+    DiskFull,
+    /// The store failed and the node is stopping.
+    #[error("that node's store failed: {0}")]
+    Store(String),
+    /// Minting was refused; nothing was written.
+    #[error("{0}")]
+    Refused(Refused),
+    /// Minted, but fewer than W copies counted in time.
+    #[error("{owners} of {w} copies counted in time")]
+    Quorum {
+        /// How many owners had it.
+        owners: u32,
+        /// How many said they could not.
+        failed: u32,
+        /// How many were needed.
+        w: u32,
+    },
+    /// A queue is full; nothing was done.
+    #[error("that node is overloaded")]
+    Overloaded,
+    /// The node does not know the module.
+    #[error("that node does not hold the module")]
+    NoModule,
+    /// The question cannot be read.
+    #[error("that node cannot read the question: {0}")]
+    Malformed(String),
+    /// The node is forming its cluster, or stopping.
+    #[error("that node is not serving: {0}")]
+    NotServing(String),
+}
+
+/// Bytes that are not a head of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a message of version {VERSION}")]
+pub struct Unreadable;
+
+/// Writes a head.
+pub fn encode<T: Serialize>(head: &T) -> Bytes {
+    let bytes = postcard::to_extend(head, vec![VERSION]);
+    bytes
+        .expect("heads hold integers, strings, bytes and maps, which always serialise")
+        .into()
+}
+
+/// Reads a head.
+///
+/// # Errors
+/// [`Unreadable`] if the bytes are of another version, damaged, or followed by more.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
+    let (version, body) = bytes.split_first().ok_or(Unreadable)?;
+    if *version != VERSION {
+        return Err(Unreadable);
+    }
+    match postcard::take_from_bytes(body) {
+        Ok((head, [])) => Ok(head),
+        _ => Err(Unreadable),
+    }
+}

@@ -1,2 +1,52 @@
-//! (being written)
+//! The HTTP API: routes, limits, problem documents and the OpenAPI document that describes them.
+//!
+//! The only place that knows axum, hyper and utoipa. It decides nothing about keys: what a request means goes
+//! through [`Api`] to the node, and the answer comes back as plain values. The route table in `router` and
+//! the served document are one thing, held against `design/http-api.md` by a test. On the plain data path no
+//! JSON is made and a value is never copied.
+
+mod api;
+mod asked;
+pub mod backend;
 pub mod baseline;
+mod batch;
+mod body;
+mod bucket_config;
+mod buckets;
+mod cluster;
+mod conflicts;
+mod document;
+mod edge;
+mod error;
+mod explain;
+mod header;
+mod json;
+mod keys;
+mod list;
+mod moment;
+mod multipart;
+mod node;
+mod openapi;
+mod path;
+mod plain;
+mod problem;
+mod query;
+mod reading;
+mod resolver_shapes;
+mod resolvers;
+mod router;
+mod server;
+mod siblings;
+mod stall;
+#[cfg(test)]
+mod tests;
+
+pub use self::api::{
+    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused, DeleteBucket,
+    Departure, Form, Health, Keys, LogLine, Module, Operation, Pending, PutBucket, Resolvers, Trial,
+    TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
+};
+pub use self::cluster::{ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView};
+pub use self::resolver_shapes::{Certificate, LawResult, ModuleKind, Readiness, ResolverView, Tier, VersionView};
+pub use self::router::{Options, Surface, router};
+pub use self::server::{Limits, Server};

@@ -1,8 +1,7 @@
-//! The one integration binary: everything that needs more than one part of the shell, or a process.
-
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should say where"
-)]
+//! The one integration test binary: each module starts what it needs and stops it.
 
 mod cli;
+mod collectors;
+mod otlp;
+mod resolver;
+mod traces;

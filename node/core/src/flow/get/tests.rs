@@ -1,0 +1,224 @@
+//! Reads over replicas that hold what they hold and answer in any order, or not at all.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::context::Context;
+use crate::id::{Actor, Dot, WriteId};
+use crate::object::{Caps, Content, Mint, Write};
+
+fn node(at: usize) -> NodeId {
+    format!("n{at}").parse().expect("a node id")
+}
+
+/// An object that holds the writes of some actors, each blind.
+fn object(writes: &[u64]) -> Object {
+    let mut object = Object::default();
+    for actor in writes {
+        let content = Content {
+            value: Some(Bytes::from(format!("w{actor}"))),
+            content_type: String::new(),
+            attributes: BTreeMap::new(),
+            modified_at: 1,
+            write_id: WriteId([u8::try_from(*actor).expect("few"); 16]),
+            trace: None,
+        };
+        let mint = Mint {
+            dot: Dot {
+                actor: Actor(*actor),
+                counter: 1,
+            },
+            line: 0,
+        };
+        let caps = Caps {
+            siblings: 99,
+            object_bytes: 9_999,
+            context_intervals: 99,
+        };
+        let write = Write {
+            context: None,
+            tombstones: Context::new(),
+            content,
+        };
+        object.write(mint, write, caps).expect("no cap is near");
+    }
+    object
+}
+
+/// One replica of the world of a test.
+#[derive(Clone, Debug)]
+struct Replica {
+    writes: Vec<u64>,
+    fails: bool,
+    rebuilding: bool,
+}
+
+fn replica() -> impl Strategy<Value = Replica> {
+    (
+        proptest::collection::vec(0..3u64, 0..3),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(mut writes, fails, rebuilding)| {
+            writes.sort_unstable();
+            writes.dedup();
+            Replica {
+                writes,
+                fails,
+                rebuilding,
+            }
+        })
+}
+
+/// Runs a read to its end; `picks` choose which outstanding question is answered next.
+fn run(
+    replicas: &[Replica],
+    r: usize,
+    picks: &[usize],
+    hedge_after: usize,
+) -> (Vec<Outcome>, Vec<Effect>) {
+    let names: Vec<NodeId> = (0..replicas.len()).map(node).collect();
+    let (mut get, effects) = Get::new(&names, r);
+    let (mut asked, mut outcomes, mut repairs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut sort = |effects: Vec<Effect>, asked: &mut Vec<(NodeId, Ask)>| {
+        for effect in effects {
+            match effect {
+                Effect::Ask(to, what) => asked.push((to, what)),
+                Effect::Answer(outcome) => outcomes.push(outcome),
+                Effect::Repair(..) => repairs.push(effect),
+            }
+        }
+    };
+    sort(effects, &mut asked);
+    let mut step = 0;
+    while !asked.is_empty() {
+        assert!(step < 40, "a read ends");
+        if step == hedge_after {
+            let effects = get.handle(Event::Hedge);
+            sort(effects, &mut asked);
+        }
+        let (from, what) = asked.remove(picks[step % picks.len()] % asked.len());
+        let replica = &replicas[names
+            .iter()
+            .position(|name| *name == from)
+            .expect("asked of a replica")];
+        let held = object(&replica.writes);
+        let digest = codec::digest(&held);
+        let said = match what {
+            _ if replica.fails => Said::Failed,
+            Ask::Object => Said::Object(held, digest),
+            Ask::Digest => Said::Digest(digest),
+        };
+        let effects = get.handle(Event::Said {
+            from: &from,
+            said,
+            counts: !replica.rebuilding,
+        });
+        sort(effects, &mut asked);
+        step += 1;
+    }
+    assert!(get.is_done(), "all have spoken");
+    (outcomes, repairs)
+}
+
+proptest! {
+    #[test]
+    fn one_true_answer_and_repair_of_all_who_lack_something(
+        replicas in proptest::collection::vec(replica(), 1..5),
+        r in 1..4usize,
+        picks in proptest::collection::vec(0..8usize, 1..12),
+        hedge_after in 0..12usize,
+    ) {
+        let r = r.min(replicas.len());
+        let (outcomes, repairs) = run(&replicas, r, &picks, hedge_after);
+        prop_assert_eq!(outcomes.len(), 1, "exactly one answer");
+        let counting = replicas.iter().filter(|replica| !replica.fails && !replica.rebuilding).count();
+        prop_assert_eq!(outcomes[0].met, counting >= r);
+        prop_assert_eq!(outcomes[0].digest, codec::digest(&outcomes[0].object));
+
+        let speaking = || replicas.iter().enumerate().filter(|(_, replica)| !replica.fails);
+        let mut whole = Object::default();
+        speaking().for_each(|(_, replica)| { whole.join(&object(&replica.writes)); });
+        let inside = |found: &Object| speaking().filter(|(_, replica)| {
+            let mut joined = found.clone();
+            !joined.join(&object(&replica.writes))
+        }).count();
+        prop_assert!(!outcomes[0].met || inside(&outcomes[0].object) >= r);
+
+        let behind: Vec<Effect> = speaking()
+            .filter(|(_, replica)| object(&replica.writes) != whole)
+            .map(|(at, _)| Effect::Repair(node(at), whole.clone()))
+            .collect();
+        prop_assert_eq!(repairs, behind);
+    }
+}
+
+#[test]
+fn agreeing_replicas_cost_one_value() {
+    let same = Replica {
+        writes: vec![1],
+        fails: false,
+        rebuilding: false,
+    };
+    let names: Vec<NodeId> = (0..3).map(node).collect();
+    let (mut get, effects) = Get::new(&names, 2);
+    let asks: Vec<Ask> = effects
+        .iter()
+        .map(|effect| {
+            if let Effect::Ask(_, ask) = effect {
+                *ask
+            } else {
+                panic!()
+            }
+        })
+        .collect();
+    assert_eq!(asks, [Ask::Object, Ask::Digest, Ask::Digest]);
+    let held = object(&same.writes);
+    let digest = codec::digest(&held);
+    let digest_of = |at: usize| Event::Said {
+        from: Box::leak(Box::new(node(at))),
+        said: Said::Digest(digest),
+        counts: true,
+    };
+    assert_eq!(
+        get.handle(digest_of(1)),
+        [],
+        "a digest alone says nothing to a client"
+    );
+    let first = Event::Said {
+        from: &names[0],
+        said: Said::Object(held, digest),
+        counts: true,
+    };
+    assert!(matches!(
+        &get.handle(first)[..],
+        [Effect::Answer(Outcome {
+            met: true,
+            replies: 2,
+            ..
+        })]
+    ));
+    assert_eq!(get.handle(digest_of(2)), []);
+    assert!(get.is_done());
+}
+
+#[test]
+fn the_deadline_answers_with_what_there_is() {
+    let names: Vec<NodeId> = (0..3).map(node).collect();
+    let (mut get, _) = Get::new(&names, 2);
+    let held = object(&[1]);
+    let digest = codec::digest(&held);
+    get.handle(Event::Said {
+        from: &names[0],
+        said: Said::Object(held.clone(), digest),
+        counts: true,
+    });
+    let effects = get.handle(Event::Deadline);
+    assert!(
+        matches!(&effects[..], [Effect::Answer(Outcome { met: false, replies: 1, object, .. })] if *object == held)
+    );
+    assert!(get.is_done());
+}

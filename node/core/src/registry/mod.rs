@@ -1,0 +1,49 @@
+//! The registry: one numbered document about the cluster, its successor chosen by majority.
+//!
+//! How a shell uses it. At start it builds document 1 from its flags ([`first_document`]) and opens a
+//! [`Machine`] with it and with what the two slots held ([`Machine::open`]); an error means amnesia. If the
+//! machine is forming it feeds [`Event::Form`] with drawn secrets. From then on one task owns the
+//! machine, feeds it every [`Event`] and performs the [`Effect`]s in order, syncing at each persist. On
+//! [`Effect::Chosen`] it publishes that document to the rest of the node. It compares
+//! [`Document::first`] and, once formed, [`Document::lineage`] in every handshake, and feeds
+//! [`Event::Seen`] when a frame carries a higher number, [`Event::Reached`] and [`Event::Unreachable`] when
+//! a peer comes and goes. Lamport, "Paxos Made Simple"; `design/cluster.md`, *The registry*.
+
+mod acceptor;
+mod bucket;
+mod change;
+mod document;
+mod forming;
+mod held;
+mod machine;
+mod message;
+mod proposer;
+mod rounds;
+mod zoo;
+
+pub use acceptor::{Acceptor, Vote};
+pub use bucket::{
+    BadConfig, Binding, Bucket, BucketConfig, Deletes, Durability, Laws, Limits, MAX_FUEL, MAX_N,
+    MAX_OBJECT_BYTES, MAX_RESOLVER_CONFIG_BYTES, MAX_RESOLVER_MEMORY_BYTES, MAX_SIBLINGS,
+    MAX_VALUE_BYTES, Mode,
+};
+pub use change::{Change, ChangeError, Expect, bound};
+pub use document::{
+    BadDocument, ContextKey, Document, FORMAT, Kind, Layout, Lineage, MAX_ADDRESS_BYTES,
+    MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES, MAX_DOCUMENT_BYTES, MAX_MEMBERS,
+    MAX_RESOLVERS, MAX_VERSIONS, Malformed, Member, Resolver, Secret, Tier, Version, check_name,
+};
+pub use forming::{
+    DEFAULT_BUCKET, First, Secrets, describe_difference, first_document, follows, second_document,
+};
+pub use held::{Held, Learned};
+pub use machine::{Alarm, Effect, Event, Machine, OpenError, Slot};
+pub use message::{Abstention, BadProof, Ballot, LearnError, Message, Proof, votes, votes_needed};
+pub use proposer::{Answer, Proposer, Step, Wish};
+pub use rounds::{
+    ANSWER_MS, BACKOFF_MS, MAX_BACKOFF_MS, MAX_QUEUE, MAX_ROUNDS, MAX_SILENT_ROUNDS, Outcome,
+};
+pub use zoo::Faults;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! A request as handlers take it: its call, its parts, and the ways to read them.
+//!
+//! Made by the edge, which has already refused what no route supports. A handler names the query parameters
+//! it takes; everything else in the query is refused before it runs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sibyl_core::context::Context;
+
+use super::api::Call;
+use super::body::{self, Patience};
+use super::header;
+use super::json;
+use super::problem::Problem;
+use super::query::{Parameter, Query};
+
+/// What every handler answers.
+pub(super) type Answer = Result<Response, Problem>;
+
+/// A request.
+pub(super) struct Asked {
+    /// The node, for this request.
+    pub(super) call: Arc<dyn Call>,
+    parts: Parts,
+    /// Never locked: it only makes the request shareable between threads, which a body alone is not.
+    body: Mutex<Body>,
+    patience: Patience,
+}
+
+/// What the edge puts beside a request.
+#[derive(Clone)]
+pub(super) struct Entered {
+    /// The node, for this request.
+    pub(super) call: Arc<dyn Call>,
+    /// How long its body may take.
+    pub(super) patience: Patience,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let Entered { call, patience } = parts
+            .extensions
+            .remove()
+            .expect("every route is behind the edge, which puts it there");
+        Ok(Self { call, parts, body: Mutex::new(body), patience })
+    }
+}
+
+impl Asked {
+    /// The path, as it came.
+    pub(super) fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    /// The headers.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The query, if every parameter of it is known.
+    pub(super) fn query(&self, known: &'static [Parameter]) -> Result<Query, Problem> {
+        Query::parse(self.parts.uri.query(), known)
+    }
+
+    /// The body, taken once: later calls give an empty one.
+    pub(super) async fn body(&mut self, cap: usize) -> Result<Bytes, Problem> {
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let body = std::mem::take(body);
+        let declared = body::declared(&self.parts.headers);
+        body::read(body, declared, cap, self.patience).await
+    }
+
+    /// The body as JSON. Its `Content-Type` is not looked at: people use plain `curl -d`.
+    pub(super) async fn json<T: DeserializeOwned>(&mut self, cap: usize) -> Result<T, Problem> {
+        json::parse(&self.body(cap).await?)
+    }
+
+    /// The context of an earlier answer, if the request has one.
+    pub(super) fn context(&self, bucket: &str, key: &[u8]) -> Result<Option<Context>, Problem> {
+        match header::once(self.headers(), &header::CONTEXT)? {
+            Some(text) => self.open(bucket, key, text).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens a context that came as text.
+    pub(super) fn open(&self, bucket: &str, key: &[u8], text: &str) -> Result<Context, Problem> {
+        Ok(self.call.open(bucket, key, &json::context_bytes(text)?)?)
+    }
+}
+
+/// An answer in JSON.
+pub(super) fn json_answer(status: StatusCode, body: &impl Serialize) -> Response {
+    let text = serde_json::to_vec(body).expect("answers have string keys and no failing parts");
+    let kind = (axum::http::header::CONTENT_TYPE, "application/json");
+    (status, [kind], text).into_response()
+}
+
+/// 200 in JSON.
+pub(super) fn ok(body: &impl Serialize) -> Answer {
+    Ok(json_answer(StatusCode::OK, body))
+}

@@ -1,0 +1,237 @@
+//! `POST /v1/buckets/{bucket}/batch`: many operations in one request, each answered on its own.
+//!
+//! Not a transaction. Operations on one key run in their order, those on different keys beside each other;
+//! results stand in the order of the operations.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sibyl_core::view::View;
+use utoipa::ToSchema;
+
+use super::asked::{Answer, Asked, ok};
+use super::document::{BucketPath, problems};
+use super::header;
+use super::json::{self, Octets};
+use super::keys::Target;
+use super::moment;
+use super::path;
+use super::problem::Problem;
+use super::query::Query;
+use super::reading;
+use super::siblings::SiblingList;
+use crate::coordinator::Got;
+
+/// The most operations of one request.
+pub(super) const MAX_OPS: usize = 128;
+/// The most bytes of one request: what 128 values of 128 KiB take in base64, with room for their keys.
+pub(super) const MAX_BODY_BYTES: usize = 24 << 20;
+/// How many keys are worked on at once. One client must not take the node for itself.
+const KEYS_AT_ONCE: usize = 16;
+
+problems!(BatchProblems: 404 503);
+
+/// What an operation does.
+#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Get,
+    Put,
+    Delete,
+}
+
+/// One operation.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Op {
+    op: Kind,
+    /// 1 to 1024 bytes.
+    key: Octets,
+    /// For `put`.
+    value: Option<Octets>,
+    /// For `put`; default `application/octet-stream`.
+    content_type: Option<String>,
+    /// For `put`, and needed for `delete`: of your last read.
+    #[schema(pattern = "^[A-Za-z0-9_-]+=*$")]
+    context: Option<String>,
+    /// For `put`: at most 16, 1 KiB together.
+    attributes: Option<BTreeMap<String, String>>,
+}
+
+/// Operations.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Batch {
+    #[schema(max_items = 128)]
+    ops: Vec<Op>,
+}
+
+/// What became of one operation.
+#[derive(Serialize, ToSchema)]
+struct OpResult {
+    op: Kind,
+    key: Octets,
+    /// The status that the single request would have had.
+    #[schema(minimum = 200, maximum = 599)]
+    status: u16,
+    /// The value, on 200.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Octets>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    modified_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<String>,
+    /// The siblings, on 300.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    siblings: Option<SiblingList>,
+    /// The problem document, from 400 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    problem: Option<Map<String, Value>>,
+}
+
+/// What became of them, in their order.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BatchResult {
+    results: Vec<OpResult>,
+}
+
+/// Run many operations
+#[utoipa::path(post, path = "/v1/buckets/{bucket}/batch", tag = "keys", operation_id = "batch",
+    params(BucketPath),
+    request_body(content = Batch),
+    responses((status = 200, description = "Each operation's own result, in order", body = BatchResult), BatchProblems))]
+pub(super) async fn batch(mut asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let bucket = path::bucket(asked.path(), 2)?;
+    asked.call.max_value_bytes(&bucket)?;
+    let batch: Batch = asked.json(MAX_BODY_BYTES).await?;
+    if batch.ops.len() > MAX_OPS {
+        let detail = format!("{} operations, one request takes at most {MAX_OPS}", batch.ops.len());
+        return Err(Problem::bad("too_many_ops", detail));
+    }
+    let mut lanes: BTreeMap<Bytes, Vec<(usize, Op)>> = BTreeMap::new();
+    for (at, op) in batch.ops.into_iter().enumerate() {
+        lanes.entry(op.key.0.clone()).or_default().push((at, op));
+    }
+    let (asked, bucket) = (&asked, bucket.as_str());
+    let mut results: Vec<_> = stream::iter(lanes.into_values())
+        .map(|lane| run_lane(asked, bucket, lane))
+        .buffer_unordered(KEYS_AT_ONCE)
+        .flat_map(stream::iter)
+        .collect()
+        .await;
+    results.sort_unstable_by_key(|(at, _)| *at);
+    ok(&BatchResult { results: results.into_iter().map(|(_, result)| result).collect() })
+}
+
+async fn run_lane(asked: &Asked, bucket: &str, lane: Vec<(usize, Op)>) -> Vec<(usize, OpResult)> {
+    let mut results = Vec::with_capacity(lane.len());
+    for (at, op) in lane {
+        let mut result = OpResult::new(op.op, op.key.clone());
+        if let Err(problem) = run(asked, bucket, op, &mut result).await {
+            let trace_id = json::trace_id(asked.call.trace_id());
+            result.status = problem.status().as_u16();
+            result.problem = Some(problem.document(&trace_id));
+        }
+        results.push((at, result));
+    }
+    results
+}
+
+async fn run(asked: &Asked, bucket: &str, op: Op, result: &mut OpResult) -> Result<(), Problem> {
+    let key = path::checked_key(op.key.0.clone())?;
+    let target = Target::new(bucket.to_owned(), key.clone(), &Query::default())?;
+    refuse_misplaced(&op)?;
+    let context = match &op.context {
+        Some(text) => Some(asked.open(bucket, &key, text)?),
+        None => None,
+    };
+    let request = match op.op {
+        Kind::Get => {
+            let got = asked.call.get(target.get(false, true)).await?;
+            return result.read(asked, &key, got);
+        }
+        Kind::Put => {
+            let value = op.value.ok_or_else(|| misplaced("put needs a value"))?;
+            let kind = header::checked_content_type(op.content_type.as_deref().unwrap_or(header::OCTET_STREAM))?;
+            let attributes = op.attributes.unwrap_or_default();
+            header::check_attributes(&attributes)?;
+            let mut request = target.put(context, Some(value.0), kind);
+            request.attributes = attributes;
+            request
+        }
+        Kind::Delete if context.is_none() => {
+            return Err(Problem::bad("context_required", "a delete needs the context of a read"));
+        }
+        Kind::Delete => target.put(context, None, header::OCTET_STREAM.to_owned()),
+    };
+    let stored = asked.call.put(request).await?;
+    result.status = 204;
+    result.modified_at = Some(moment::rfc3339(stored.modified_at));
+    result.context = Some(reading::sealed(asked, stored.bucket, &key, &stored.context));
+    Ok(())
+}
+
+/// A field that the operation does not use would be ignored: refused instead.
+fn refuse_misplaced(op: &Op) -> Result<(), Problem> {
+    let put_only = op.value.is_some() || op.content_type.is_some() || op.attributes.is_some();
+    match op.op {
+        Kind::Get if put_only || op.context.is_some() => Err(misplaced("get takes a key and nothing else")),
+        Kind::Delete if put_only => Err(misplaced("delete takes a key and a context")),
+        _ => Ok(()),
+    }
+}
+
+fn misplaced(detail: &str) -> Problem {
+    Problem::bad("bad_op", detail)
+}
+
+impl OpResult {
+    fn new(op: Kind, key: Octets) -> Self {
+        Self {
+            op,
+            key,
+            status: 200,
+            value: None,
+            content_type: None,
+            modified_at: None,
+            attributes: None,
+            context: None,
+            siblings: None,
+            problem: None,
+        }
+    }
+
+    fn read(&mut self, asked: &Asked, key: &Bytes, got: Got) -> Result<(), Problem> {
+        let context = reading::sealed(asked, got.bucket, key, &got.context);
+        match got.view {
+            View::Gone => {
+                if !got.context.is_empty() {
+                    self.context = Some(context);
+                }
+                return Err(Problem::new(axum::http::StatusCode::NOT_FOUND, "no_value", "the key has no value"));
+            }
+            View::One(content) => {
+                self.value = content.value.map(Octets);
+                self.content_type = Some(content.content_type);
+                self.modified_at = Some(moment::rfc3339(content.modified_at));
+                self.attributes = Some(content.attributes);
+                self.context = Some(context);
+            }
+            View::Siblings(siblings) => {
+                self.status = 300;
+                self.siblings = Some(SiblingList::new(&siblings, context));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! `/v1/cluster`, `/v1/registry`: what this node knows of the cluster.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::asked::{Answer, Asked, ok};
+use super::document::problems;
+use super::path;
+
+/// The largest small JSON body.
+pub(super) const MAX_SMALL_BODY_BYTES: usize = 4 << 10;
+
+problems!(RingProblems: 503);
+problems!(CutProblems: 404);
+
+/// A member's state, as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// It answers.
+    Alive,
+    /// It did not answer lately.
+    Suspect,
+    /// Removed for not answering.
+    Down,
+    /// It left.
+    Left,
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MemberView {
+    /// Its name.
+    pub node_id: String,
+    /// Its state.
+    pub state: MemberState,
+    /// How often it came back.
+    pub incarnation: u64,
+    /// Its last heartbeat; null until there is gossip.
+    pub heartbeat: Option<u64>,
+    /// How long ago that was.
+    pub heartbeat_age_ms: Option<u64>,
+    /// Where clients reach it; null if that is not known here.
+    pub listen: Option<String>,
+    /// Where peers reach it.
+    pub peer_listen: String,
+    /// Its failure domain.
+    pub zone: Option<String>,
+    /// How many places it has on the ring.
+    pub tokens: u32,
+}
+
+/// The cluster, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ClusterView {
+    /// The cluster's name.
+    pub cluster_id: String,
+    /// The answering node.
+    pub node_id: String,
+    /// The number of the registry document in force.
+    pub registry: u64,
+    /// Whether everything is as it should be.
+    pub healthy: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// By name.
+    pub members: Vec<MemberView>,
+}
+
+/// A node on the ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RingNode {
+    /// Its name.
+    pub node_id: String,
+    /// Where it stands.
+    pub tokens: Vec<u64>,
+    /// In how many preference lists it is an owner.
+    pub owned: usize,
+}
+
+/// The ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RingView {
+    /// The number of the registry document it comes from.
+    pub registry: u64,
+    /// How many slices there are.
+    pub partitions: u32,
+    /// By name.
+    pub nodes: Vec<RingNode>,
+    /// The preference list of each partition.
+    pub owners: Vec<Vec<String>>,
+}
+
+/// A member in the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RegistryMember {
+    /// Its name.
+    pub node_id: String,
+    /// Where peers reach it.
+    pub peer_listen: String,
+    /// The store that speaks for it; null while the cluster forms.
+    pub store: Option<String>,
+}
+
+/// The registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RegistryView {
+    /// The number of the document in force.
+    pub number: u64,
+    /// Its hash.
+    pub hash: String,
+    /// Its members, by name.
+    pub members: Vec<RegistryMember>,
+    /// The number of a proposal that is under way; null if there is none.
+    pub pending: Option<u64>,
+}
+
+/// Read this node's view of the cluster
+#[utoipa::path(get, path = "/v1/cluster", tag = "cluster", operation_id = "getCluster",
+    responses((status = 200, description = "Members and their states", body = ClusterView)))]
+pub(super) async fn cluster(asked: Asked) -> Answer {
+    asked.query(&[])?;
+    ok(&asked.call.cluster())
+}
+
+/// Read the ring
+#[utoipa::path(get, path = "/v1/cluster/ring", tag = "cluster", operation_id = "getRing",
+    responses((status = 200, description = "Partitions and their owners", body = RingView), RingProblems))]
+pub(super) async fn ring(asked: Asked) -> Answer {
+    asked.query(&[])?;
+    ok(&asked.call.ring()?)
+}
+
+/// Read the registry
+#[utoipa::path(get, path = "/v1/registry", tag = "cluster", operation_id = "getRegistry",
+    responses((status = 200, description = "The document in force", body = RegistryView)))]
+pub(super) async fn registry(asked: Asked) -> Answer {
+    asked.query(&[])?;
+    ok(&asked.call.registry())
+}
+
+/// A link to cut or to mend.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cut {
+    /// The other end.
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    peer: String,
+    /// `true` cuts, `false` mends.
+    cut: bool,
+}
+
+/// Cut the link to a peer, or mend it
+///
+/// Only on a node that was started with `--allow-cuts`.
+#[utoipa::path(post, path = "/v1/cluster/cut", tag = "cluster", operation_id = "cut",
+    request_body(content = Cut),
+    responses((status = 200, description = "Done", body = Cut), CutProblems))]
+pub(super) async fn cut(mut asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let body: Cut = asked.json(MAX_SMALL_BODY_BYTES).await?;
+    asked.call.cut(&path::node(&body.peer)?, body.cut)?;
+    ok(&body)
+}

@@ -1,0 +1,286 @@
+//! `/v1/buckets/{bucket}/keys/{key}`: read, write, delete.
+//!
+//! The plain data path: bytes in, bytes out, everything else in headers. What the headers of an answer are
+//! stands in `reading`.
+
+use std::time::Duration;
+
+use axum::http::header::IF_NONE_MATCH;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use sibyl_core::context::Context;
+use sibyl_core::quorum::Level;
+use sibyl_core::view::View;
+
+use super::asked::{Answer, Asked};
+use super::document::{self, KeyPath, parameters, problems};
+use super::explain;
+use super::header;
+use super::path;
+use super::problem::Problem;
+use super::query::{Kind, Parameter, Query, parameter};
+use super::reading;
+use super::siblings::SiblingList;
+use crate::coordinator::{GetRequest, PutRequest, Stored};
+
+const R: Parameter = parameter("r", Kind::Level, "How many replicas must answer a read; default the bucket's.");
+const W: Parameter = parameter("w", Kind::Level, "How many copies must count before a write is acknowledged; default the bucket's.");
+const SLOPPY: Parameter = parameter("sloppy", Kind::Flag, "Whether nodes that stand in for an owner count. Not yet in effect: only owners count.");
+const TIMEOUT: Parameter = parameter("timeout_ms", Kind::TimeoutMs, "How long the node may take.");
+const RETURN: Parameter = parameter("return", Kind::Word(&["none", "value"]), "Whether the answer carries the key's view after the write; if that cannot be read, the answer is 204.");
+
+const READ: &[Parameter] = &[
+    R,
+    SLOPPY,
+    TIMEOUT,
+    parameter("partial", Kind::Flag, "Answer with what was found if too few replicas answer."),
+    parameter("resolve", Kind::Flag, "`false`: show siblings even if a resolver would merge them."),
+    parameter("siblings", Kind::Flag, "All siblings raw, as a JSON list, whatever their number."),
+    parameter("explain", Kind::Flag, "Why the key says what it says."),
+];
+const WRITE: &[Parameter] = &[W, SLOPPY, TIMEOUT, RETURN];
+const DELETE: &[Parameter] = &[
+    W,
+    R,
+    SLOPPY,
+    TIMEOUT,
+    RETURN,
+    parameter("blind", Kind::Flag, "Delete what the node sees now, without a context."),
+];
+
+parameters!(ReadQuery, query READ);
+parameters!(WriteQuery, query WRITE);
+parameters!(DeleteQuery, query DELETE);
+parameters!(ReadHeaders, [
+    document::request_header("If-None-Match", "The ETag of an earlier answer: 304 if nothing has changed.", None),
+    document::request_header("Accept", "`multipart/mixed` for siblings as parts instead of JSON.", None),
+]);
+parameters!(WriteHeaders, [
+    context_header(),
+    document::request_header("If-None-Match", "`*`: write only if a quorum read finds no live value. Advisory: not atomic.", Some("^\\*$")),
+    document::request_header("Sibyl-Attr-Name", "An attribute of the value, under any name instead of `Name`: at most 16, 1 KiB together.", None),
+]);
+parameters!(DeleteHeaders, [context_header()]);
+
+problems!(ReadProblems: 404 414 503);
+problems!(WriteProblems: 404 409 412 414 422 503 507);
+problems!(DeleteProblems: 404 409 412 414 503 507);
+
+fn context_header() -> utoipa::openapi::path::Parameter {
+    let about = "The context of your last read of this key: the write replaces exactly what that read saw.";
+    document::request_header("Sibyl-Context", about, Some("^[A-Za-z0-9_-]+=*$"))
+}
+
+/// Which key a request is about, and what any request for a key says.
+pub(super) struct Target {
+    pub(super) bucket: String,
+    pub(super) key: Bytes,
+    pub(super) r: Option<Level>,
+    pub(super) w: Option<Level>,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Target {
+    /// From a query that the route has checked.
+    pub(super) fn new(bucket: String, key: Bytes, query: &Query) -> Result<Self, Problem> {
+        query.maybe_flag("sloppy")?;
+        Ok(Self {
+            bucket,
+            key,
+            r: query.level("r")?,
+            w: query.level("w")?,
+            timeout: query.timeout()?,
+        })
+    }
+
+    fn of(asked: &Asked, query: &Query) -> Result<Self, Problem> {
+        let bucket = path::bucket(asked.path(), 2)?;
+        Self::new(bucket, path::key(asked.path(), 4)?, query)
+    }
+
+    /// A read of it.
+    pub(super) fn get(&self, partial: bool, resolve: bool) -> GetRequest {
+        GetRequest {
+            bucket: self.bucket.clone(),
+            key: self.key.clone(),
+            r: self.r,
+            timeout: self.timeout,
+            partial,
+            resolve,
+        }
+    }
+
+    /// A write to it, without attributes.
+    pub(super) fn put(&self, context: Option<Context>, value: Option<Bytes>, content_type: String) -> PutRequest {
+        PutRequest {
+            bucket: self.bucket.clone(),
+            key: self.key.clone(),
+            context,
+            value,
+            content_type,
+            attributes: std::collections::BTreeMap::new(),
+            write_id: None,
+            w: self.w,
+            timeout: self.timeout,
+        }
+    }
+}
+
+/// Read a key
+#[utoipa::path(get, path = "/v1/buckets/{bucket}/keys/{*key}", tag = "keys", operation_id = "getKey",
+    params(KeyPath, ReadQuery, ReadHeaders),
+    responses(
+        (status = 200, description = "The value; JSON with `siblings` or `explain`", content_type = "*/*"),
+        (status = 300, description = "Several siblings and no resolved view", content(
+            (SiblingList = "application/json"),
+            (String = "multipart/mixed"),
+        )),
+        (status = 304, description = "Not changed since that ETag"),
+        ReadProblems,
+    ))]
+pub(super) async fn get(asked: Asked) -> Answer {
+    read(asked).await
+}
+
+/// Read a key's headers
+#[utoipa::path(head, path = "/v1/buckets/{bucket}/keys/{*key}", tag = "keys", operation_id = "headKey",
+    params(KeyPath, ReadQuery, ReadHeaders),
+    responses(
+        (status = 200, description = "There is a value"),
+        (status = 300, description = "There are several siblings"),
+        (status = 304, description = "Not changed since that ETag"),
+        ReadProblems,
+    ))]
+pub(super) async fn head(asked: Asked) -> Answer {
+    read(asked).await
+}
+
+async fn read(asked: Asked) -> Answer {
+    let query = asked.query(READ)?;
+    let target = Target::of(&asked, &query)?;
+    let (all, why) = (query.flag("siblings")?, query.flag("explain")?);
+    let resolve = query.maybe_flag("resolve")?.unwrap_or(true);
+    let request = target.get(query.flag("partial")?, resolve && !all);
+    match (all, why) {
+        (true, true) => Err(Problem::bad("bad_parameter", "siblings and explain are two answers: ask for one of them")),
+        (false, true) => explain::answer(&asked, request).await,
+        (all, false) => {
+            let got = asked.call.get(request).await?;
+            if all { Ok(reading::all(&asked, &target.key, &got)) } else { reading::answer(&asked, &target.key, got) }
+        }
+    }
+}
+
+/// Write a key
+#[utoipa::path(put, path = "/v1/buckets/{bucket}/keys/{*key}", tag = "keys", operation_id = "putKey",
+    params(KeyPath, WriteQuery, WriteHeaders),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The value. Any media type is taken, and kept."),
+    responses(
+        (status = 200, description = "Acknowledged; the view after the write", content_type = "*/*"),
+        (status = 204, description = "Acknowledged by W copies"),
+        (status = 300, description = "Acknowledged; several siblings after the write", content(
+            (SiblingList = "application/json"),
+            (String = "multipart/mixed"),
+        )),
+        WriteProblems,
+    ))]
+pub(super) async fn put(mut asked: Asked) -> Answer {
+    let query = asked.query(WRITE)?;
+    let target = Target::of(&asked, &query)?;
+    let returns = query.word("return")? == Some("value");
+    let content_type = header::content_type(asked.headers())?;
+    let attributes = header::attributes(asked.headers())?;
+    let context = asked.context(&target.bucket, &target.key)?;
+    let absent = only_if_absent(&asked)?;
+    let cap = asked.call.max_value_bytes(&target.bucket)?;
+    let value = asked.body(cap).await?;
+    if absent {
+        refuse_present(&asked, &target).await?;
+    }
+    let mut request = target.put(context, Some(value), content_type);
+    request.attributes = attributes;
+    let stored = asked.call.put(request).await?;
+    written(&asked, &target, &stored, returns).await
+}
+
+/// Delete a key
+#[utoipa::path(delete, path = "/v1/buckets/{bucket}/keys/{*key}", tag = "keys", operation_id = "deleteKey",
+    params(KeyPath, DeleteQuery, DeleteHeaders),
+    responses(
+        (status = 200, description = "Acknowledged; the view of what others wrote meanwhile", content_type = "*/*"),
+        (status = 204, description = "Acknowledged by W copies"),
+        (status = 300, description = "Acknowledged; several siblings that others wrote meanwhile", content(
+            (SiblingList = "application/json"),
+            (String = "multipart/mixed"),
+        )),
+        DeleteProblems,
+    ))]
+pub(super) async fn delete(asked: Asked) -> Answer {
+    let query = asked.query(DELETE)?;
+    let target = Target::of(&asked, &query)?;
+    let returns = query.word("return")? == Some("value");
+    let context = match (asked.context(&target.bucket, &target.key)?, query.flag("blind")?) {
+        (Some(_), true) => {
+            return Err(Problem::bad("bad_parameter", "blind=true is for a delete without Sibyl-Context: send one of them"));
+        }
+        (Some(context), false) => context,
+        (None, true) => seen(&asked, &target).await?,
+        (None, false) => {
+            return Err(Problem::bad(
+                "context_required",
+                "a delete needs the Sibyl-Context of a read, so that it removes only what you saw; ?blind=true deletes what the node sees now",
+            ));
+        }
+    };
+    let request = target.put(Some(context), None, header::OCTET_STREAM.to_owned());
+    let stored = asked.call.put(request).await?;
+    written(&asked, &target, &stored, returns).await
+}
+
+/// What a blind delete deletes; 404 if nothing lives there.
+async fn seen(asked: &Asked, target: &Target) -> Result<Context, Problem> {
+    let got = asked.call.get(target.get(false, false)).await?;
+    if got.live > 0 {
+        return Ok(got.context);
+    }
+    match reading::shown(asked, &target.key, got) {
+        Err(gone) => Err(gone),
+        Ok(_) => Err(Problem::new(StatusCode::NOT_FOUND, "no_value", "the key has no value")),
+    }
+}
+
+fn only_if_absent(asked: &Asked) -> Result<bool, Problem> {
+    match header::once(asked.headers(), &IF_NONE_MATCH)? {
+        None => Ok(false),
+        Some("*") => Ok(true),
+        Some(_) => Err(Problem::bad(
+            "bad_header",
+            "a write takes If-None-Match: * only; to replace what you read, send its Sibyl-Context",
+        )),
+    }
+}
+
+/// 412 if a read finds a value.
+async fn refuse_present(asked: &Asked, target: &Target) -> Result<(), Problem> {
+    let got = asked.call.get(target.get(false, true)).await?;
+    match got.view {
+        View::Gone => Ok(()),
+        _ => Err(Problem::new(
+            StatusCode::PRECONDITION_FAILED,
+            "precondition_failed",
+            "the key has a value, and If-None-Match: * asks that it has none; nothing was written",
+        )),
+    }
+}
+
+/// The answer to an acknowledged write. Whatever goes wrong while reading the view, the write stands.
+async fn written(asked: &Asked, target: &Target, stored: &Stored, returns: bool) -> Answer {
+    let plain = || (StatusCode::NO_CONTENT, reading::write_headers(asked, &target.key, stored)).into_response();
+    if !returns {
+        return Ok(plain());
+    }
+    let got = asked.call.get(target.get(false, true)).await;
+    let shown = got.map_err(Problem::from).and_then(|got| reading::shown(asked, &target.key, got));
+    Ok(shown.unwrap_or_else(|_| plain()))
+}
