@@ -5,7 +5,9 @@
 
 use std::cmp::Ordering;
 
-use sibyl_resolver_kit::json::{Number, Object, Value, keep_greatest};
+use sibyl_resolver_kit::json::{Number, Object, Value};
+
+const BAD_QTY: &str = "\"qty\" must be a number, 0 or more";
 
 /// What one cart says of one item.
 pub(crate) struct Item<'a> {
@@ -25,9 +27,9 @@ enum State<'a> {
 
 impl<'a> Item<'a> {
     pub(crate) fn read(value: Value<'a>) -> Result<Self, String> {
-        let (mut details, object) = match value {
-            Value::Number(_) => (Object::from([("qty".into(), value)]), false),
-            Value::Object(members) => (members, true),
+        let mut details = match value {
+            Value::Number(qty) => return Self::plain(qty),
+            Value::Object(members) => members,
             other => {
                 return Err(format!(
                     "expected a quantity or an object, found {}",
@@ -36,7 +38,7 @@ impl<'a> Item<'a> {
             }
         };
         let rev = match details.remove("rev") {
-            None => Number::from(0),
+            None => Number::ZERO,
             Some(Value::Number(rev)) if rev.is_integer() && !rev.is_negative() => rev,
             Some(_) => return Err("\"rev\" must be an integer, 0 or more".to_owned()),
         };
@@ -46,20 +48,31 @@ impl<'a> Item<'a> {
             Some(_) => return Err("\"removed\" must be true or false".to_owned()),
         };
         let qty = match details.remove("qty") {
-            Some(Value::Number(qty)) if !qty.is_negative() => Some(qty),
+            Some(Value::Number(qty)) => Some(checked(qty)?),
             None => None,
-            Some(_) => return Err("\"qty\" must be a number, 0 or more".to_owned()),
+            Some(_) => return Err(BAD_QTY.to_owned()),
         };
         let state = match (removed, qty) {
             (true, _) => State::Removed,
             (false, Some(qty)) => State::Present {
                 qty,
                 details,
-                object,
+                object: true,
             },
             (false, None) => return Err("needs \"qty\", or \"removed\": true".to_owned()),
         };
         Ok(Self { rev, state })
+    }
+
+    fn plain(qty: Number<'a>) -> Result<Self, String> {
+        Ok(Self {
+            rev: Number::ZERO,
+            state: State::Present {
+                qty: checked(qty)?,
+                details: Object::default(),
+                object: false,
+            },
+        })
     }
 
     pub(crate) fn join(self, other: Self) -> Self {
@@ -75,19 +88,19 @@ impl<'a> Item<'a> {
 
     pub(crate) fn into_json(self) -> Value<'a> {
         let mut members = match self.state {
-            State::Removed => Object::from([("removed".into(), Value::Bool(true))]),
+            State::Removed => Object::from_iter([("removed".into(), Value::Bool(true))]),
             State::Present {
                 qty, object: false, ..
             } => return Value::Number(qty),
             State::Present {
                 qty, mut details, ..
             } => {
-                details.insert("qty".into(), Value::Number(qty));
+                details.insert("qty", Value::Number(qty));
                 details
             }
         };
-        if self.rev != Number::from(0) {
-            members.insert("rev".into(), Value::Number(self.rev));
+        if self.rev != Number::ZERO {
+            members.insert("rev", Value::Number(self.rev));
         }
         Value::Object(members)
     }
@@ -101,7 +114,7 @@ impl<'a> Item<'a> {
                 0 | 1 => State::Removed,
                 qty => State::Present {
                     qty: u64::from(qty - 1).into(),
-                    details: Object::new(),
+                    details: Object::default(),
                     object: rev > 0 || byte >= 32,
                 },
             },
@@ -115,7 +128,7 @@ impl State<'_> {
             (
                 Self::Present {
                     qty,
-                    mut details,
+                    details,
                     object,
                 },
                 Self::Present {
@@ -123,15 +136,19 @@ impl State<'_> {
                     details: other_details,
                     object: other_object,
                 },
-            ) => {
-                keep_greatest(&mut details, other_details);
-                Self::Present {
-                    qty: qty.max(other_qty),
-                    details,
-                    object: object || other_object,
-                }
-            }
+            ) => Self::Present {
+                qty: qty.max(other_qty),
+                details: details.join(other_details, Value::max),
+                object: object || other_object,
+            },
             _ => Self::Removed,
         }
     }
+}
+
+fn checked(qty: Number<'_>) -> Result<Number<'_>, String> {
+    if qty.is_negative() {
+        return Err(BAD_QTY.to_owned());
+    }
+    Ok(qty)
 }

@@ -8,10 +8,9 @@
 
 mod item;
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 
-use sibyl_resolver_kit::json::{Object, Value, keep_greatest};
+use sibyl_resolver_kit::json::{Members, Object, Value};
 use sibyl_resolver_kit::{Checked, Context, Failure, Resolution, Resolver, Sibling, siblings};
 
 use item::Item;
@@ -22,7 +21,7 @@ pub struct Cart;
 /// What one value says.
 #[derive(Default)]
 struct Content<'a> {
-    items: BTreeMap<Cow<'a, str>, Item<'a>>,
+    items: Members<'a, Item<'a>>,
     /// Members beside `items`: the greatest value wins.
     others: Object<'a>,
 }
@@ -55,7 +54,7 @@ impl Checked for Cart {
         });
         Content {
             items: items.collect(),
-            others: Object::new(),
+            others: Object::default(),
         }
         .into_bytes()
     }
@@ -70,14 +69,10 @@ impl<'a> Content<'a> {
             ));
         };
         let items = match others.remove("items") {
-            None => BTreeMap::new(),
-            Some(Value::Object(items)) => items
-                .into_iter()
-                .map(|(name, item)| match Item::read(item) {
-                    Ok(item) => Ok((name, item)),
-                    Err(why) => Err(format!("item {name:?}: {why}")),
-                })
-                .collect::<Result<_, String>>()?,
+            None => Members::default(),
+            Some(Value::Object(items)) => items.try_map(|name, item| {
+                Item::read(item).map_err(|why| format!("item {name:?}: {why}"))
+            })?,
             Some(other) => {
                 return Err(format!(
                     "\"items\" must be an object, and is {}",
@@ -88,25 +83,19 @@ impl<'a> Content<'a> {
         Ok(Self { items, others })
     }
 
-    fn join(mut self, other: Self) -> Self {
-        for (name, item) in other.items {
-            let joined = match self.items.remove(&name) {
-                Some(mine) => mine.join(item),
-                None => item,
-            };
-            self.items.insert(name, joined);
+    fn join(self, other: Self) -> Self {
+        Self {
+            items: self.items.join(other.items, Item::join),
+            others: self.others.join(other.others, Value::max),
         }
-        keep_greatest(&mut self.others, other.others);
-        self
     }
 
     fn into_bytes(self) -> Vec<u8> {
-        let items = self.items.into_iter();
+        let Ok(items) = self
+            .items
+            .try_map(|_, item| Ok::<_, Infallible>(item.into_json()));
         let mut all = self.others;
-        all.insert(
-            "items".into(),
-            Value::Object(items.map(|(name, item)| (name, item.into_json())).collect()),
-        );
+        all.insert("items", Value::Object(items));
         Value::Object(all).to_bytes()
     }
 }

@@ -42,7 +42,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
         .into_bytes()
     });
     prop_oneof![
-        any::<Vec<u8>>().prop_map(|entropy| Cart::sample(&entropy)),
+        prop::collection::vec(any::<u8>(), 0..12).prop_map(|entropy| Cart::sample(&entropy)),
         noted
     ]
 }

@@ -65,7 +65,7 @@ fn object<'a>(value: Value<'a>, place: &str) -> Result<Object<'a>, String> {
 }
 
 fn refuse_others(left: &Object<'_>, place: &str, known: &str) -> Result<(), String> {
-    match left.keys().next() {
+    match left.names().next() {
         None => Ok(()),
         Some(name) => Err(format!(
             "{place}: unknown member {name:?}; there are {known}"

@@ -86,7 +86,7 @@ fn sample_member(byte: u8, depth: usize) -> Value<'static> {
         0 => number,
         1 => Value::String(format!("s{}", byte % 8).into()),
         2 => Value::Array(vec![number]),
-        _ => Value::Object(Object::from([(["x", "y"][depth % 2].into(), number)])),
+        _ => Value::Object(Object::from_iter([(["x", "y"][depth % 2].into(), number)])),
     }
 }
 

@@ -4,8 +4,6 @@
 //! depends on that path alone. Where no rule is set and some sibling holds an object, the objects are merged
 //! and anything else there yields to them: a kind that always wins keeps the grouping irrelevant.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sibyl_resolver_kit::json::{Object, Value};
@@ -56,17 +54,17 @@ pub(crate) fn document<'a>(
     merge.at(&Fitting::root(rules), inputs)
 }
 
-struct Merge {
+struct Merge<'v> {
     default: Rule,
     /// Names down to here, for messages.
-    path: Vec<String>,
+    path: Vec<&'v str>,
 }
 
-impl Merge {
+impl<'v> Merge<'v> {
     fn at<'a>(
         &mut self,
         fitting: &Fitting<'_>,
-        inputs: &[Input<'_, 'a>],
+        inputs: &[Input<'v, 'a>],
     ) -> Result<Option<Value<'a>>, Mismatch> {
         let objects = |input: &Input<'_, 'a>| matches!(input.value, Some(Value::Object(_)));
         match fitting.rule() {
@@ -88,14 +86,16 @@ impl Merge {
     fn members<'a>(
         &mut self,
         fitting: &Fitting<'_>,
-        inputs: &[Input<'_, 'a>],
+        inputs: &[Input<'v, 'a>],
     ) -> Result<Value<'a>, Mismatch> {
-        let names: BTreeSet<&Cow<'a, str>> = inputs
+        let mut names: Vec<_> = inputs
             .iter()
             .filter_map(|input| input.value.and_then(as_object))
-            .flat_map(BTreeMap::keys)
+            .flat_map(Object::names)
             .collect();
-        let mut merged = Object::new();
+        names.sort();
+        names.dedup();
+        let mut merged = Vec::with_capacity(names.len());
         for name in names {
             let below: Vec<_> = inputs
                 .iter()
@@ -104,12 +104,13 @@ impl Merge {
                     ..*input
                 })
                 .collect();
-            self.path.push(name.clone().into_owned());
+            self.path.push(name);
             if let Some(value) = self.at(&fitting.member(name), &below)? {
-                merged.insert(name.clone(), value);
+                merged.push((name.clone(), value));
             }
             self.path.pop();
         }
+        let merged = Object::new(merged).expect("names are sorted, each once");
         Ok(Value::Object(merged))
     }
 
@@ -117,7 +118,7 @@ impl Merge {
     fn choose<'a>(
         &self,
         rule: Rule,
-        inputs: &[Input<'_, 'a>],
+        inputs: &[Input<'v, 'a>],
     ) -> Result<Option<Value<'a>>, Mismatch> {
         let present = inputs
             .iter()
@@ -142,7 +143,7 @@ impl Merge {
         Ok(chosen.cloned())
     }
 
-    fn union<'a>(&self, inputs: &[Input<'_, 'a>]) -> Result<Option<Value<'a>>, Mismatch> {
+    fn union<'a>(&self, inputs: &[Input<'v, 'a>]) -> Result<Option<Value<'a>>, Mismatch> {
         self.expect(inputs, "an array", |value| matches!(value, Value::Array(_)))?;
         let mut arrays = inputs.iter().filter_map(|input| match input.value {
             Some(Value::Array(elements)) => Some(elements),
@@ -151,8 +152,10 @@ impl Merge {
         let Some(first) = arrays.next() else {
             return Ok(None);
         };
-        let union: BTreeSet<_> = first.iter().chain(arrays.flatten()).collect();
-        Ok(Some(Value::Array(union.into_iter().cloned().collect())))
+        let mut union: Vec<_> = first.iter().chain(arrays.flatten()).cloned().collect();
+        union.sort();
+        union.dedup();
+        Ok(Some(Value::Array(union)))
     }
 
     fn expect(
@@ -199,15 +202,8 @@ fn is_counter(value: &Value<'_>) -> bool {
 /// The greater number, and an object before a number.
 fn join_counters<'a>(left: Value<'a>, right: Value<'a>) -> Value<'a> {
     match (left, right) {
-        (Value::Object(mut left), Value::Object(right)) => {
-            for (name, value) in right {
-                let joined = match left.remove(&name) {
-                    Some(mine) => join_counters(mine, value),
-                    None => value,
-                };
-                left.insert(name, joined);
-            }
-            Value::Object(left)
+        (Value::Object(left), Value::Object(right)) => {
+            Value::Object(left.join(right, join_counters))
         }
         // In JSON order an object is greater than any number.
         (left, right) => left.max(right),

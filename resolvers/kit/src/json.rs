@@ -5,6 +5,7 @@
 //! escapes as RFC 8785 writes them (where that is exact). What JSON leaves open is refused rather than
 //! guessed: a member twice, lone surrogates, invalid UTF-8, more than [`MAX_DEPTH`] levels.
 
+mod members;
 mod number;
 mod parse;
 mod write;
@@ -14,6 +15,7 @@ mod tests;
 
 use std::borrow::Cow;
 
+pub use members::Members;
 pub use number::Number;
 pub use parse::{Error, MAX_DEPTH, parse};
 
@@ -36,7 +38,7 @@ pub enum Value<'a> {
 }
 
 /// Members sorted by name, each name once.
-pub type Object<'a> = std::collections::BTreeMap<Cow<'a, str>, Value<'a>>;
+pub type Object<'a> = Members<'a, Value<'a>>;
 
 impl Value<'_> {
     /// The canonical text.
@@ -57,17 +59,6 @@ impl Value<'_> {
             Self::String(_) => "a string",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
-        }
-    }
-}
-
-/// Joins members by keeping the greater value where both sides have one: commutative, associative and
-/// idempotent, since values are totally ordered.
-pub fn keep_greatest<'a>(into: &mut Object<'a>, from: Object<'a>) {
-    for (name, value) in from {
-        let kept = into.entry(name).or_insert(Value::Null);
-        if *kept < value {
-            *kept = value;
         }
     }
 }

@@ -4,9 +4,7 @@
 //! in canonical JSON. A lattice: union is associative, commutative and idempotent. Removing an element only
 //! works while nobody concurrent still has it; where removals matter, `cart` or `automerge` remember them.
 
-use std::collections::BTreeSet;
-
-use sibyl_resolver_kit::json::Value;
+use sibyl_resolver_kit::json::{Object, Value};
 use sibyl_resolver_kit::{Checked, Context, Failure, Resolution, Resolver, Sibling, siblings};
 
 /// The union of JSON arrays.
@@ -23,8 +21,7 @@ impl Resolver for SetUnion {
             return Ok(done);
         }
         let sets = siblings::read_all(input, elements)?;
-        let union: BTreeSet<_> = sets.into_iter().flatten().collect();
-        Ok(Resolution::Merged(to_bytes(union)))
+        Ok(Resolution::Merged(to_bytes(sets.concat())))
     }
 }
 
@@ -48,8 +45,11 @@ fn elements(value: Value<'_>) -> Result<Vec<Value<'_>>, String> {
     }
 }
 
-fn to_bytes(set: BTreeSet<Value<'_>>) -> Vec<u8> {
-    Value::Array(set.into_iter().collect()).to_bytes()
+fn to_bytes(mut elements: Vec<Value<'_>>) -> Vec<u8> {
+    // Merged sets are sorted already; the sort finds such runs in one pass.
+    elements.sort();
+    elements.dedup();
+    Value::Array(elements).to_bytes()
 }
 
 /// One of 64 elements of several kinds, so that samples overlap.
@@ -59,7 +59,7 @@ fn element(byte: u8) -> Value<'static> {
         0 => number,
         1 => Value::String(format!("e{}", byte % 16).into()),
         2 => Value::Array(vec![number, Value::Null]),
-        _ => Value::Object([("id".into(), number)].into()),
+        _ => Value::Object(Object::from_iter([("id".into(), number)])),
     }
 }
 

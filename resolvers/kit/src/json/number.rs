@@ -41,6 +41,9 @@ impl<'a> Number<'a> {
         }))
     }
 
+    /// Zero.
+    pub const ZERO: Self = Self(Cow::Borrowed("0"));
+
     /// The canonical text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -72,6 +75,9 @@ impl From<u64> for Number<'_> {
 
 impl Ord for Number<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
+        if self.0 == other.0 {
+            return Ordering::Equal;
+        }
         let (left, right) = (self.parts(), other.parts());
         match (left.sign(), right.sign()) {
             (a, b) if a != b => a.cmp(&b),

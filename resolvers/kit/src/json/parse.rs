@@ -36,7 +36,7 @@ pub enum Reason {
     #[error("text after the value")]
     Trailing,
     /// An object says one name twice; readers disagree on which counts.
-    #[error("member {0:?} stands twice in one object")]
+    #[error("member {0:?} stands twice in the object")]
     Twice(String),
     /// A surrogate without its other half.
     #[error("an escape that is no character")]
@@ -154,44 +154,42 @@ impl<'a> Reader<'a> {
             .checked_sub(1)
             .ok_or_else(|| self.error(Reason::Depth))?;
         self.at += 1;
-        let mut members = Object::new();
+        let start = self.at;
+        let mut members = Vec::new();
         self.skip_space();
         if self.take(b'}') {
-            return Ok(Value::Object(members));
+            return Ok(Value::Object(Object::default()));
         }
         loop {
             self.skip_space();
-            self.member(depth, &mut members)?;
+            members.push(self.member(depth)?);
             self.skip_space();
             if self.take(b'}') {
-                return Ok(Value::Object(members));
+                break;
             }
             if !self.take(b',') {
                 return Err(self.expected("`,` or `}`"));
             }
         }
+        Object::new(members)
+            .map(Value::Object)
+            .map_err(|name| Error {
+                at: start - 1,
+                reason: Reason::Twice(name.into_owned()),
+            })
     }
 
-    fn member(&mut self, depth: usize, members: &mut Object<'a>) -> Result<(), Error> {
+    fn member(&mut self, depth: usize) -> Result<(Cow<'a, str>, Value<'a>), Error> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a member's name in quotes"));
         }
-        let start = self.at;
         let name = self.string()?;
-        if members.contains_key(&name) {
-            return Err(Error {
-                at: start,
-                reason: Reason::Twice(name.into_owned()),
-            });
-        }
         self.skip_space();
         if !self.take(b':') {
             return Err(self.expected("`:`"));
         }
         self.skip_space();
-        let value = self.value(depth)?;
-        members.insert(name, value);
-        Ok(())
+        Ok((name, self.value(depth)?))
     }
 
     fn digits(&mut self) -> Result<usize, Error> {

@@ -74,7 +74,7 @@ fn what_json_leaves_open_is_refused() {
     check_refused("nul", "expected null, true or false at byte 0");
     check_refused(
         "{\"a\":1,\"\\u0061\":2}",
-        "member \"a\" stands twice in one object at byte 7",
+        "member \"a\" stands twice in the object at byte 0",
     );
     check_refused("\"\\ud800\"", "an escape that is no character at byte 3");
     check_refused("\"\\udc00\"", "an escape that is no character at byte 3");
@@ -202,7 +202,7 @@ fn same(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
         (Value::Object(a), serde_json::Value::Object(b)) => {
-            a.len() == b.len()
+            a.names().count() == b.len()
                 && a.iter()
                     .all(|(name, a)| b.get(&**name).is_some_and(|b| same(a, b)))
         }
