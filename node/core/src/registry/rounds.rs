@@ -7,8 +7,9 @@
 use super::acceptor::Vote;
 use super::change::{Change, ChangeError};
 use super::document::Document;
+use super::event::Effect;
 use super::forming::Secrets;
-use super::machine::{Effect, Machine, send};
+use super::machine::{Machine, send};
 use super::message::{Ballot, Message, Proof};
 use super::proposer::{Answer, Proposer, Step, Wish};
 use crate::id::{Digest, NodeId};
@@ -157,10 +158,7 @@ impl Machine {
 
     /// The own vote comes first: it syncs the ballot's counter before anybody hears of the ballot.
     fn start_ballot(&mut self, wish: Wish, out: &mut Vec<Effect>) {
-        let promised = self
-            .acceptor
-            .promised
-            .filter(|_| !self.faults.reuse_ballots);
+        let promised = self.acceptor.promised;
         self.counter = self
             .counter
             .max(promised.map_or(0, |ballot| ballot.counter))
@@ -205,8 +203,8 @@ impl Machine {
             return Answer::No;
         }
         match vote(self) {
-            Vote::Yes => yes,
-            Vote::No { .. } => Answer::Refused,
+            Vote::No { .. } if !self.faults.own_vote_unasked => Answer::Refused,
+            Vote::Yes | Vote::No { .. } => yes,
         }
     }
 
