@@ -121,8 +121,6 @@ fn a_cluster_of_one_forms_and_changes_at_once() {
     assert_eq!(machine.pending(), 0);
 }
 
-<<<<<<< HEAD
-=======
 /// Delivers everything among the machines that are up until nothing is left.
 fn exchange(up: &mut [Machine], effects: Vec<(usize, Effect)>) {
     let mut wire: std::collections::VecDeque<_> = effects.into();
@@ -179,7 +177,6 @@ fn a_cluster_forms_as_soon_as_its_last_member_is_there() {
     );
 }
 
->>>>>>> w/registry
 #[test]
 fn a_reopened_machine_holds_what_it_persisted() {
     let mut old = machine(1, 1);
