@@ -60,9 +60,14 @@ impl Service for Answers {
             Err(error) => return refuse(reply, Failure::Malformed(error.to_string()), number),
         };
         let peer = &from.identity.node_id;
-        if let Request::Registry(message) = request {
-            self.registry.hear(peer.clone(), message);
-            return answer(reply, &Reply::Joined, Bytes::new(), number);
+        if request == Request::Registry {
+            return match message::decode(&incoming.body) {
+                Ok(message) => {
+                    self.registry.hear(peer.clone(), message);
+                    answer(reply, &Reply::Joined, Bytes::new(), number);
+                }
+                Err(error) => refuse(reply, Failure::Malformed(error.to_string()), number),
+            };
         }
         let Some(coordinator) = self.coordinator.get() else {
             return refuse(reply, Failure::NotServing("the node is starting".into()), number);
@@ -108,7 +113,7 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Digest { .. } => Rpc::ReplicaDigest,
         Request::Coordinate(_) => Rpc::CoordinatorForward,
         Request::List { .. } => Rpc::ReplicaList,
-        Request::Registry(_) => Rpc::RegistryLearn,
+        Request::Registry => Rpc::RegistryLearn,
         Request::Module { .. } => Rpc::ResolverFetch,
         Request::Prepare { .. } => Rpc::ResolverStore,
         Request::Readiness { .. } | Request::Conflicts { .. } => Rpc::NodeStatus,
@@ -168,12 +173,13 @@ async fn wait(
         }
         Request::List { bucket, prefix, after, limit } => {
             match coordinator.own_page(bucket, prefix, after, limit as usize).await {
-                Ok(page) => plain(Reply::Listed(page)),
+                Ok(page) => (Reply::Listed, message::encode(&page)),
                 Err(failure) => plain(Reply::Failed(failure)),
             }
         }
         Request::Conflicts { bucket, after, limit } => {
-            plain(Reply::Conflicts(coordinator.own_conflicts(bucket, after.as_ref(), limit)))
+            let feed = coordinator.own_conflicts(bucket, after.as_ref(), limit);
+            (Reply::Conflicts, message::encode(&feed))
         }
         Request::Module { digest } => match coordinator.module(digest).await {
             Ok(bytes) => (Reply::Module, bytes),
@@ -187,7 +193,7 @@ async fn wait(
         | Request::Repair { .. }
         | Request::Object { .. }
         | Request::Digest { .. }
-        | Request::Registry(_) => plain(Reply::Failed(Failure::Malformed("answered elsewhere".into()))),
+        | Request::Registry => plain(Reply::Failed(Failure::Malformed("answered elsewhere".into()))),
     }
 }
 

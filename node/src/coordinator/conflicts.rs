@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sibyl_core::id::{Digest, Incarnation};
-use sibyl_core::message::{Conflict, Reply, Request};
+use sibyl_core::message::{self, Conflict, Reply, Request};
 
 use super::request::{ConflictPage, ListError, ListRequest};
 use super::{Coordinator, DEFAULT_TIMEOUT};
@@ -98,7 +98,9 @@ impl Coordinator {
         };
         take(self.inner.feed.page(bucket, request.after.as_ref(), request.limit));
         while let Some(answer) = asked.next().await {
-            if let Ok((Reply::Conflicts(page), _)) = answer {
+            if let Ok((Reply::Conflicts, body)) = answer
+                && let Ok(page) = message::decode(&body)
+            {
                 take(page);
             }
         }

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, FuturesUnordered};
 use sibyl_core::flow::list::{self, Agreement, Entry, Page};
 use sibyl_core::id::{Incarnation, Partition};
-use sibyl_core::message::{Failure, Reply, Request};
+use sibyl_core::message::{self, Failure, Reply, Request};
 use sibyl_core::view::View;
 
 use super::request::{GetRequest, ListError, ListRequest, Listed};
@@ -19,7 +19,7 @@ use crate::telemetry::{Rpc, Span};
 /// The most keys that are read at once because their owners differ.
 const READS_AT_ONCE: usize = 16;
 /// The most entries one node sends for a page: keys of 1 KiB stay far below a frame's body.
-pub const MAX_ENTRIES: usize = 4_000;
+const MAX_ENTRIES: usize = 4_000;
 /// How many records of a partition are read at a time: a page of a bucket that is spread over all of them
 /// reads little more than it shows.
 const CHUNK: usize = 16;
@@ -116,7 +116,9 @@ impl Coordinator {
             Err(failure) => tracing::error!(%failure, "this node cannot list its own keys"),
         }
         for (node, answer) in answers {
-            if let Ok((Reply::Listed(page), _)) = answer {
+            if let Ok((Reply::Listed, body)) = answer
+                && let Ok(page) = message::decode(&body)
+            {
                 pages.insert(node, page);
             }
         }

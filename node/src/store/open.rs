@@ -210,15 +210,16 @@ impl Folder {
         let state = State::unborn(actor, cause.is_some(), counter + BLOCK);
         let watermark = Watermark::create(&self.path, state, Some(lock.clone()));
         let watermark = watermark.map_err(|e| self.io(e))?;
-        let store = Fjall::create(&self.store(actor), Some(lock)).map_err(|refusal| match refusal {
-            Refusal::Locked => OpenError::InUse(self.path.clone()),
-            Refusal::Version => OpenError::Version(self.path.clone()),
-            Refusal::Surroundings(error) => self.io(error),
-            Refusal::Content(source) => OpenError::New {
-                path: self.path.clone(),
-                source,
-            },
-        })?;
+        let store =
+            Fjall::create(&self.store(actor), Some(lock)).map_err(|refusal| match refusal {
+                Refusal::Locked => OpenError::InUse(self.path.clone()),
+                Refusal::Version => OpenError::Version(self.path.clone()),
+                Refusal::Surroundings(error) => self.io(error),
+                Refusal::Content(source) => OpenError::New {
+                    path: self.path.clone(),
+                    source,
+                },
+            })?;
         disk::sync_folder(&self.path).map_err(|e| self.io(e))?;
         let first = store.apply(Batch::new()).and_then(|()| store.sync());
         first

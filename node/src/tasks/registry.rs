@@ -126,6 +126,22 @@ pub struct Registry {
     waiting: Arc<AtomicUsize>,
 }
 
+/// Counts a change as waiting until it is decided, or nobody waits for it any more.
+struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What the task stands on.
 pub struct Ground {
     /// This node.
@@ -244,13 +260,9 @@ impl Registry {
         let span = Box::new(self.tracer.registry_propose(request, number));
         let (done, decided) = oneshot::channel();
         let input = Input::Change { change, span, done };
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let result = match self.inbox.send(input).await {
-            Ok(()) => decided.await.unwrap_or(Err(ChangeFailed::Stopping)),
-            Err(_) => Err(ChangeFailed::Stopping),
-        };
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        result
+        let _waits = Waits::begin(&self.waiting);
+        self.inbox.send(input).await.map_err(|_| ChangeFailed::Stopping)?;
+        decided.await.unwrap_or(Err(ChangeFailed::Stopping))
     }
 
     /// Takes a peer's message.
@@ -409,8 +421,8 @@ impl Task {
         let parent = self.proposing.and_then(|id| self.waiting.get(&id)).map(|(span, _)| span);
         let span = parent.map(|parent| parent.rpc_client(rpc, &to));
         let outgoing = Outgoing {
-            head: message::encode(&Request::Registry(message)),
-            body: Bytes::new(),
+            head: message::encode(&Request::Registry),
+            body: message::encode(&message),
             timeout: SEND_TIMEOUT,
             registry: self.machine.held().document.number,
             span: span.as_ref().map(Span::context),

@@ -187,7 +187,7 @@ fn version_view(
     VersionView {
         digest: digest.to_string(),
         bytes: version.bytes,
-        uploaded_at: moment::format(version.uploaded_at_ms),
+        uploaded_at: moment::rfc3339(version.uploaded_at_ms),
         kind: match version.kind {
             registry::Kind::Component => ModuleKind::Component,
             registry::Kind::Core => ModuleKind::Core,
