@@ -53,7 +53,12 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
             .extensions
             .remove()
             .expect("every route is behind the edge, which puts it there");
-        Ok(Self { call, parts, body: Mutex::new(body), patience })
+        Ok(Self {
+            call,
+            parts,
+            body: Mutex::new(body),
+            patience,
+        })
     }
 }
 

@@ -66,7 +66,11 @@ pub(super) async fn read(
         }
         rest.extend_from_slice(&piece);
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
 }
 
 /// The next piece that is not empty; `None` at the end.
@@ -76,7 +80,10 @@ async fn next(body: &mut Body, end: Instant, pause: Duration) -> Result<Option<B
             Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "body_timeout",
-                format!("the body did not arrive in time; a pause may last {} ms", pause.as_millis()),
+                format!(
+                    "the body did not arrive in time; a pause may last {} ms",
+                    pause.as_millis()
+                ),
             )
         };
         let until = end.min(Instant::now() + pause);
@@ -84,7 +91,10 @@ async fn next(body: &mut Body, end: Instant, pause: Duration) -> Result<Option<B
             None => return Ok(None),
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
-                return Err(Problem::bad("bad_body", format!("the body broke off: {error}")));
+                return Err(Problem::bad(
+                    "bad_body",
+                    format!("the body broke off: {error}"),
+                ));
             }
         };
         match frame.into_data() {
