@@ -145,7 +145,7 @@ pub(super) async fn put(mut asked: Asked) -> Answer {
 pub(super) async fn delete(asked: Asked) -> Answer {
     let query = asked.query(DELETE)?;
     let name = path::bucket(asked.path(), 2)?;
-    let (expect, purge) = (expect(&asked, &name)?, query.flag("purge")?);
+    let (purge, expect) = (query.flag("purge")?, expect(&asked, &name)?);
     asked
         .call
         .delete_bucket(DeleteBucket {

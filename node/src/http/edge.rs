@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 
 use super::api::{Api, Arrival, Departure};
 use super::asked::Entered;
-use super::body::{self, Patience};
+use super::body::{self, Intake};
 use super::header;
 use super::json;
 use super::problem::Problem;
@@ -33,8 +33,8 @@ const UNMATCHED: &str = "unmatched";
 pub(super) struct Edge {
     /// The node.
     pub(super) api: Arc<dyn Api>,
-    /// How long bodies may take.
-    pub(super) patience: Patience,
+    /// What bodies may take.
+    pub(super) intake: Intake,
 }
 
 /// Wraps every route.
@@ -58,7 +58,7 @@ pub(super) async fn enter(State(edge): State<Edge>, mut request: Request, next: 
         Ok(()) => {
             let entered = Entered {
                 call: Arc::clone(&call),
-                patience: edge.patience,
+                intake: edge.intake,
             };
             request.extensions_mut().insert(entered);
             run(request, next, &route, &trace_id).await
@@ -67,7 +67,8 @@ pub(super) async fn enter(State(edge): State<Edge>, mut request: Request, next: 
     let response = finish(response, &trace_id);
     call.end(Departure {
         status: response.status().as_u16(),
-        response_bytes: response.body().size_hint().lower(),
+        response_bytes: body::declared(response.headers())
+            .unwrap_or_else(|| response.body().size_hint().lower()),
     });
     response
 }

@@ -187,7 +187,7 @@ impl Target {
 #[utoipa::path(get, path = "/v1/buckets/{bucket}/keys/{*key}", tag = "keys", operation_id = "getKey",
     params(KeyPath, ReadQuery, ReadHeaders),
     responses(
-        (status = 200, description = "The value; JSON with `siblings` or `explain`", content_type = "*/*"),
+        (status = 200, description = "The value as it was written; with `siblings` a SiblingList, with `explain` an Explanation", content_type = "*/*"),
         (status = 300, description = "Several siblings and no resolved view", content(
             (SiblingList = "application/json"),
             (String = "multipart/mixed"),

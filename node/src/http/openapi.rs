@@ -19,6 +19,7 @@ use utoipa::{OpenApi as _, ToSchema};
 use super::asked::{Answer, Asked};
 use super::document::problem_response;
 use super::edge;
+use super::explain::Explanation;
 
 /// A failed request.
 #[derive(Serialize, ToSchema)]
@@ -53,7 +54,7 @@ struct ProblemShape {
         description = "A leaderless key-value store whose conflicts are merged by your WebAssembly.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(ProblemShape)),
+    components(schemas(ProblemShape, Explanation)),
     tags(
         (name = "keys", description = "Values and their siblings"),
         (name = "plain", description = "Strings in the bucket `default`, as JSON"),

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::api::Api;
+use super::body::Intake;
 use super::edge::{self, Edge};
 use super::openapi::{self, Document};
 use super::problem::Problem;
@@ -39,7 +40,7 @@ pub struct Options {
     pub surface: Surface,
     /// Whether `POST /v1/cluster/cut` exists.
     pub allow_cuts: bool,
-    /// How long bodies may take.
+    /// What bodies may take.
     pub limits: Limits,
 }
 
@@ -51,7 +52,7 @@ pub fn router(options: &Options) -> Router {
         serde_json::to_vec(&document).expect("the document has string keys and no failing parts");
     let edge = Edge {
         api: Arc::clone(&options.api),
-        patience: options.limits.patience(),
+        intake: Intake::new(&options.limits),
     };
     router
         .fallback(no_route)

@@ -19,7 +19,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::body::Patience;
 use super::problem::{self, Problem};
 use super::stall::Unstalled;
 use super::{header, json};
@@ -44,6 +43,9 @@ pub struct Limits {
     pub body_pause: Duration,
     /// For a whole request body.
     pub body_timeout: Duration,
+    /// Memory for request bodies that are being read or used, of all requests together; at least the largest
+    /// body, an upload of 32 MiB.
+    pub max_bodies_bytes: usize,
     /// For requests under way when the node stops.
     pub drain_timeout: Duration,
 }
@@ -55,16 +57,8 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_pause: Duration::from_secs(10),
             body_timeout: Duration::from_secs(120),
+            max_bodies_bytes: 256 << 20,
             drain_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Limits {
-    pub(super) fn patience(&self) -> Patience {
-        Patience {
-            pause: self.body_pause,
-            total: self.body_timeout,
         }
     }
 }

@@ -12,6 +12,7 @@ use sibyl_core::object::{Caps, Content, Mint, Object, Write};
 use sibyl_core::registry::{Binding, Bucket, BucketConfig};
 use sibyl_core::seal::{self, ContextKey, Place};
 use sibyl_core::view::{self, Faces, View};
+use tokio::sync::Semaphore;
 
 use super::super::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Call, Certificate, ContextRefused,
@@ -41,6 +42,8 @@ pub(crate) struct Faults {
     pub(crate) unready: bool,
     /// Partial reads find too few.
     pub(crate) unmet: bool,
+    /// Writes wait until they are released.
+    pub(crate) holds: bool,
     /// Reads never answer.
     pub(crate) hangs: bool,
     pub(crate) note: Option<ResolverNote>,
@@ -60,7 +63,7 @@ pub(crate) struct State {
 
 /// The fake node; clones are one.
 #[derive(Clone)]
-pub(crate) struct Fake(Arc<Mutex<State>>);
+pub(crate) struct Fake(Arc<Mutex<State>>, Arc<[Semaphore; 2]>);
 
 impl Fake {
     pub(crate) fn new() -> Self {
@@ -75,7 +78,8 @@ impl Fake {
             last_put: None,
             last_get: None,
         };
-        let fake = Self(Arc::new(Mutex::new(state)));
+        let gates = [Semaphore::new(0), Semaphore::new(0)];
+        let fake = Self(Arc::new(Mutex::new(state)), Arc::new(gates));
         fake.state()
             .insert_bucket("default", BucketConfig::default());
         fake
@@ -85,6 +89,24 @@ impl Fake {
         self.0
             .lock()
             .expect("no test panics while it holds the state")
+    }
+}
+
+impl Fake {
+    /// Waits until a write is held.
+    pub(crate) async fn held(&self) {
+        self.1[0].acquire().await.expect("never closed").forget();
+    }
+
+    /// Lets every write go.
+    pub(crate) fn release(&self) {
+        self.state().faults.holds = false;
+        self.1[1].add_permits(1000);
+    }
+
+    async fn pass(&self) {
+        self.1[0].add_permits(1);
+        self.1[1].acquire().await.expect("never closed").forget();
     }
 }
 
@@ -360,10 +382,17 @@ impl Keys for FakeCall {
         if let Some(error) = &state.faults.put {
             return ready(Err(error.clone()));
         }
-        ready(match state.find(&request.bucket) {
+        let stored = match state.find(&request.bucket) {
             Some(bucket) => state.stored(&bucket, request),
             None => Err(PutError::NoBucket(request.bucket)),
-        })
+        };
+        if state.faults.holds {
+            return Box::pin(async {
+                self.fake.pass().await;
+                stored
+            });
+        }
+        ready(stored)
     }
 
     fn list(&self, request: ListRequest) -> Pending<'_, Result<Listed, ListError>> {

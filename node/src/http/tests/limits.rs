@@ -23,6 +23,7 @@ fn patient() -> Limits {
         header_timeout: LONG,
         body_pause: LONG,
         body_timeout: LONG,
+        max_bodies_bytes: 64 << 20,
         drain_timeout: LONG,
     }
 }
@@ -169,6 +170,33 @@ async fn a_large_body_is_413_whether_announced_or_not() {
     check_answer(&running.talk(&exact).await, "204", "sibyl-context");
     let put = running.fake.state().last_put.clone().expect("a write");
     assert_eq!(put.value.map(|value| value.len()), Some(cap));
+}
+
+#[tokio::test]
+async fn bodies_share_a_bounded_memory() {
+    let limits = Limits {
+        max_bodies_bytes: 1 << 20,
+        ..patient()
+    };
+    let running = start(Limits {
+        body_pause: SHORT,
+        ..limits
+    })
+    .await;
+    running.fake.state().faults.holds = true;
+    let put = |bytes: usize| {
+        let head = "PUT /v1/buckets/default/keys/k HTTP/1.1\r\nhost: x\r\nconnection: close";
+        let mut put = format!("{head}\r\ncontent-length: {bytes}\r\n\r\n").into_bytes();
+        put.resize(put.len() + bytes, b'x');
+        put
+    };
+    let mut first = running.connect().await;
+    first.write_all(&put(1 << 20)).await.expect("sent");
+    running.fake.held().await;
+    check_answer(&running.talk(&put(1 << 12)).await, "503", "overloaded");
+    running.fake.release();
+    check_answer(&rest(first).await, "204", "sibyl-context");
+    check_answer(&running.talk(&put(1 << 12)).await, "204", "sibyl-context");
 }
 
 #[tokio::test]
