@@ -4,6 +4,7 @@
 //! door: axum in `http`, fjall in `store/fjall.rs`, wasmtime in `resolver`, OpenTelemetry in `telemetry`,
 //! clap in `cli`.
 
+pub mod answers;
 pub mod cli;
 pub mod config;
 pub mod coordinator;

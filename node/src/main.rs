@@ -1,2 +1,13 @@
-//! x
-fn main() {}
+//! The `sibyl` executable: the command line, and nothing of its own.
+//!
+//! One hidden word is answered before the command line is looked at: the child process that compiles an
+//! uploaded module runs this same executable, and must not depend on flags or environment.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(sibyl::resolver::COMPILE_COMMAND) {
+        return sibyl::resolver::compile_child();
+    }
+    sibyl::cli::run()
+}

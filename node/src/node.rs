@@ -1,1 +1,327 @@
-//! (being written)
+//! The only place that builds and wires the parts of a node, and takes them down again.
+//!
+//! Up: store, telemetry, replica, registry, network, resolvers, coordinator, HTTP. Down in the other
+//! direction: HTTP drains, peers drain, the writer ends its queue, telemetry sends what it has. A store that
+//! cannot prove what it remembers is begun anew under another actor, without an operator; a store that fails
+//! while running ends the node.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use sibyl_core::id::NodeId;
+use sibyl_core::registry::{self, Document, First};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::answers::Answers;
+use crate::config::{Config, Forming};
+use crate::coordinator::{Coordinator, Ground};
+use crate::http::{self, backend};
+use crate::peer::{Identity, Net};
+use crate::replica::{self, Group, Replica};
+use crate::resolver::{Platform, Settings};
+use crate::store::{self, Start, disk};
+use crate::tasks::registry::{Opened, StartError};
+use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
+use crate::telemetry::{self, Collector, Telemetry};
+
+/// How often the free space of the disk is looked at.
+const DISK_EVERY: Duration = Duration::from_secs(5);
+/// How long the last spans may take to leave.
+const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a store that contradicts itself is begun anew before the node gives up.
+const MOST_STARTS: usize = 2;
+
+/// Runs a node until SIGTERM or Ctrl-C, then drains it.
+///
+/// # Errors
+/// Whatever keeps it from starting, or ended it; in words for an operator.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    telemetry::logs::start(Some(&config.log)).context("cannot set up logging")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = config.workers {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.enable_all().thread_name("sibyl").build().context("cannot start worker threads")?;
+    runtime.block_on(async {
+        let node = Node::start(config).await?;
+        let mut failed = node.coordinator.replica().failed();
+        let failure = tokio::select! {
+            signal = told_to_stop() => signal.map(|()| None)?,
+            failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
+        };
+        node.stop().await;
+        match failure {
+            Some(why) => anyhow::bail!("the store failed, and what it holds is unknown: {why}"),
+            None => Ok(()),
+        }
+    })
+}
+
+async fn told_to_stop() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("interrupted: draining"),
+    }
+    Ok(())
+}
+
+/// A running node.
+pub struct Node {
+    coordinator: Coordinator,
+    telemetry: Telemetry,
+    listen: SocketAddr,
+    stop: watch::Sender<bool>,
+    servers: Vec<tokio::task::JoinHandle<usize>>,
+}
+
+impl Node {
+    /// Builds a node and starts to serve. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let me: NodeId = config.node_id.parse()?;
+        let first = first_document(&config, &me)?;
+        let telemetry = start_telemetry(&config, &me, &first)?;
+        let Store { replica, registry, rebuilding, actor } = open_store(&config, &me, &first, &telemetry)?;
+
+        let peers = bind(config.peer_listen, "peer-listen").await?;
+        let identity = Identity {
+            cluster_id: first.cluster_id.clone(),
+            node_id: me.clone(),
+            store: actor,
+            incarnation: 1,
+            lineage: registry.handle().view().document().lineage(),
+            url: config.advertise.clone(),
+        };
+        let answers = Arc::new(Answers::new(registry.handle(), telemetry.tracer.clone()));
+        let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
+        options.allow_cuts = config.allow_cuts;
+        let net = Net::start(identity, peers, answers.clone(), options)?;
+
+        let resolvers = config.data_dir.join("resolvers");
+        let compiler = std::env::current_exe().context("cannot find this executable")?;
+        let platform = tokio::task::spawn_blocking(move || Platform::open(Settings::new(resolvers, compiler)));
+        let platform = platform.await?.context("cannot open the resolver platform")?;
+
+        let coordinator = Coordinator::new(Ground {
+            me,
+            replica,
+            net: net.clone(),
+            registry: registry.handle(),
+            platform,
+            metrics: Arc::clone(&telemetry.metrics),
+            rebuilding,
+        });
+        answers.serve(coordinator.clone());
+        registry.start(net);
+        tokio::spawn(coordinator.clone().keep_up());
+        tokio::spawn(coordinator.clone().sweep_up());
+        tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
+
+        let clients = bind(config.listen, "listen").await?;
+        let listen = clients.local_addr()?;
+        let backend = backend::Backend::new(coordinator.clone(), telemetry.clone(), &config);
+        let (stop, stopped) = watch::channel(false);
+        let mut servers = Vec::new();
+        let surface = if config.admin_listen.is_some() { http::Surface::Clients } else { http::Surface::Whole };
+        servers.push(serve(clients, &backend, surface, &config, stopped.clone()));
+        if let Some(admin) = config.admin_listen {
+            let admin = bind(admin, "admin-listen").await?;
+            servers.push(serve(admin, &backend, http::Surface::Admin, &config, stopped));
+        }
+        tracing::info!(node = %coordinator.me(), %listen, "serving");
+        Ok(Self { coordinator, telemetry, listen, stop, servers })
+    }
+
+    /// Where clients connect.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Drains and stops: what is under way ends or fails within bounds, what was acknowledged is on disk.
+    pub async fn stop(self) {
+        let Self { coordinator, telemetry, listen: _, stop, servers } = self;
+        // Health says so at once; requests under way go on.
+        stop.send_replace(true);
+        for server in servers {
+            match server.await {
+                Ok(0) => {}
+                Ok(cut) => tracing::warn!(cut, "connections were cut off while draining"),
+                Err(error) => tracing::error!(%error, "a listener died"),
+            }
+        }
+        coordinator.drain();
+        coordinator.net().shutdown().await;
+        let replica = coordinator.replica().clone();
+        drop(coordinator);
+        // Tasks that hold a handle end with the runtime; the writer has nothing left to do by now.
+        let flushed = tokio::task::spawn_blocking(move || replica.flush()).await;
+        if let Ok(Err(failure)) = flushed {
+            tracing::error!(%failure, "the last writes are not on disk");
+        }
+        telemetry.shutdown(TELEMETRY_DEADLINE).await;
+    }
+}
+
+fn serve(
+    listener: TcpListener,
+    backend: &backend::Backend,
+    surface: http::Surface,
+    config: &Config,
+    mut stopped: watch::Receiver<bool>,
+) -> tokio::task::JoinHandle<usize> {
+    let limits = http::Limits::default();
+    let options = http::Options {
+        api: Arc::new(backend.clone()),
+        surface,
+        allow_cuts: config.allow_cuts,
+        limits,
+    };
+    let server = http::Server { listener, router: http::router(&options), limits };
+    tokio::spawn(server.serve(async move {
+        // Closed: the node is gone, and this with it.
+        let _gone = stopped.wait_for(|stopped| *stopped).await;
+    }))
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on {address} (--{flag}): is another process there?"))
+}
+
+/// Document 1 by the flags. A cluster of one is its own only member.
+fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
+    let alone = || First { peer_addr: config.peer_advertise.clone(), zone: config.zone.clone() };
+    let (cluster, members) = match &config.forming {
+        Forming::Alone { cluster_id } => {
+            let name = cluster_id.clone().unwrap_or_else(|| "alone".to_owned());
+            (name, BTreeMap::from([(me.clone(), alone())]))
+        }
+        Forming::Members { cluster_id, members } => {
+            let first = |member: &crate::config::Member| {
+                let first = First { peer_addr: member.address.clone(), zone: member.zone.clone() };
+                member.node_id.parse::<NodeId>().map(|id| (id, first))
+            };
+            (cluster_id.clone(), members.iter().map(first).collect::<Result<_, _>>()?)
+        }
+    };
+    Ok(registry::first_document(&cluster, &members, config.partitions, config.tokens)?)
+}
+
+fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Result<Telemetry> {
+    let collector = Collector::read(config.otlp_endpoint.as_deref(), |name| std::env::var(name).ok())?;
+    Ok(Telemetry::start(telemetry::Settings {
+        collector,
+        node_id: me.clone(),
+        cluster_id: first.cluster_id.clone(),
+        service_name: std::env::var("OTEL_SERVICE_NAME").ok(),
+        ratio: config.trace_ratio,
+        trust_client_sampling: false,
+    })?)
+}
+
+/// The store and what stands directly on it.
+struct Store {
+    replica: Replica,
+    registry: Opened,
+    rebuilding: bool,
+    actor: u64,
+}
+
+/// Opens the data folder. What contradicts itself is disowned and begun anew.
+fn open_store(
+    config: &Config,
+    me: &NodeId,
+    first: &Document,
+    telemetry: &Telemetry,
+) -> anyhow::Result<Store> {
+    for _ in 0..MOST_STARTS {
+        let opened = store::open(&config.data_dir.join("data"), || rand::rng().random())?;
+        report(&opened.start, telemetry);
+        let store::Opened { store, watermark, counters, actor, counter, start: _ } = opened;
+        if watermark.is_rebuilding() && first.layout.members.len() == 1 {
+            // Nobody else holds anything: there is nothing to refill from.
+            watermark.rebuilt()?;
+        }
+        let metrics = Arc::clone(&telemetry.metrics);
+        let replica = Replica::start(replica::Ground {
+            store,
+            watermark: Some(Arc::clone(&watermark)),
+            counters: Box::new(counters),
+            actor,
+            line: counter.saturating_sub(1),
+            observer: Box::new(move |group: Group| {
+                metrics.storage(StorageOp::Put, group.apply);
+                if let Some(sync) = group.sync {
+                    metrics.storage(StorageOp::Fsync, sync);
+                }
+            }),
+        });
+        let registry = Opened::open(crate::tasks::registry::Ground {
+            me: me.clone(),
+            store: actor,
+            first: first.clone(),
+            replica: replica.clone(),
+            watermark: Arc::clone(&watermark),
+            tracer: telemetry.tracer.clone(),
+        });
+        match registry {
+            Ok(registry) => {
+                let rebuilding = watermark.is_rebuilding();
+                return Ok(Store { replica, registry, rebuilding, actor: actor.0 });
+            }
+            Err(StartError::Contradiction(why)) => {
+                tracing::error!(%why, "the registry's records contradict themselves: the store lost data");
+                watermark.disown()?;
+                replica.stop();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    anyhow::bail!("{} contradicts itself even when begun anew: examine the disk", config.data_dir.display())
+}
+
+fn report(start: &Start, telemetry: &Telemetry) {
+    match start {
+        Start::First => tracing::info!("a new store"),
+        Start::Restarted => tracing::info!("the store is as it was left"),
+        Start::Amnesia(cause) => {
+            tracing::error!(%cause, "the store cannot prove what it remembers: a new one is begun, the old one kept aside");
+            let cause = match cause {
+                store::Cause::WatermarkMissing => AmnesiaCause::Missing,
+                store::Cause::Watermark(_) | store::Cause::Unfinished => AmnesiaCause::Corrupt,
+                store::Cause::Engine(_) | store::Cause::Disowned => AmnesiaCause::Stale,
+            };
+            telemetry.metrics.amnesia(cause);
+        }
+    }
+}
+
+/// Below the low-water mark no new data is taken; what is there can be read and deleted.
+async fn watch_disk(coordinator: Coordinator, folder: std::path::PathBuf) {
+    let mut tick = tokio::time::interval(DISK_EVERY);
+    loop {
+        tick.tick().await;
+        match disk::room(&folder) {
+            Ok(room) => {
+                let low = room.is_low(disk::LOW_WATER_BYTES);
+                if low && !coordinator.is_low_on_disk() {
+                    let available = room.available_bytes;
+                    tracing::error!(available, "the disk is below its low-water mark: writes are refused");
+                }
+                coordinator.set_low_on_disk(low);
+            }
+            Err(error) => tracing::warn!(%error, "cannot ask how full the disk is"),
+        }
+    }
+}

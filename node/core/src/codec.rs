@@ -188,3 +188,12 @@ fn sibling_of(head: SiblingHead, values: &mut Bytes) -> Result<Sibling, Malforme
 pub fn digest(object: &Object) -> Digest {
     Digest::of(&encode(object))
 }
+
+/// How many siblings an encoded object has, without reading its values.
+///
+/// # Errors
+/// [`Malformed`] says what is wrong with the bytes.
+pub fn sibling_count(bytes: &Bytes) -> Result<u32, Malformed> {
+    let object = decode(bytes)?;
+    Ok(u32::try_from(object.siblings().len()).unwrap_or(u32::MAX))
+}

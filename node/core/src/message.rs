@@ -10,10 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::context::Context;
-use crate::flow::list::Page;
 use crate::id::{Digest, Dot, Incarnation, NodeId, Trace, WriteId};
 use crate::object::Refused;
-use crate::registry;
+use crate::registry::Durability;
 
 /// The version of heads that this code writes and reads.
 const VERSION: u8 = 1;
@@ -25,17 +24,6 @@ pub struct Place {
     pub bucket: Incarnation,
     /// The key.
     pub key: Bytes,
-}
-
-/// When a copy counts towards W.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// Once it is on disk.
-    #[default]
-    Synced,
-    /// Once it is handed to the operating system.
-    Buffered,
 }
 
 /// A question to a peer.
@@ -76,8 +64,8 @@ pub enum Request {
         /// At most so many entries.
         limit: u32,
     },
-    /// The registry's own talk.
-    Registry(registry::Message),
+    /// The registry's own talk: the message is the body, for a document may be large.
+    Registry,
     /// Send the bytes of a module.
     Module {
         /// Which one.
@@ -93,6 +81,32 @@ pub enum Request {
         /// Which one.
         digest: Digest,
     },
+    /// Send the conflict feed of a bucket.
+    Conflicts {
+        /// Which bucket.
+        bucket: Incarnation,
+        /// Only keys greater than this.
+        after: Option<Bytes>,
+        /// At most so many entries.
+        limit: u32,
+    },
+}
+
+/// One entry of the conflict feed: a key that no resolver made one value of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The key.
+    pub key: Bytes,
+    /// Why it is unresolved.
+    pub reason: String,
+    /// The resolver that failed; `None` if none is bound.
+    pub resolver: Option<(String, Digest)>,
+    /// Live siblings.
+    pub siblings: u32,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// The trace of the read that met it first.
+    pub trace_id: [u8; 16],
 }
 
 /// A write to be coordinated.
@@ -139,14 +153,14 @@ pub enum Reply {
     },
     /// The write was coordinated.
     Written(Written),
-    /// The keys.
-    Listed(Page),
-    /// The registry's own talk.
-    Registry(registry::Message),
+    /// The body is a page of keys.
+    Listed,
     /// The body is the module.
     Module,
     /// Whether the module is compiled here, or why not.
     Readiness(Result<(), String>),
+    /// The body is the feed, in the order of keys.
+    Conflicts,
     /// It could not be done.
     Failed(Failure),
 }

@@ -6,30 +6,15 @@
 //! and live in the registry. The shell writes the bytes as base64url.
 
 use hmac::{Hmac, KeyInit, Mac};
-use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::context::Context;
 use crate::id::Incarnation;
+use crate::registry::ContextKey;
 
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 16;
 const FRAME_BYTES: usize = 1 + 4 + 8 + MAC_BYTES;
-
-/// A secret that seals contexts; a registry document holds all that are still accepted.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContextKey {
-    /// Names the key inside a sealed context.
-    pub id: u32,
-    /// 256 random bits.
-    pub secret: [u8; 32],
-}
-
-impl std::fmt::Debug for ContextKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ContextKey({})", self.id)
-    }
-}
 
 /// What a context is good for.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +85,7 @@ pub fn open(keys: &[ContextKey], place: Place<'_>, bytes: &[u8]) -> Result<Opene
 
 fn mac(key: &ContextKey, place: Place<'_>, signed: &[u8]) -> Hmac<Sha256> {
     let mut mac =
-        Hmac::<Sha256>::new_from_slice(&key.secret).expect("HMAC takes keys of any length");
+        Hmac::<Sha256>::new_from_slice(&key.secret.0).expect("HMAC takes keys of any length");
     mac.update(b"sibyl context");
     mac.update(&place.bucket.0.to_be_bytes());
     mac.update(&(place.key.len() as u64).to_be_bytes());
@@ -115,10 +100,11 @@ mod tests {
 
     use super::*;
     use crate::id::{Actor, Dot};
+    use crate::registry::Secret;
 
     const KEY: ContextKey = ContextKey {
         id: 3,
-        secret: [7; 32],
+        secret: Secret([7; 32]),
     };
     const PLACE: Place<'_> = Place {
         bucket: Incarnation(5),
@@ -165,7 +151,7 @@ mod tests {
         let other = ContextKey { id: 4, ..KEY };
         assert_eq!(open(&[other], PLACE, &bytes), Err(Forged::Key));
         let liar = ContextKey {
-            secret: [8; 32],
+            secret: Secret([8; 32]),
             ..KEY
         };
         assert_eq!(open(&[liar], PLACE, &bytes), Err(Forged::Place));

@@ -8,26 +8,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, Dot, WriteId};
 use crate::object::{Content, Object, Sibling};
+use crate::registry::Deletes;
 
 #[cfg(test)]
 mod tests;
-
-/// What a view does when a tombstone meets a live sibling.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Deletes {
-    /// Tombstones are not shown: what was written beside a delete lives.
-    #[default]
-    WriteWins,
-    /// A tombstone beside anything means deleted.
-    DeleteWins,
-    /// The resolver sees tombstones as siblings without a value.
-    Resolver,
-}
 
 /// What a view is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,199 @@
 //! Carries requests: forwards a write to the node that mints it, asks replicas, joins, resolves, answers.
 //!
 //! The flows of `sibyl-core` decide; this performs their effects on peers and on the local replica. It
-//! knows no HTTP and no disk. What a request asks and what it gets stands in `request`.
+//! knows no HTTP and no disk. What a request asks and what it gets stands in `request`; `read` and `write`
+//! perform the flows; `resolve` makes views; `modules` keeps resolvers on every node.
 
+mod buckets;
+mod conflicts;
+mod explain;
+mod list;
+mod modules;
+mod read;
+mod remote;
 mod request;
+mod resolve;
+mod write;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sibyl_core::context::Context;
+use sibyl_core::id::{Incarnation, NodeId};
+use sibyl_core::message::{Failure, Place};
+use sibyl_core::seal::{self, Forged, Opened};
+
+pub use buckets::{BucketFailed, Emptiness};
+pub use modules::{ModuleFailed, Uploaded};
 pub use request::{
-    Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest,
-    Listed, Owner, PutError, PutRequest, Resolved, ResolverNote, Stored,
+    Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest, Listed, Owner,
+    PutError, PutRequest, Resolved, ResolverNote, Stored,
 };
+
+use crate::peer::Net;
+use crate::replica::{Replica, Slot};
+use crate::resolver::Platform;
+use crate::tasks::registry::{Registry, View};
+use crate::telemetry::Metrics;
+
+/// How long a client waits if it does not say.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest a client may wait.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a coordinator stands on.
+pub struct Ground {
+    /// This node.
+    pub me: NodeId,
+    /// Its copies.
+    pub replica: Replica,
+    /// Its peers.
+    pub net: Net,
+    /// What needs one answer.
+    pub registry: Registry,
+    /// What merges siblings.
+    pub platform: Platform,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
+    /// count.
+    pub rebuilding: bool,
+}
+
+/// Carries requests. Clones are one.
+#[derive(Clone)]
+pub struct Coordinator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ground: Ground,
+    views: resolve::Cache,
+    feed: conflicts::Feed,
+    draining: AtomicBool,
+    low_on_disk: AtomicBool,
+}
+
+impl Coordinator {
+    /// A coordinator on this ground.
+    pub fn new(ground: Ground) -> Self {
+        let inner = Inner {
+            ground,
+            views: resolve::Cache::new(),
+            feed: conflicts::Feed::new(),
+            draining: AtomicBool::new(false),
+            low_on_disk: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// This node.
+    pub fn me(&self) -> &NodeId {
+        &self.inner.ground.me
+    }
+
+    /// Its copies.
+    pub fn replica(&self) -> &Replica {
+        &self.inner.ground.replica
+    }
+
+    /// Its peers.
+    pub fn net(&self) -> &Net {
+        &self.inner.ground.net
+    }
+
+    /// What needs one answer.
+    pub fn registry(&self) -> &Registry {
+        &self.inner.ground.registry
+    }
+
+    /// What merges siblings.
+    pub fn platform(&self) -> &Platform {
+        &self.inner.ground.platform
+    }
+
+    /// Whether this node lost its data and has not been refilled.
+    pub fn is_rebuilding(&self) -> bool {
+        self.inner.ground.rebuilding
+    }
+
+    /// From now on no request is begun here; those under way go on.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the disk is below its low-water mark: then no new data is taken.
+    pub fn set_low_on_disk(&self, low: bool) {
+        self.inner.low_on_disk.store(low, Ordering::Relaxed);
+    }
+
+    /// Whether the disk is below its low-water mark.
+    pub fn is_low_on_disk(&self) -> bool {
+        self.inner.low_on_disk.load(Ordering::Relaxed)
+    }
+
+    /// What is in force, if this node serves.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    pub fn serving(&self) -> Result<Arc<View>, String> {
+        let view = self.registry().view();
+        if self.is_draining() {
+            Err("the node is stopping: ask another one".into())
+        } else if view.forming() {
+            Err("the cluster is still forming: every first member must be reachable once".into())
+        } else {
+            Ok(view)
+        }
+    }
+
+    /// Opens a context that a client handed back for this place.
+    ///
+    /// # Errors
+    /// [`Forged`].
+    pub fn open(&self, bucket: Incarnation, key: &[u8], sealed: &[u8]) -> Result<Opened, Forged> {
+        let keys = &self.registry().view().held.document.context_keys.clone();
+        seal::open(keys, seal::Place { bucket, key }, sealed)
+    }
+
+    /// Seals a context for a client.
+    pub fn seal(&self, bucket: Incarnation, key: &[u8], context: &Context) -> Vec<u8> {
+        let view = self.registry().view();
+        let newest = view.document().context_keys.last();
+        let newest = newest.expect("a node that serves holds document 2, which holds a context key");
+        seal::seal(newest, seal::Place { bucket, key }, now_ms(), context)
+    }
+}
+
+/// Where a key lies by what is in force.
+fn slot(view: &View, bucket: Incarnation, key: &Bytes) -> Slot {
+    let partition = view.ring.partition(bucket, key);
+    Slot { partition, place: Place { bucket, key: key.clone() } }
+}
+
+/// The wall clock, which stamps and never decides.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a failure says that the write was certainly not minted there: another owner may.
+fn was_not_minted(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Bucket
+            | Failure::NotOwner
+            | Failure::Rebuilding
+            | Failure::Unreadable(_)
+            | Failure::DiskFull
+            | Failure::Overloaded
+            | Failure::NotServing(_)
+    )
+}

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Dot, Incarnation, NodeId, WriteId};
 use sibyl_core::message::Failure;
+pub use sibyl_core::message::Conflict;
 use sibyl_core::object::Sibling;
 use sibyl_core::quorum::Level;
 use sibyl_core::view::View;
@@ -278,23 +279,6 @@ pub struct Explained {
     pub siblings: Vec<Sibling>,
     /// What the resolver makes of them, if one is bound and they conflict.
     pub resolver: Option<ResolverNote>,
-}
-
-/// One entry of the conflict feed.
-#[derive(Clone, Debug)]
-pub struct Conflict {
-    /// The key.
-    pub key: Bytes,
-    /// Why it is unresolved.
-    pub reason: String,
-    /// The resolver that failed; `None` if none is bound.
-    pub resolver: Option<(String, Digest)>,
-    /// Live siblings.
-    pub siblings: usize,
-    /// Since when, milliseconds since the Unix epoch.
-    pub since_ms: u64,
-    /// The trace of the read that met it first.
-    pub trace_id: Option<[u8; 16]>,
 }
 
 /// A page of the conflict feed.

@@ -46,9 +46,9 @@ impl From<Conflict> for ConflictJson {
             resolver: conflict
                 .resolver
                 .map(|(name, version)| format!("{name}@{version}")),
-            siblings: conflict.siblings,
+            siblings: conflict.siblings as usize,
             since: moment::rfc3339(conflict.since_ms),
-            trace_id: conflict.trace_id.map(json::trace_id),
+            trace_id: Some(json::trace_id(conflict.trace_id)),
         }
     }
 }

@@ -7,6 +7,8 @@
 
 mod api;
 mod asked;
+pub mod backend;
+pub mod baseline;
 mod batch;
 mod body;
 mod bucket_config;

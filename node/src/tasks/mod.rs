@@ -1,1 +1,4 @@
-//! (being written)
+//! Background work, one task per file: each waits, changes its own value and performs what that returns.
+//! Tasks do not import one another.
+
+pub mod registry;

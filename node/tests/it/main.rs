@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The one integration test binary: each module starts what it needs and stops it.
+
+mod cli;
+mod collectors;
+mod otlp;
+mod resolver;
+mod traces;

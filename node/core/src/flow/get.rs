@@ -70,6 +70,8 @@ pub enum Effect {
 pub struct Outcome {
     /// The join of what was found.
     pub object: Object,
+    /// Its digest.
+    pub digest: Digest,
     /// Whether R replicas are inside the join.
     pub met: bool,
     /// How many replicas are inside the join.
@@ -247,6 +249,7 @@ impl Get {
         }
         Some(Effect::Answer(Outcome {
             object: self.joined.clone(),
+            digest: self.digest(),
             met,
             replies: self.tally.acks(),
             failed: self.tally.fails(),
@@ -254,12 +257,19 @@ impl Get {
         }))
     }
 
+    fn digest(&self) -> Digest {
+        match self.inside.first() {
+            Some(only) if self.inside.len() == 1 => *only,
+            _ => codec::digest(&self.joined),
+        }
+    }
+
     /// Everyone has spoken, or the time is up: repair those who lack part of the join.
     fn finish(&mut self) -> Vec<Effect> {
         if std::mem::replace(&mut self.finished, true) || self.inside.len() < 2 {
             return Vec::new();
         }
-        let whole = codec::digest(&self.joined);
+        let whole = self.digest();
         let behind = self.replicas.iter().filter(|(_, state)| match state {
             State::Inside(digest) => *digest != whole,
             _ => false,

@@ -168,11 +168,19 @@ pub struct Machine {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Promises {
+pub(super) struct Promises {
     format: u8,
-    number: u64,
+    pub(super) number: u64,
     counter: u64,
-    acceptor: Acceptor,
+    pub(super) acceptor: Acceptor,
+}
+
+impl Promises {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, OpenError> {
+        let promises: Option<Self> = postcard::from_bytes(bytes).ok();
+        let readable = promises.filter(|promises| promises.format == PROMISES_FORMAT);
+        readable.ok_or(OpenError::Promises)
+    }
 }
 
 impl Machine {
@@ -194,10 +202,7 @@ impl Machine {
         let Some(bytes) = promises else {
             return Ok(Self::with(me, store, held, Acceptor::default(), 0));
         };
-        let promises: Promises = postcard::from_bytes(bytes)
-            .ok()
-            .filter(|promises: &Promises| promises.format == PROMISES_FORMAT)
-            .ok_or(OpenError::Promises)?;
+        let promises = Promises::decode(bytes)?;
         let next = held.document.number + 1;
         if promises.number > next {
             let held = held.document.number;

@@ -157,10 +157,7 @@ impl Machine {
 
     /// The own vote comes first: it syncs the ballot's counter before anybody hears of the ballot.
     fn start_ballot(&mut self, wish: Wish, out: &mut Vec<Effect>) {
-        let promised = self
-            .acceptor
-            .promised
-            .filter(|_| !self.faults.reuse_ballots);
+        let promised = self.acceptor.promised;
         self.counter = self
             .counter
             .max(promised.map_or(0, |ballot| ballot.counter))
@@ -205,8 +202,8 @@ impl Machine {
             return Answer::No;
         }
         match vote(self) {
-            Vote::Yes => yes,
-            Vote::No { .. } => Answer::Refused,
+            Vote::No { .. } if !self.faults.own_vote_unasked => Answer::Refused,
+            Vote::Yes | Vote::No { .. } => yes,
         }
     }
 

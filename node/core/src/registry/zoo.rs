@@ -18,8 +18,8 @@ pub struct Faults {
     pub poll: bool,
     /// A node that lost its promises goes on voting under its old store's name.
     pub amnesiac_votes: bool,
-    /// Ballot counters start again with every start of the node.
-    pub reuse_ballots: bool,
+    /// A proposer takes its own vote for granted, whatever its acceptor has promised since.
+    pub own_vote_unasked: bool,
     /// Document 2 needs a majority, not all.
     pub form_by_majority: bool,
 }
@@ -54,9 +54,6 @@ pub(super) fn invent_stores(
 impl Machine {
     /// Leaves rules out, from the start of the node on.
     pub fn with_faults(mut self, faults: Faults) -> Self {
-        if faults.reuse_ballots {
-            self.counter = 0;
-        }
         self.faults = faults;
         self
     }

@@ -137,6 +137,7 @@ proptest! {
         prop_assert_eq!(outcomes.len(), 1, "exactly one answer");
         let counting = replicas.iter().filter(|replica| !replica.fails && !replica.rebuilding).count();
         prop_assert_eq!(outcomes[0].met, counting >= r);
+        prop_assert_eq!(outcomes[0].digest, codec::digest(&outcomes[0].object));
 
         let speaking = || replicas.iter().enumerate().filter(|(_, replica)| !replica.fails);
         let mut whole = Object::default();

@@ -7,12 +7,14 @@ use super::super::{Faults, Outcome};
 use super::world::{Trouble, World};
 
 const SOUND: Trouble = Trouble {
-    wipes: true,
+    crashes: 15,
+    proposals: 15,
+    wipes: 8,
     faults: Faults {
         poll: false,
         amnesiac_votes: false,
-        reuse_ballots: false,
         form_by_majority: false,
+        own_vote_unasked: false,
     },
     early_answers: false,
 };
@@ -33,17 +35,16 @@ fn forked(world: &World) -> bool {
         .any(|same_number| same_number.len() > 1)
 }
 
-/// How many of so many seeds end with two documents of one number.
-fn forks(seeds: u64, trouble: Trouble, steps: usize) -> usize {
-    (0..seeds)
-        .filter(|seed| forked(&run(*seed, trouble, steps)))
-        .count()
+/// Runs until a seed ends with two documents of one number; a bug that hides from 3,000 is not found.
+fn check_forks(trouble: Trouble, steps: usize, why: &str) {
+    let found = (0..3000).find(|seed| forked(&run(*seed, trouble, steps)));
+    assert!(found.is_some(), "{why} should fork the registry");
 }
 
 #[test]
 fn one_document_is_chosen_per_number() {
     let mut numbers = 0;
-    for seed in 0..400 {
+    for seed in 0..200 {
         let world = run(seed, SOUND, 1500);
         assert!(!forked(&world), "seed {seed}: two documents of one number");
         for same_number in world.chosen.values() {
@@ -60,22 +61,15 @@ fn one_document_is_chosen_per_number() {
         }
     }
     assert!(
-        numbers > 1000,
+        numbers > 500,
         "only {numbers} documents were chosen: the runs test too little"
     );
 }
 
 #[test]
 fn what_was_told_is_true() {
-    for seed in 0..300 {
-        let mut world = run(
-            seed,
-            Trouble {
-                wipes: false,
-                ..SOUND
-            },
-            1500,
-        );
+    for seed in 0..150 {
+        let mut world = run(seed, Trouble { wipes: 0, ..SOUND }, 1500);
         world.calm(20_000);
         world.gossip();
         world.calm(20_000);
@@ -98,8 +92,8 @@ fn what_was_told_is_true() {
 #[test]
 fn an_undisturbed_majority_makes_progress() {
     let mut stuck = 0;
-    for seed in 0..300 {
-        let mut world = run(seed, SOUND, 600);
+    for seed in 0..150 {
+        let mut world = run(seed, Trouble { wipes: 4, ..SOUND }, 600);
         for _ in 0..2 {
             world.calm(20_000);
             world.gossip();
@@ -125,8 +119,8 @@ fn an_undisturbed_majority_makes_progress() {
         check_all_can_change(seed, &mut world);
     }
     assert!(
-        stuck < 100,
-        "{stuck} of 300 runs lost their majority: the runs test too little"
+        stuck < 50,
+        "{stuck} of 150 runs lost their majority: the runs test too little"
     );
 }
 
@@ -169,33 +163,25 @@ fn the_zoo_polls() {
         poll: true,
         ..Faults::default()
     };
-    let found = forks(
-        60,
+    check_forks(
         Trouble {
             faults,
-            wipes: false,
+            wipes: 0,
             ..SOUND
         },
         1500,
+        "opinions instead of promises",
     );
-    assert!(found > 0, "opinions instead of promises fork the registry");
 }
 
 #[test]
 fn the_zoo_answers_before_it_persists() {
-    let found = forks(
-        600,
-        Trouble {
-            early_answers: true,
-            wipes: false,
-            ..SOUND
-        },
-        1500,
-    );
-    assert!(
-        found > 0,
-        "promises that a crash takes back fork the registry"
-    );
+    let trouble = Trouble {
+        early_answers: true,
+        wipes: 0,
+        ..SOUND
+    };
+    check_forks(trouble, 1500, "promises that a crash takes back");
 }
 
 #[test]
@@ -204,29 +190,29 @@ fn the_zoo_votes_without_memory() {
         amnesiac_votes: true,
         ..Faults::default()
     };
-    let found = forks(600, Trouble { faults, ..SOUND }, 1500);
-    assert!(
-        found > 0,
-        "votes of a store that forgot its promises fork the registry"
+    check_forks(
+        Trouble { faults, ..SOUND },
+        1500,
+        "votes of a store that forgot its promises",
     );
 }
 
 #[test]
-fn the_zoo_reuses_ballots() {
+fn the_zoo_counts_its_own_vote_unasked() {
     let faults = Faults {
-        reuse_ballots: true,
+        own_vote_unasked: true,
         ..Faults::default()
     };
-    let found = forks(
-        600,
-        Trouble {
-            faults,
-            wipes: false,
-            ..SOUND
-        },
+    let trouble = Trouble {
+        faults,
+        wipes: 0,
+        ..SOUND
+    };
+    check_forks(
+        trouble,
         1500,
+        "a proposer that ignores what its acceptor promised",
     );
-    assert!(found > 0, "two attempts under one ballot fork the registry");
 }
 
 #[test]
@@ -235,9 +221,13 @@ fn the_zoo_forms_by_majority() {
         form_by_majority: true,
         ..Faults::default()
     };
-    let found = forks(600, Trouble { faults, ..SOUND }, 400);
-    assert!(
-        found > 0,
-        "a first member wiped while forming forks the registry"
+    check_forks(
+        Trouble {
+            faults,
+            wipes: 20,
+            ..SOUND
+        },
+        400,
+        "a first member wiped while forming",
     );
 }

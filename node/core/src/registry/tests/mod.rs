@@ -8,6 +8,7 @@ use super::{
 };
 use crate::id::{Actor, Digest, NodeId};
 
+mod ballots;
 mod changes;
 mod choice;
 mod documents;

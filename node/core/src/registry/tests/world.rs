@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::super::machine::Promises;
 use super::super::{
-    BucketConfig, Change, Document, Effect, Event, Faults, Machine, Message, Outcome, Slot,
+    Ballot, BucketConfig, Change, Document, Effect, Event, Faults, Machine, Message, Outcome, Slot,
 };
 use super::{first, node, put, secrets};
 use crate::id::{Actor, Digest, NodeId};
@@ -42,8 +43,12 @@ struct Node {
 /// What makes a run hard.
 #[derive(Clone, Copy)]
 pub(super) struct Trouble {
-    /// Whether nodes lose their disks.
-    pub(super) wipes: bool,
+    /// Of 1,000 steps, so many crash a node.
+    pub(super) crashes: usize,
+    /// Of 1,000 steps, so many propose a change.
+    pub(super) proposals: usize,
+    /// Of 1,000 steps, so many take a node's disk away.
+    pub(super) wipes: usize,
     /// Rules left out.
     pub(super) faults: Faults,
     /// A shell's bug: answers leave before the state is on disk.
@@ -56,8 +61,11 @@ pub(super) struct World {
     first: Document,
     nodes: BTreeMap<NodeId, Node>,
     wire: Vec<(NodeId, NodeId, Message)>,
+    /// Messages that come when nobody expects them any more.
+    late: Vec<(NodeId, NodeId, Message)>,
     timers: Vec<(NodeId, u64)>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    votes: BTreeMap<(u64, Ballot, Digest), BTreeSet<NodeId>>,
     never_wiped: NodeId,
     draws: u64,
     proposed: u64,
@@ -77,8 +85,10 @@ impl World {
             first: first(members),
             nodes: BTreeMap::new(),
             wire: Vec::new(),
+            late: Vec::new(),
             timers: Vec::new(),
             cut: BTreeSet::new(),
+            votes: BTreeMap::new(),
             never_wiped,
             draws: 0,
             proposed: 0,
@@ -93,16 +103,31 @@ impl World {
 
     /// One random thing.
     pub(super) fn step(&mut self) {
+        let Trouble {
+            crashes,
+            proposals,
+            wipes,
+            ..
+        } = self.trouble;
+        if self.rng.chance(proposals) {
+            self.propose_one();
+        }
+        if self.rng.chance(crashes) {
+            self.crash_one();
+        }
+        if self.rng.chance(wipes) {
+            self.wipe_one();
+        }
+        if self.rng.chance(15) {
+            self.wire.append(&mut self.late);
+        }
         match self.rng.below(1000) {
-            0..450 => self.perform_one(),
-            450..800 => self.deliver_one(),
-            800..880 => self.run_off_one(),
-            880..910 => self.propose_one(),
-            910..940 => self.see_one(),
-            940..955 => self.crash_one(),
-            955..963 if self.trouble.wipes => self.wipe_one(),
-            963..975 => self.cut_links(),
-            975..990 => self.cut.clear(),
+            0..470 => self.perform_one(),
+            470..920 => self.deliver_one(),
+            920..955 => self.run_off_one(),
+            955..970 => self.see_one(),
+            970..975 => self.cut_links(),
+            975..988 => self.cut.clear(),
             _ => self.remember_one(),
         }
     }
@@ -110,6 +135,7 @@ impl World {
     /// No more trouble: delivers everything, then lets timers run off one by one; ends when nothing moves.
     pub(super) fn calm(&mut self, most: usize) {
         self.cut.clear();
+        self.wire.append(&mut self.late);
         for _ in 0..most {
             if self.nodes.values().any(|node| !node.todo.is_empty()) {
                 self.perform_one();
@@ -244,6 +270,10 @@ impl World {
         let node = self.nodes.get_mut(id).expect("just listed");
         match node.todo.pop_front() {
             Some(Effect::Persist { slot, bytes }) => {
+                if slot == Slot::Promises {
+                    self.count_vote(&id.clone(), &bytes);
+                }
+                let node = self.nodes.get_mut(id).expect("just listed");
                 node.disk.insert(slot, bytes);
             }
             Some(Effect::Send { to, message }) => self.wire.push((id.clone(), to, message)),
@@ -259,6 +289,25 @@ impl World {
         }
     }
 
+    /// A document is chosen once enough disks hold it under one ballot, whoever knows of it.
+    fn count_vote(&mut self, id: &NodeId, bytes: &[u8]) {
+        let promises = Promises::decode(bytes).expect("just encoded");
+        let Some((ballot, document)) = promises.acceptor.accepted else {
+            return;
+        };
+        let (number, digest) = (document.number, document.digest());
+        let votes = self.votes.entry((number, ballot, digest)).or_default();
+        votes.insert(id.clone());
+        let members = self.first.layout.members.len();
+        let all = number == 2 && !self.trouble.faults.form_by_majority;
+        if votes.len() >= if all { members } else { members / 2 + 1 } {
+            self.chosen
+                .entry(number)
+                .or_default()
+                .insert(digest, *document);
+        }
+    }
+
     fn draw_message(&mut self) -> Option<(NodeId, NodeId, Message)> {
         let index = self.rng.below(self.wire.len());
         (!self.wire.is_empty()).then(|| self.wire.swap_remove(index))
@@ -268,7 +317,11 @@ impl World {
         let Some((from, to, message)) = self.draw_message() else {
             return;
         };
-        if self.rng.chance(60) || self.cut.contains(&(from.clone(), to.clone())) {
+        if self.rng.chance(30) || self.cut.contains(&(from.clone(), to.clone())) {
+            return;
+        }
+        if self.rng.chance(50) {
+            self.late.push((from, to, message));
             return;
         }
         if self.rng.chance(60) {
@@ -327,11 +380,18 @@ impl World {
         }
     }
 
+    /// Replaces the cuts: one node alone, or any links, each direction on its own.
     fn cut_links(&mut self) {
         let names = self.names();
+        let alone = self.rng.chance(700).then(|| self.any_node());
+        self.cut.clear();
         for from in &names {
-            for to in &names {
-                if from != to && self.rng.chance(350) {
+            for to in names.iter().filter(|to| *to != from) {
+                let cut = match &alone {
+                    Some(alone) => alone == from || alone == to,
+                    None => self.rng.chance(350),
+                };
+                if cut {
                     self.cut.insert((from.clone(), to.clone()));
                 }
             }

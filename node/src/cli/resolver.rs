@@ -1,0 +1,438 @@
+//! `sibyl resolver push|bind|unbind|list|try`: bring a module to the cluster and put it to work.
+//!
+//! The node checks and compiles; this only carries bytes and shows the answers. `push` and `bind` are two steps
+//! on purpose: a version can be tried before any bucket uses it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use super::client::{Client, Error, Parts, resolver_path};
+use super::connection::Connection;
+use super::failure::Failure;
+use super::{bucket, output};
+
+/// Largest module a node takes.
+const MAX_MODULE_BYTES: u64 = 32 << 20;
+
+/// Compiling a large module takes seconds on every node, in a debug build many.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Upload, bind, list and try resolvers
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Upload a component, a core module or WAT as a new version
+    #[command(
+        after_help = "Examples:\n  sibyl resolver push cart target/wasm32-unknown-unknown/release/cart.wasm\n  sibyl resolver push longest longest.wat"
+    )]
+    Push {
+        /// Name of the resolver.
+        name: String,
+        /// The module; `.wat` files are sent as text.
+        file: PathBuf,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    Bind(BindArgs),
+    /// Take the resolver off a bucket; conflicts show as siblings again
+    #[command(after_help = "Example:\n  sibyl resolver unbind carts")]
+    Unbind {
+        /// The bucket.
+        bucket: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// All resolvers, or the versions of one
+    #[command(
+        after_help = "Examples:\n  sibyl resolver list\n  sibyl resolver list cart --output json"
+    )]
+    List {
+        /// Name of the resolver.
+        name: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    Try(TryArgs),
+}
+
+/// Let a resolver merge the conflicts of a bucket
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  sibyl resolver bind carts cart
+  sibyl resolver bind docs json-merge --config '{\"rules\": {\"/tags\": \"union\"}}'
+  sibyl resolver bind carts cart --version sha256:…          roll back to an older version")]
+struct BindArgs {
+    /// The bucket.
+    bucket: String,
+    /// Name of the resolver.
+    name: String,
+    /// Digest of the version; the newest upload if absent.
+    #[arg(long, value_name = "DIGEST")]
+    version: Option<String>,
+    /// The resolver's configuration for this bucket.
+    #[arg(long, value_name = "JSON", value_parser = bucket::object)]
+    config: Option<Map<String, Value>>,
+    /// active: merge; paused: show siblings.
+    #[arg(long, default_value = "active", value_parser = ["active", "paused"])]
+    mode: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Run a resolver on siblings from the command line; stores nothing
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  sibyl resolver try set-union '[1,2]' '[2,3]'
+  sibyl resolver try cart @mine.json @yours.json --output json")]
+struct TryArgs {
+    /// Name of the resolver.
+    name: String,
+    /// Values of two or more siblings; @FILE reads one from a file.
+    #[arg(required = true, num_args = 2..)]
+    siblings: Vec<String>,
+    /// Digest of the version; the newest upload if absent.
+    #[arg(long, value_name = "DIGEST")]
+    version: Option<String>,
+    /// The resolver's configuration.
+    #[arg(long, value_name = "JSON", value_parser = bucket::object)]
+    config: Option<Map<String, Value>>,
+    /// The key that the resolver is told.
+    #[arg(long)]
+    key: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// `sibyl resolver`.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    match &args.command {
+        Command::Push {
+            name,
+            file,
+            connection,
+        } => push(name, file, connection),
+        Command::Bind(args) => bind(args),
+        Command::Unbind { bucket, connection } => {
+            let fields = Map::from_iter([("resolver".to_owned(), Value::Null)]);
+            let answer = bucket::change(&connection.client()?, bucket, &fields)?;
+            output::print(format!(
+                "bucket {bucket} has no resolver now (trace id {})\n",
+                answer.trace_id()
+            ))
+        }
+        Command::List {
+            name: Some(name),
+            connection,
+        } => versions(name, connection),
+        Command::List {
+            name: None,
+            connection,
+        } => names(connection),
+        Command::Try(args) => try_out(args),
+    }
+}
+
+/// Uploads a module and returns its version object.
+pub(super) fn upload(
+    client: &Client,
+    name: &str,
+    media_type: &str,
+    module: &[u8],
+) -> Result<Value, Error> {
+    let parts = Parts::default()
+        .header("content-type", media_type)
+        .body(module);
+    client.put(&resolver_path(name), parts)?.json()
+}
+
+/// The fields of a bucket that bind a version.
+pub(super) fn binding(
+    name: &str,
+    version: &str,
+    config: Option<&Map<String, Value>>,
+    mode: &str,
+) -> Map<String, Value> {
+    let mut resolver = json!({ "name": name, "version": version, "mode": mode });
+    if let (Some(config), Some(fields)) = (config, resolver.as_object_mut()) {
+        fields.insert("config".to_owned(), Value::Object(config.clone()));
+    }
+    Map::from_iter([("resolver".to_owned(), resolver)])
+}
+
+fn patient(connection: &Connection) -> Result<Client, Failure> {
+    Ok(Client::new(
+        &connection.url,
+        connection.timeout.max(COMPILE_TIMEOUT),
+    )?)
+}
+
+fn push(name: &str, file: &Path, connection: &Connection) -> Result<(), Failure> {
+    let module = read_file(file)?;
+    let text = file.extension().is_some_and(|extension| extension == "wat");
+    let waiting = output::spinner(format!("checking and compiling {}", file.display()));
+    let version = upload(
+        &patient(connection)?,
+        name,
+        if text {
+            "text/plain"
+        } else {
+            "application/wasm"
+        },
+        &module,
+    );
+    waiting.finish_and_clear();
+    let version = version?;
+    if connection.json() {
+        return output::print_json(&version);
+    }
+    let field = |name: &str| version.get(name).map(output::cell).unwrap_or_default();
+    output::print_table(&output::facts(&[
+        ("resolver", name.to_owned()),
+        ("version", field("digest")),
+        ("kind", field("kind")),
+        ("bytes", field("bytes")),
+        (
+            "certificate",
+            version
+                .pointer("/certificate/tier")
+                .map(output::cell)
+                .unwrap_or_default(),
+        ),
+    ]))
+}
+
+fn bind(args: &BindArgs) -> Result<(), Failure> {
+    let client = patient(&args.connection)?;
+    let version = match &args.version {
+        Some(version) => version.clone(),
+        None => newest(&client, &args.name)?,
+    };
+    let fields = binding(&args.name, &version, args.config.as_ref(), &args.mode);
+    let waiting = output::spinner("every node gets the module ready");
+    let answer = bucket::change(&client, &args.bucket, &fields);
+    waiting.finish_and_clear();
+    let answer = answer?;
+    if args.connection.json() {
+        return output::print_json(
+            &json!({ "bucket": args.bucket, "resolver": fields["resolver"], "trace_id": answer.trace_id() }),
+        );
+    }
+    output::print(format!(
+        "bucket {} is merged by {}@{version} (trace id {})\n",
+        args.bucket,
+        args.name,
+        answer.trace_id()
+    ))
+}
+
+/// Digest of the version that was uploaded last.
+fn newest(client: &Client, name: &str) -> Result<String, Failure> {
+    let body = client.get(&resolver_path(name), Parts::default())?.json()?;
+    let versions = body
+        .get("versions")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let uploaded = |version: &&Value| {
+        version
+            .get("uploaded_at")
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
+    // RFC 3339 instants of one node sort as text.
+    let newest = versions
+        .iter()
+        .max_by_key(uploaded)
+        .and_then(|version| version.get("digest")?.as_str());
+    newest
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::Failed(format!("resolver {name} has no version to bind")))
+}
+
+fn names(connection: &Connection) -> Result<(), Failure> {
+    let body = connection
+        .client()?
+        .get("/v1/resolvers", Parts::default())?
+        .json()?;
+    if connection.json() {
+        return output::print_json(&body);
+    }
+    let mut table = output::table(&["resolver", "versions", "bound"]);
+    for resolver in body
+        .get("resolvers")
+        .unwrap_or(&body)
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+    {
+        let versions = resolver
+            .get("versions")
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let name = resolver.get("name").unwrap_or(resolver);
+        let buckets = versions
+            .iter()
+            .filter_map(|version| version.get("bound")?.as_array())
+            .flatten();
+        let bound: Vec<String> = buckets.map(output::cell).collect();
+        table.add_row([
+            output::cell(name),
+            versions.len().to_string(),
+            bound.join(", "),
+        ]);
+    }
+    output::print_table(&table)
+}
+
+fn versions(name: &str, connection: &Connection) -> Result<(), Failure> {
+    let body = connection
+        .client()?
+        .get(&resolver_path(name), Parts::default())?
+        .json()?;
+    if connection.json() {
+        return output::print_json(&body);
+    }
+    let mut table = output::table(&[
+        "version",
+        "kind",
+        "bytes",
+        "uploaded",
+        "certificate",
+        "bound",
+        "nodes",
+    ]);
+    for version in body
+        .get("versions")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+    {
+        let field = |name: &str| {
+            version
+                .get(name)
+                .map_or_else(|| "-".to_owned(), output::cell)
+        };
+        let tier = version
+            .pointer("/certificate/tier")
+            .map_or_else(|| "-".to_owned(), output::cell);
+        let nodes = version
+            .get("nodes")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten();
+        let nodes: Vec<String> = nodes
+            .map(|(node, state)| format!("{node} {}", output::cell(state)))
+            .collect();
+        let (digest, kind, bytes) = (field("digest"), field("kind"), field("bytes"));
+        table.add_row([
+            digest,
+            kind,
+            bytes,
+            field("uploaded_at"),
+            tier,
+            field("bound"),
+            nodes.join(", "),
+        ]);
+    }
+    output::print_table(&table)
+}
+
+fn try_out(args: &TryArgs) -> Result<(), Failure> {
+    let siblings: Vec<Value> = args
+        .siblings
+        .iter()
+        .map(|given| Ok(json!({ "value": output::bytes_to_json(&sibling(given)?) })))
+        .collect::<Result<_, Failure>>()?;
+    let mut request = json!({ "siblings": siblings });
+    let fields = request.as_object_mut().expect("built as an object above");
+    fields.extend(
+        args.version
+            .clone()
+            .map(|version| ("version".to_owned(), version.into())),
+    );
+    fields.extend(
+        args.config
+            .clone()
+            .map(|config| ("config".to_owned(), config.into())),
+    );
+    fields.extend(args.key.clone().map(|key| ("key".to_owned(), key.into())));
+    let path = format!("{}/try", resolver_path(&args.name));
+    let body = patient(&args.connection)?
+        .post(&path, Parts::default().json(&request))?
+        .json()?;
+    let failed = body.get("outcome").and_then(Value::as_str) == Some("failed");
+    if args.connection.json() {
+        output::print_json(&body)?;
+    } else {
+        print_try(&body)?;
+    }
+    if failed {
+        Err(Failure::Reported)
+    } else {
+        Ok(())
+    }
+}
+
+fn sibling(given: &str) -> Result<Vec<u8>, Failure> {
+    given.strip_prefix('@').map_or_else(
+        || Ok(given.as_bytes().to_vec()),
+        |file| read_file(Path::new(file)),
+    )
+}
+
+fn print_try(body: &Value) -> Result<(), Failure> {
+    let field = |pointer: &str| {
+        body.pointer(pointer)
+            .filter(|v| !v.is_null())
+            .map(output::cell)
+            .unwrap_or_default()
+    };
+    output::print_table(&output::facts(&[
+        ("outcome", field("/outcome")),
+        ("value", field("/value")),
+        ("index", field("/index")),
+        ("indices", field("/indices")),
+        ("failure", field("/failure/kind")),
+        ("message", field("/failure/message")),
+        ("fuel", field("/fuel")),
+        ("memory bytes", field("/memory_bytes")),
+        ("microseconds", field("/duration_us")),
+    ]))?;
+    for line in body
+        .get("log")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+    {
+        let part = |name: &str| line.get(name).map(output::cell).unwrap_or_default();
+        output::print(format!("log {}: {}\n", part("level"), part("message")))?;
+    }
+    Ok(())
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let file = |source| Failure::File {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = std::fs::metadata(path).map_err(file)?.len();
+    if bytes > MAX_MODULE_BYTES {
+        return Err(file(std::io::Error::other(format!(
+            "it has {bytes} bytes, a node takes {MAX_MODULE_BYTES}"
+        ))));
+    }
+    std::fs::read(path).map_err(file)
+}

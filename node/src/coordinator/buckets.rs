@@ -1,0 +1,138 @@
+//! Changes of buckets: what has to be true beyond what the registry itself checks.
+//!
+//! A binding is two steps: every node that can be reached has the version compiled and its config checked,
+//! then the registry names it. A bucket is deleted only if it is empty, or with its keys; what a deleted
+//! bucket leaves on disk is erased in the background, and refused from the moment the registry says so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sibyl_core::id::Incarnation;
+use sibyl_core::registry::{Binding, BucketConfig, Change, Expect};
+
+use super::modules::ModuleFailed;
+use super::request::{ListError, ListRequest};
+use super::Coordinator;
+use crate::resolver::Failure;
+use crate::tasks::registry::{ChangeFailed, View};
+use crate::telemetry::Span;
+
+/// Whether a bucket may be deleted with what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emptiness {
+    /// It must hold no living key.
+    Required,
+    /// Its keys go with it.
+    Purge,
+}
+
+/// Why a bucket was not changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BucketFailed {
+    /// The registry did not change.
+    #[error(transparent)]
+    Registry(#[from] ChangeFailed),
+    /// The resolver to bind is not ready.
+    #[error(transparent)]
+    Module(#[from] ModuleFailed),
+    /// The resolver does not accept its config.
+    #[error("the resolver refuses the config: {0}")]
+    Config(String),
+    /// The check of the config itself failed.
+    #[error("the resolver cannot check the config: {0}")]
+    Check(Failure),
+    /// It holds keys.
+    #[error("the bucket holds keys: delete them first, or delete it with ?purge=true")]
+    NotEmpty,
+    /// Whether it holds keys is not known.
+    #[error(transparent)]
+    List(ListError),
+}
+
+impl Coordinator {
+    /// Creates a bucket or changes its configuration.
+    ///
+    /// # Errors
+    /// [`BucketFailed`].
+    pub async fn put_bucket(
+        &self,
+        span: &Span,
+        name: &str,
+        config: BucketConfig,
+        expect: Expect,
+    ) -> Result<Arc<View>, BucketFailed> {
+        if let Some(binding) = &config.resolver {
+            self.bindable(span, binding).await?;
+        }
+        let change = Change::PutBucket { name: name.to_owned(), config: Box::new(config), expect };
+        Ok(self.registry().change(Some(span), change).await?)
+    }
+
+    async fn bindable(&self, span: &Span, binding: &Binding) -> Result<(), BucketFailed> {
+        let view = self.registry().view();
+        let resolver = view.document().resolvers.get(&binding.name);
+        if !resolver.is_some_and(|resolver| resolver.versions.contains_key(&binding.version)) {
+            // The registry says so in its own words.
+            return Ok(());
+        }
+        self.ready_everywhere(span, binding.version).await?;
+        match self.platform().check_config(binding.version, binding.config.clone()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(message)) => Err(BucketFailed::Config(message)),
+            Err(failure) => Err(BucketFailed::Check(failure)),
+        }
+    }
+
+    /// Deletes a bucket.
+    ///
+    /// # Errors
+    /// [`BucketFailed`].
+    pub async fn delete_bucket(
+        &self,
+        span: &Span,
+        name: &str,
+        emptiness: Emptiness,
+        expect: Expect,
+    ) -> Result<(), BucketFailed> {
+        let exists = self.registry().view().bucket(name).is_some();
+        if exists && emptiness == Emptiness::Required {
+            let first = ListRequest { bucket: name.to_owned(), prefix: Bytes::new(), after: None, limit: 1 };
+            let listed = self.list(span, first).await.map_err(BucketFailed::List)?;
+            if !listed.keys.is_empty() {
+                return Err(BucketFailed::NotEmpty);
+            }
+        }
+        let change = Change::DeleteBucket { name: name.to_owned(), expect };
+        self.registry().change(Some(span), change).await?;
+        Ok(())
+    }
+
+    /// Follows the registry and erases what deleted buckets left here. Ends with the registry's task.
+    pub async fn sweep_up(self) {
+        let mut registry = self.registry().watch();
+        let mut swept: BTreeSet<Incarnation> = BTreeSet::new();
+        loop {
+            let view = Arc::clone(&registry.borrow_and_update());
+            let known: BTreeSet<Incarnation> =
+                view.document().buckets.values().map(|bucket| bucket.incarnation).collect();
+            // The first round looks for what an earlier run left half done.
+            if !view.forming() && (swept.is_empty() || !swept.is_subset(&known)) {
+                let (replica, kept) = (self.replica().clone(), known.clone());
+                let (partitions, number) = (view.ring.partitions(), view.number());
+                let erased =
+                    tokio::task::spawn_blocking(move || replica.sweep(partitions, &kept, number)).await;
+                match erased {
+                    Ok(Ok(0)) => {}
+                    Ok(Ok(records)) => tracing::info!(records, "erased what deleted buckets left"),
+                    Ok(Err(failure)) => tracing::warn!(%failure, "deleted buckets are not erased yet"),
+                    Err(error) => tracing::warn!(%error, "deleted buckets are not erased yet"),
+                }
+                swept = known;
+            }
+            if registry.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Performs the read flow: asks replicas, feeds their answers, answers at R, repairs in the background.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use sibyl_core::codec;
+use sibyl_core::flow::get::{Ask, Effect, Event, Get, Outcome, Said};
+use sibyl_core::id::{Digest, NodeId};
+use sibyl_core::message::{Reply, Request};
+use sibyl_core::object::Object;
+use sibyl_core::registry::{Bucket, Durability};
+use tokio::time::Instant as Deadline;
+
+use super::request::{GetError, GetRequest, Got};
+use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, slot};
+use crate::replica::Slot;
+use crate::tasks::registry::View;
+use crate::telemetry::metrics::{Quorum, QuorumFailure, RepairMode, StorageOp, Success};
+use crate::telemetry::{QuorumEnd, Rpc, Span};
+
+/// After this long without an object, another replica is asked for it: above the usual answer, far below a
+/// client's patience.
+const HEDGE_AFTER: std::time::Duration = std::time::Duration::from_millis(30);
+
+/// What one replica said.
+struct Heard {
+    from: NodeId,
+    said: Said,
+    counts: bool,
+    took: std::time::Duration,
+}
+
+/// A read under way.
+struct Reading {
+    coordinator: Coordinator,
+    slot: Slot,
+    get: Get,
+    waiting: FuturesUnordered<BoxFuture<'static, Heard>>,
+    span: Span,
+    began: Instant,
+    deadline: Deadline,
+    answer: Option<Outcome>,
+    repairs: Vec<(NodeId, Object)>,
+}
+
+impl Coordinator {
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`GetError`].
+    pub async fn get(&self, span: &Span, request: GetRequest) -> Result<Got, GetError> {
+        let view = self.serving().map_err(GetError::NotServing)?;
+        let bucket = view.bucket(&request.bucket).ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
+        let slot = slot(&view, bucket.incarnation, &request.key);
+        let (outcome, need) = self.read(span, &view, bucket, &slot, &request).await?;
+        if !outcome.met && !request.partial {
+            let Outcome { replies, failed, .. } = outcome;
+            return Err(GetError::Quorum { replies, need, failed });
+        }
+        Ok(self.show(span, &request, bucket, outcome).await)
+    }
+
+    /// Reads the object of a key at the request's quorum; the number that had to answer comes with it.
+    pub(super) async fn read(
+        &self,
+        span: &Span,
+        view: &View,
+        bucket: &Bucket,
+        slot: &Slot,
+        request: &GetRequest,
+    ) -> Result<(Outcome, usize), GetError> {
+        let owners = view.owners(bucket, slot.partition);
+        let r = request.r.unwrap_or(bucket.config.r).need(usize::from(bucket.config.n), owners.len());
+        if r > owners.len() {
+            return Err(GetError::Level { asked: r, members: owners.len() });
+        }
+        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let outcome = self.read_owners(span, slot, self.best_first(owners), r, timeout).await;
+        Ok((outcome, r))
+    }
+
+    async fn read_owners(
+        &self,
+        span: &Span,
+        slot: &Slot,
+        replicas: Vec<NodeId>,
+        r: usize,
+        timeout: std::time::Duration,
+    ) -> Outcome {
+        let (get, effects) = Get::new(&replicas, r);
+        let mut reading = Reading {
+            coordinator: self.clone(),
+            slot: slot.clone(),
+            get,
+            waiting: FuturesUnordered::new(),
+            span: span.quorum_read(replicas.len(), r),
+            began: Instant::now(),
+            deadline: Deadline::now() + timeout,
+            answer: None,
+            repairs: Vec::new(),
+        };
+        reading.perform(effects);
+        let outcome = reading.until_answered().await;
+        if reading.get.is_done() {
+            reading.repair();
+        } else {
+            tokio::spawn(reading.until_done());
+        }
+        outcome
+    }
+
+    /// This node first, then those that can be reached, each in the order of the preference list.
+    fn best_first(&self, owners: &[NodeId]) -> Vec<NodeId> {
+        let rank = |owner: &NodeId| match owner {
+            owner if owner == self.me() => 0,
+            owner if self.net().is_reachable(owner) => 1,
+            _ => 2,
+        };
+        let mut replicas = owners.to_vec();
+        replicas.sort_by_key(rank);
+        replicas
+    }
+
+    fn local(&self, slot: &Slot, ask: Ask, span: &Span) -> (Said, bool) {
+        let began = Instant::now();
+        let encoded = self.replica().encoded(slot);
+        let took = began.elapsed();
+        self.inner.ground.metrics.storage(StorageOp::Get, took);
+        span.storage_read(took, encoded.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len));
+        let said = match (encoded, ask) {
+            (Err(failure), _) => {
+                tracing::error!(%failure, "this node cannot read its copy of a key");
+                Said::Failed
+            }
+            (Ok(Some(bytes)), Ask::Digest) => Said::Digest(Digest::of(&bytes)),
+            (Ok(Some(bytes)), Ask::Object) => decoded(&bytes),
+            (Ok(None), Ask::Digest) => Said::Digest(codec::digest(&Object::default())),
+            (Ok(None), Ask::Object) => absent(),
+        };
+        (said, !self.is_rebuilding())
+    }
+}
+
+fn absent() -> Said {
+    let nothing = Object::default();
+    let digest = codec::digest(&nothing);
+    Said::Object(nothing, digest)
+}
+
+fn decoded(bytes: &Bytes) -> Said {
+    if bytes.is_empty() {
+        return absent();
+    }
+    match codec::decode(bytes) {
+        Ok(object) => Said::Object(object, Digest::of(bytes)),
+        Err(error) => {
+            tracing::error!(%error, "an object cannot be decoded");
+            Said::Failed
+        }
+    }
+}
+
+impl Reading {
+    async fn until_answered(&mut self) -> Outcome {
+        let hedge = tokio::time::sleep(HEDGE_AFTER);
+        tokio::pin!(hedge);
+        let mut hedged = false;
+        loop {
+            if let Some(outcome) = self.answer.take() {
+                self.settle(&outcome);
+                return outcome;
+            }
+            tokio::select! {
+                Some(heard) = self.waiting.next() => self.hear(heard),
+                () = &mut hedge, if !hedged => {
+                    hedged = true;
+                    let effects = self.get.handle(Event::Hedge);
+                    self.perform(effects);
+                }
+                () = tokio::time::sleep_until(self.deadline) => self.time_is_up(),
+            }
+        }
+    }
+
+    /// The client has its answer: hear the rest, then repair whoever was behind.
+    async fn until_done(mut self) {
+        while !self.get.is_done() {
+            tokio::select! {
+                Some(heard) = self.waiting.next() => self.hear(heard),
+                () = tokio::time::sleep_until(self.deadline) => self.time_is_up(),
+            }
+        }
+        self.repair();
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let Heard { from, said, counts, took } = heard;
+        match &said {
+            Said::Failed => self.span.replica_failed(&from, "failed", took),
+            Said::Object(..) | Said::Digest(_) => self.span.replica_ack(&from, took),
+        }
+        let effects = self.get.handle(Event::Said { from: &from, said, counts });
+        self.perform(effects);
+    }
+
+    fn time_is_up(&mut self) {
+        let effects = self.get.handle(Event::Deadline);
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Ask(to, ask) => self.ask(to, ask),
+                Effect::Answer(outcome) => self.answer = Some(outcome),
+                Effect::Repair(to, object) => self.repairs.push((to, object)),
+            }
+        }
+    }
+
+    fn ask(&mut self, to: NodeId, ask: Ask) {
+        let coordinator = &self.coordinator;
+        if to == *coordinator.me() {
+            let (said, counts) = coordinator.local(&self.slot, ask, &self.span);
+            let heard = Heard { from: to, said, counts, took: self.began.elapsed() };
+            self.waiting.push(Box::pin(std::future::ready(heard)));
+            return;
+        }
+        let place = self.slot.place.clone();
+        let (rpc, request) = match ask {
+            Ask::Object => (Rpc::ReplicaGet, Request::Object { place }),
+            Ask::Digest => (Rpc::ReplicaDigest, Request::Digest { place }),
+        };
+        let timeout = self.deadline.saturating_duration_since(Deadline::now());
+        let span = self.span.rpc_client(rpc, &to);
+        let answer = coordinator.ask(span, rpc, &to, &request, Bytes::new(), timeout);
+        let began = self.began;
+        self.waiting.push(Box::pin(async move {
+            let (said, counts) = match answer.await {
+                Ok((Reply::Object { counts }, body)) => (decoded(&body), counts),
+                Ok((Reply::Digest { digest, counts, .. }, _)) => (Said::Digest(digest), counts),
+                Ok(_) | Err(_) => (Said::Failed, false),
+            };
+            Heard { from: to, said, counts, took: began.elapsed() }
+        }));
+    }
+
+    fn settle(&self, outcome: &Outcome) {
+        let wait = self.began.elapsed();
+        let (acks, failures, met) = (outcome.replies, outcome.failed, outcome.met);
+        self.span.quorum_settled(QuorumEnd { acks, failures, sloppy: false, met, wait });
+        let metrics = &self.coordinator.inner.ground.metrics;
+        if met {
+            metrics.quorum(Quorum::Read, acks, wait, &self.span);
+        } else {
+            let late = Deadline::now() >= self.deadline;
+            let reason = if late { QuorumFailure::Timeout } else { QuorumFailure::Unavailable };
+            metrics.quorum_failed(Quorum::Read, reason);
+        }
+    }
+
+    /// Sends the joined object to those who lack part of it. A repair is offered once: whoever misses it
+    /// is found again by the next read.
+    fn repair(self) {
+        let Self { coordinator, slot, span, repairs, .. } = self;
+        if repairs.is_empty() {
+            return;
+        }
+        let root = span.read_repair(false);
+        drop(span);
+        tokio::spawn(async move {
+            let sent = repairs.into_iter().map(|(to, object)| coordinator.repair_one(&root, &slot, to, object));
+            let results: Vec<bool> = sent.collect::<FuturesUnordered<_>>().collect().await;
+            for repaired in results {
+                let result = if repaired { Success::Ok } else { Success::Failed };
+                coordinator.inner.ground.metrics.read_repair(RepairMode::Async, result);
+            }
+        });
+    }
+}
+
+impl Coordinator {
+    async fn repair_one(&self, root: &Span, slot: &Slot, to: NodeId, object: Object) -> bool {
+        if to == *self.me() {
+            let (done, joined) = tokio::sync::oneshot::channel();
+            self.replica().join(slot.clone(), object, Durability::Synced, move |result| {
+                // Nobody waits if the node is stopping.
+                let _gone = done.send(result);
+            });
+            return matches!(joined.await, Ok(Ok(())));
+        }
+        let request = Request::Repair { place: slot.place.clone() };
+        let span = root.rpc_client(Rpc::ReplicaRepair, &to);
+        let body = codec::encode(&object);
+        let answer = self.ask(span, Rpc::ReplicaRepair, &to, &request, body, DEFAULT_TIMEOUT).await;
+        matches!(answer, Ok((Reply::Joined, _)))
+    }
+}

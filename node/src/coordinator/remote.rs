@@ -1,0 +1,92 @@
+//! Asks a peer one thing: a frame out, a frame back, a span and a metric around it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sibyl_core::id::NodeId;
+use sibyl_core::message::{self, Failure, Reply, Request};
+
+use super::Coordinator;
+use crate::peer::{CallError, Outgoing, Reason, Sent};
+use crate::telemetry::metrics::RpcResult;
+use crate::telemetry::{Rpc, Span};
+
+/// Why a peer gave no answer that can be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// The question or its answer was lost on the way.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The peer said that it could not.
+    #[error(transparent)]
+    Failed(Failure),
+    /// The peer answered another question.
+    #[error("the peer's answer makes no sense")]
+    Nonsense,
+}
+
+impl AskError {
+    /// Whether the peer certainly did not act on the question.
+    pub(super) fn is_unsent(&self) -> bool {
+        match self {
+            Self::Call(error) => error.sent == Sent::No,
+            Self::Failed(failure) => super::was_not_minted(failure),
+            Self::Nonsense => false,
+        }
+    }
+
+    fn result(&self) -> RpcResult {
+        match self {
+            Self::Call(CallError { reason: Reason::Timeout, .. }) => RpcResult::Timeout,
+            Self::Call(CallError { reason: Reason::Remote(_) | Reason::TooLarge, .. }) => RpcResult::Rejected,
+            Self::Call(_) => RpcResult::Unavailable,
+            Self::Failed(_) | Self::Nonsense => RpcResult::Rejected,
+        }
+    }
+
+    /// A stable word for spans.
+    pub(super) fn word(&self) -> &'static str {
+        self.result().as_str()
+    }
+}
+
+impl Coordinator {
+    /// Asks a peer, below a span that says so. The question leaves when this is called, not when the
+    /// future is first polled.
+    pub(super) fn ask(
+        &self,
+        span: Span,
+        rpc: Rpc,
+        to: &NodeId,
+        request: &Request,
+        body: Bytes,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(Reply, Bytes), AskError>> + Send + use<> {
+        let began = Instant::now();
+        let outgoing = Outgoing {
+            head: message::encode(request),
+            body,
+            timeout,
+            registry: self.registry().view().number(),
+            span: Some(span.context()),
+        };
+        let call = self.net().call(to, outgoing);
+        let (metrics, to) = (self.inner.ground.metrics.clone(), to.clone());
+        async move {
+            let result = call.await.map_err(AskError::Call).and_then(|answer| match message::decode(&answer.head) {
+                Ok(Reply::Failed(failure)) => Err(AskError::Failed(failure)),
+                Ok(reply) => Ok((reply, answer.body)),
+                Err(_) => Err(AskError::Nonsense),
+            });
+            let word = match &result {
+                Ok(_) => RpcResult::Ok,
+                Err(error) => {
+                    span.fail(error.word(), error);
+                    error.result()
+                }
+            };
+            metrics.rpc(rpc, to.as_str(), word, began.elapsed(), &span);
+            result
+        }
+    }
+}

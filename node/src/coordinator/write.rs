@@ -1,0 +1,377 @@
+//! Performs the write flow: finds the node that mints, mints, sends to all owners, answers at W.
+//!
+//! The first reachable owner coordinates. A forward is tried elsewhere only if the one before certainly did
+//! not mint; else the client learns that the outcome is unknown. A coordinated write runs in a task of its
+//! own, so a client that leaves cannot leave it half sent.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use rand::RngExt as _;
+use sibyl_core::context::Context;
+use sibyl_core::flow::put::{Effect, Event, Outcome, Put};
+use sibyl_core::id::{NodeId, WriteId};
+use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
+use sibyl_core::object::{Caps, Content, Write};
+use sibyl_core::registry::{Bucket, Deletes, Durability};
+use tokio::sync::oneshot;
+use tokio::time::Instant as Deadline;
+
+use super::remote::AskError;
+use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
+use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
+use crate::replica::{Minted, Slot};
+use crate::tasks::registry::View;
+use crate::telemetry::metrics::{Quorum, QuorumFailure};
+use crate::telemetry::{QuorumEnd, Rpc, Span};
+
+/// The most intervals a context may take to be minted into: sealed as base64url they stay below the 16 KiB
+/// that a client can be handed (at most 21 bytes each, a third more as text, with room for joins).
+const MAX_CONTEXT_INTERVALS: usize = 400;
+
+impl Coordinator {
+    /// Writes or deletes a key.
+    ///
+    /// # Errors
+    /// [`PutError`]; only [`PutError::Unknown`] may have been written.
+    pub async fn put(&self, span: &Span, request: PutRequest) -> Result<Stored, PutError> {
+        let view = self.serving().map_err(PutError::NotServing)?;
+        let bucket = view.bucket(&request.bucket).ok_or_else(|| PutError::NoBucket(request.bucket.clone()))?;
+        let value = request.value.clone().unwrap_or_default();
+        let cap = usize::try_from(bucket.config.max_value_bytes).unwrap_or(usize::MAX);
+        if value.len() > cap {
+            return Err(PutError::TooLarge { bytes: value.len(), cap });
+        }
+        let slot = slot(&view, bucket.incarnation, &request.key);
+        let owners = view.owners(bucket, slot.partition);
+        let w = request.w.unwrap_or(bucket.config.w).need(usize::from(bucket.config.n), owners.len());
+        if w > owners.len() {
+            return Err(PutError::Level { asked: w, members: owners.len() });
+        }
+        if let Some(value) = &request.value {
+            self.accepts(&request, bucket, value).await?;
+        }
+        let tombstones = self.tombstones(span, &view, bucket, &slot, &request).await?;
+        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let coordinate = Coordinate {
+            place: slot.place.clone(),
+            context: request.context,
+            tombstones,
+            deletes: request.value.is_none(),
+            content_type: request.content_type,
+            attributes: request.attributes,
+            write_id: request.write_id.unwrap_or_else(|| WriteId(rand::rng().random())),
+            trace: Some(span.context()),
+            w: u32::try_from(w).expect("n is at most 255"),
+        };
+        let written = self.hand_on(span, owners, coordinate, value, timeout).await?;
+        Ok(Stored {
+            dot: written.dot,
+            context: written.context,
+            bucket: bucket.incarnation,
+            modified_at: written.modified_at,
+            acks: Acks { owners: written.owners as usize, fallbacks: 0 },
+            live: written.siblings as usize,
+            coordinator: written.coordinator,
+        })
+    }
+
+    /// In a `delete_wins` bucket a blind write reads first, to cover the tombstones that are there.
+    async fn tombstones(
+        &self,
+        span: &Span,
+        view: &View,
+        bucket: &Bucket,
+        slot: &Slot,
+        request: &PutRequest,
+    ) -> Result<Context, PutError> {
+        let reads = bucket.config.deletes == Deletes::DeleteWins && request.context.is_none();
+        if !reads || request.value.is_none() {
+            return Ok(Context::new());
+        }
+        let read = GetRequest {
+            bucket: request.bucket.clone(),
+            key: request.key.clone(),
+            r: None,
+            timeout: request.timeout,
+            partial: false,
+            resolve: false,
+        };
+        let (outcome, need) = self.read(span, view, bucket, slot, &read).await.map_err(PutError::Read)?;
+        if !outcome.met {
+            let (replies, failed) = (outcome.replies, outcome.failed);
+            return Err(PutError::Read(GetError::Quorum { replies, need, failed }));
+        }
+        Ok(outcome.object.tombstones())
+    }
+
+    /// Gives the write to the first owner that can be reached and takes it.
+    async fn hand_on(
+        &self,
+        span: &Span,
+        owners: &[NodeId],
+        coordinate: Coordinate,
+        value: Bytes,
+        timeout: Duration,
+    ) -> Result<Written, PutError> {
+        let deadline = Deadline::now() + timeout;
+        let w = coordinate.w as usize;
+        let mut refused = None;
+        for owner in self.candidates(owners) {
+            let left = deadline.saturating_duration_since(Deadline::now());
+            let result = if owner == *self.me() {
+                self.coordinate(span, coordinate.clone(), value.clone(), left).await.map_err(AskError::Failed)
+            } else {
+                self.forward(span, &owner, coordinate.clone(), value.clone(), left).await
+            };
+            match result {
+                Ok(written) => return Ok(written),
+                Err(error) if error.is_unsent() => refused = Some(error),
+                Err(AskError::Failed(Failure::Quorum { owners, failed, w })) => {
+                    let (owners, failed, w) = (owners as usize, failed as usize, w as usize);
+                    return Err(PutError::Unknown { owners, failed, w });
+                }
+                Err(AskError::Failed(failure @ Failure::Refused(_))) => return Err(PutError::NotWritten(failure)),
+                Err(_) => return Err(PutError::Unknown { owners: 0, failed: 0, w }),
+            }
+        }
+        match refused {
+            Some(AskError::Failed(failure)) => Err(PutError::NotWritten(failure)),
+            _ => Err(PutError::Unreachable { owners: owners.len() }),
+        }
+    }
+
+    /// Owners in the order in which they are asked to coordinate: by preference, the reachable first.
+    fn candidates(&self, owners: &[NodeId]) -> Vec<NodeId> {
+        let away = |owner: &NodeId| owner != self.me() && !self.net().is_reachable(owner);
+        let mut candidates = owners.to_vec();
+        candidates.sort_by_key(away);
+        candidates
+    }
+
+    async fn forward(
+        &self,
+        span: &Span,
+        to: &NodeId,
+        coordinate: Coordinate,
+        value: Bytes,
+        timeout: Duration,
+    ) -> Result<Written, AskError> {
+        let request = Request::Coordinate(Box::new(coordinate));
+        let call = self.ask(span.forward(to), Rpc::CoordinatorForward, to, &request, value, timeout);
+        match call.await? {
+            (Reply::Written(written), _) => Ok(written),
+            _ => Err(AskError::Nonsense),
+        }
+    }
+
+    /// Coordinates a write on this node's own copy.
+    ///
+    /// # Errors
+    /// [`Failure`]; after [`Failure::Quorum`] the write may still become visible.
+    pub async fn coordinate(
+        &self,
+        span: &Span,
+        coordinate: Coordinate,
+        value: Bytes,
+        timeout: Duration,
+    ) -> Result<Written, Failure> {
+        let view = self.serving().map_err(Failure::NotServing)?;
+        if self.is_rebuilding() {
+            return Err(Failure::Rebuilding);
+        }
+        if self.is_low_on_disk() && !coordinate.deletes {
+            return Err(Failure::DiskFull);
+        }
+        let (_, bucket) = view.bucket_of(coordinate.place.bucket).ok_or(Failure::Bucket)?;
+        let slot = slot(&view, coordinate.place.bucket, &coordinate.place.key);
+        let owners = view.owners(bucket, slot.partition).to_vec();
+        if !owners.contains(self.me()) {
+            return Err(Failure::NotOwner);
+        }
+        let (answer, answered) = oneshot::channel();
+        let w = coordinate.w as usize;
+        let writing = Writing {
+            put: Put::new(self.me().clone(), &owners, w),
+            durability: bucket.config.durability,
+            caps: caps(bucket),
+            span: span.quorum_write(owners.len(), w),
+            w,
+            coordinator: self.clone(),
+            slot,
+            began: Instant::now(),
+            deadline: Deadline::now() + timeout,
+            answer: Some(answer),
+            waiting: FuturesUnordered::new(),
+            minted: None,
+        };
+        tokio::spawn(writing.run(coordinate, value));
+        answered.await.unwrap_or_else(|_| Err(Failure::Store("the write was abandoned".into())))
+    }
+}
+
+fn caps(bucket: &Bucket) -> Caps {
+    Caps {
+        siblings: bucket.config.max_siblings as usize,
+        object_bytes: usize::try_from(bucket.config.max_object_bytes).unwrap_or(usize::MAX),
+        context_intervals: MAX_CONTEXT_INTERVALS,
+    }
+}
+
+/// What one owner did.
+struct Done {
+    by: NodeId,
+    acked: bool,
+}
+
+/// A write under way on its coordinator.
+struct Writing {
+    coordinator: Coordinator,
+    slot: Slot,
+    put: Put,
+    durability: Durability,
+    caps: Caps,
+    w: usize,
+    span: Span,
+    began: Instant,
+    deadline: Deadline,
+    answer: Option<oneshot::Sender<Result<Written, Failure>>>,
+    waiting: FuturesUnordered<BoxFuture<'static, Done>>,
+    minted: Option<Minted>,
+}
+
+impl Writing {
+    async fn run(mut self, coordinate: Coordinate, value: Bytes) {
+        let (minted, counts) = self.mint(coordinate, value);
+        match minted.await.unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into()))) {
+            Ok(minted) => self.minted = Some(minted),
+            Err(failure) => return self.tell(Err(failure)),
+        }
+        let me = self.coordinator.me().clone();
+        self.waiting.push(Box::pin(async move {
+            let acked = matches!(counts.await, Ok(Ok(())));
+            Done { by: me, acked }
+        }));
+        let effects = self.put.handle(Event::Minted);
+        self.perform(effects);
+        while !self.put.is_done() {
+            let effects = tokio::select! {
+                Some(done) = self.waiting.next() => self.hear(&done),
+                () = tokio::time::sleep_until(self.deadline) => {
+                    let effects = self.put.handle(Event::Deadline);
+                    self.perform(effects);
+                    return;
+                }
+            };
+            self.perform(effects);
+        }
+    }
+
+    fn mint(
+        &self,
+        coordinate: Coordinate,
+        value: Bytes,
+    ) -> (oneshot::Receiver<Result<Minted, Failure>>, oneshot::Receiver<Result<(), Failure>>) {
+        let write = Write {
+            context: coordinate.context,
+            tombstones: coordinate.tombstones,
+            content: Content {
+                value: (!coordinate.deletes).then_some(value),
+                content_type: coordinate.content_type,
+                attributes: coordinate.attributes,
+                modified_at: now_ms(),
+                write_id: coordinate.write_id,
+                trace: coordinate.trace,
+            },
+        };
+        let (minted, on_minted) = oneshot::channel();
+        let (counts, on_counts) = oneshot::channel();
+        let bytes = write.content.value.as_ref().map_or(0, Bytes::len);
+        let synced = self.durability == Durability::Synced;
+        let storage = self.span.storage_write(bytes, synced);
+        // Nobody waits if the node is stopping.
+        let minted = move |result| drop(minted.send(result));
+        let counts = move |result| {
+            drop(storage);
+            drop(counts.send(result));
+        };
+        let replica = self.coordinator.replica();
+        replica.mint(self.slot.clone(), write, self.caps, self.durability, minted, counts);
+        (on_minted, on_counts)
+    }
+
+    fn hear(&mut self, done: &Done) -> Vec<Effect> {
+        if done.acked {
+            self.span.replica_ack(&done.by, self.began.elapsed());
+            self.put.handle(Event::Acked(&done.by))
+        } else {
+            self.span.replica_failed(&done.by, "failed", self.began.elapsed());
+            self.put.handle(Event::Failed(&done.by))
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Replicate(to) => self.replicate(to),
+                Effect::Answer(outcome) => self.settle(outcome),
+            }
+        }
+    }
+
+    fn replicate(&mut self, to: NodeId) {
+        let Some(minted) = &self.minted else { return };
+        let request = Request::Replicate { place: self.slot.place.clone(), durability: self.durability };
+        let timeout = self.deadline.saturating_duration_since(Deadline::now());
+        let span = self.span.rpc_client(Rpc::ReplicaPut, &to);
+        let shipment = minted.shipment.clone();
+        let call = self.coordinator.ask(span, Rpc::ReplicaPut, &to, &request, shipment, timeout);
+        self.waiting.push(Box::pin(async move {
+            let acked = matches!(call.await, Ok((Reply::Joined, _)));
+            Done { by: to, acked }
+        }));
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        let wait = self.began.elapsed();
+        let (acks, failures, met) = match outcome {
+            Outcome::Written { owners } => (owners, 0, true),
+            Outcome::Unknown { owners, failed } => (owners, failed, false),
+        };
+        self.span.quorum_settled(QuorumEnd { acks, failures, sloppy: false, met, wait });
+        let metrics = &self.coordinator.inner.ground.metrics;
+        if met {
+            metrics.quorum(Quorum::Write, acks, wait, &self.span);
+        } else {
+            let late = Deadline::now() >= self.deadline;
+            let reason = if late { QuorumFailure::Timeout } else { QuorumFailure::Unavailable };
+            metrics.quorum_failed(Quorum::Write, reason);
+        }
+        let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let result = match (&self.minted, met) {
+            (Some(minted), true) => Ok(Written {
+                dot: minted.dot,
+                context: minted.answer.clone(),
+                modified_at: minted.modified_at,
+                owners: few(acks),
+                siblings: few(minted.live),
+                coordinator: self.coordinator.me().clone(),
+            }),
+            _ => Err(Failure::Quorum { owners: few(acks), failed: few(failures), w: few(self.w) }),
+        };
+        self.tell(result);
+    }
+
+    fn tell(&mut self, result: Result<Written, Failure>) {
+        debug_assert!(self.minted.is_some() || result.as_ref().is_err_and(|failure| {
+            was_not_minted(failure) || matches!(failure, Failure::Refused(_) | Failure::Store(_))
+        }));
+        if let Some(answer) = self.answer.take() {
+            // The client may have left; the write goes on.
+            let _gone = answer.send(result);
+        }
+    }
+}

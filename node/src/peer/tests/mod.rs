@@ -1,0 +1,11 @@
+//! The transport over real sockets on the loopback address: two nodes or more in one process.
+//!
+//! Nothing sleeps and nothing asserts a duration: a test waits for a change of the peers' state, for a
+//! message from a handler, or for a future, under one generous limit.
+
+mod calls;
+mod cuts;
+mod handshake;
+mod hostile;
+mod limits;
+mod node;

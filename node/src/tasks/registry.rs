@@ -1,0 +1,492 @@
+//! The registry's task: owns the machine of `sibyl-core`, performs its effects, publishes what is chosen.
+//!
+//! Everything that happens to the registry comes through one bounded queue. Effects are performed in order,
+//! and a persist is synced before anything behind it happens: promises in the watermark file, the chosen
+//! document in the store. What is chosen is published as a [`View`] that the rest of the node reads
+//! without waiting. The task decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt as _;
+use sibyl_core::id::{Actor, Incarnation, NodeId, Partition};
+use sibyl_core::message::{self, Reply, Request};
+use sibyl_core::registry::{
+    Alarm, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message, OpenError, Outcome,
+    Secret, Secrets, Slot,
+};
+use sibyl_core::ring::Ring;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::peer::{Net, Outgoing};
+use crate::replica::Replica;
+use crate::store::Watermark;
+use crate::telemetry::{Rpc, Span, Tracer};
+
+/// Where the chosen document lies among the node's own records.
+const CHOSEN: &str = "registry/chosen";
+/// The one slot of the watermark file that holds the machine's promises.
+const PROMISES: u64 = 1;
+/// The most events that wait; a sender beyond it waits, a message of a peer beyond it is dropped, which
+/// the registry's protocol allows.
+const QUEUE: usize = 1024;
+/// How long a message to a peer may take before it counts as not delivered.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is in force, as the rest of the node reads it.
+#[derive(Debug)]
+pub struct View {
+    /// The document and its digest.
+    pub held: Held,
+    /// Who owns what by it.
+    pub ring: Ring,
+    names: BTreeMap<Incarnation, String>,
+}
+
+impl View {
+    fn of(held: Held) -> Self {
+        let names = held.document.buckets.iter().map(|(name, bucket)| (bucket.incarnation, name.clone()));
+        Self { ring: held.document.ring(), names: names.collect(), held }
+    }
+
+    /// The document.
+    pub fn document(&self) -> &Document {
+        &self.held.document
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.held.document.number
+    }
+
+    /// Whether document 2 is still to be chosen: no contexts, no mints.
+    pub fn forming(&self) -> bool {
+        self.number() < 2
+    }
+
+    /// A bucket by name.
+    pub fn bucket(&self, name: &str) -> Option<&Bucket> {
+        self.document().buckets.get(name)
+    }
+
+    /// A bucket by its incarnation.
+    pub fn bucket_of(&self, incarnation: Incarnation) -> Option<(&str, &Bucket)> {
+        let name = self.names.get(&incarnation)?;
+        Some((name, self.document().buckets.get(name)?))
+    }
+
+    /// The owners of a partition of this bucket.
+    pub fn owners(&self, bucket: &Bucket, partition: Partition) -> &[NodeId] {
+        self.ring.primaries(partition, usize::from(bucket.config.n))
+    }
+}
+
+/// Why a change was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeFailed {
+    /// It does not fit what is in force; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// Too few members answered.
+    #[error("{missing} more of the {members} members must answer")]
+    NoMajority {
+        /// How many more had to answer.
+        missing: usize,
+        /// How many there are.
+        members: usize,
+        /// Whether it may still come into force.
+        unknown: bool,
+    },
+    /// Whether it came into force is not known.
+    #[error("other changes came in between")]
+    Unknown,
+    /// Too many changes wait; nothing was changed.
+    #[error("too many changes wait already")]
+    Busy,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+enum Input {
+    Event(Event),
+    Change { change: Change, span: Box<Span>, done: oneshot::Sender<Result<Arc<View>, ChangeFailed>> },
+}
+
+/// A handle to the registry.
+#[derive(Clone)]
+pub struct Registry {
+    inbox: mpsc::Sender<Input>,
+    view: watch::Receiver<Arc<View>>,
+    alarms: watch::Receiver<BTreeMap<String, String>>,
+    tracer: Tracer,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Counts a change as waiting until it is decided, or nobody waits for it any more.
+struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the task stands on.
+pub struct Ground {
+    /// This node.
+    pub me: NodeId,
+    /// Its store.
+    pub store: Actor,
+    /// Document 1, from the flags.
+    pub first: Document,
+    /// Where the chosen document is kept.
+    pub replica: Replica,
+    /// Where promises are kept.
+    pub watermark: Arc<Watermark>,
+    /// Starts spans.
+    pub tracer: Tracer,
+}
+
+/// The machine, opened, before the network is there.
+pub struct Opened {
+    ground: Ground,
+    machine: Machine,
+    view: watch::Sender<Arc<View>>,
+    alarms: watch::Sender<BTreeMap<String, String>>,
+    inbox: mpsc::Sender<Input>,
+    events: mpsc::Receiver<Input>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Why the registry cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The record of the chosen document cannot be read.
+    #[error("the registry's record cannot be read: {0}")]
+    Unreadable(String),
+    /// What was kept contradicts itself: the store lost data.
+    #[error(transparent)]
+    Contradiction(#[from] OpenError),
+}
+
+impl Opened {
+    /// Opens what was kept.
+    ///
+    /// # Errors
+    /// [`StartError::Contradiction`] means amnesia.
+    pub fn open(ground: Ground) -> Result<Self, StartError> {
+        let chosen = ground.replica.kept(CHOSEN).map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let promises = ground.watermark.promised(PROMISES);
+        let (me, first) = (ground.me.clone(), ground.first.clone());
+        let machine = Machine::open(me, ground.store, first, chosen.as_deref(), promises.as_deref())?;
+        let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
+        let (inbox, events) = mpsc::channel(QUEUE);
+        let (alarms, waiting) = (watch::Sender::default(), Arc::default());
+        Ok(Self { ground, machine, view, alarms, inbox, events, waiting })
+    }
+
+    /// The handle the rest of the node uses.
+    pub fn handle(&self) -> Registry {
+        Registry {
+            inbox: self.inbox.clone(),
+            view: self.view.subscribe(),
+            alarms: self.alarms.subscribe(),
+            tracer: self.ground.tracer.clone(),
+            waiting: Arc::clone(&self.waiting),
+        }
+    }
+
+    /// Starts the task.
+    pub fn start(self, net: Net) {
+        let task = Task {
+            ground: self.ground,
+            machine: self.machine,
+            view: self.view,
+            alarms: self.alarms,
+            inbox: self.inbox.downgrade(),
+            net,
+            waiting: HashMap::new(),
+            next: 0,
+            proposing: None,
+        };
+        drop(self.inbox);
+        tokio::spawn(task.run(self.events));
+    }
+}
+
+impl Registry {
+    /// Starts spans.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// What is in force.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Follows what is in force.
+    pub fn watch(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// What an operator must know, by kind.
+    pub fn alarms(&self) -> Vec<String> {
+        self.alarms.borrow().values().cloned().collect()
+    }
+
+    /// The number that is being chosen, if a change waits to be decided.
+    pub fn pending(&self) -> Option<u64> {
+        (self.waiting.load(Ordering::Relaxed) > 0).then(|| self.view().number() + 1)
+    }
+
+    /// Makes a change, or says why not. `request` is the span of the request that asks for it.
+    ///
+    /// # Errors
+    /// [`ChangeFailed`].
+    pub async fn change(&self, request: Option<&Span>, change: Change) -> Result<Arc<View>, ChangeFailed> {
+        let number = self.view().number() + 1;
+        let span = Box::new(self.tracer.registry_propose(request, number));
+        let (done, decided) = oneshot::channel();
+        let input = Input::Change { change, span, done };
+        let _waits = Waits::begin(&self.waiting);
+        self.inbox.send(input).await.map_err(|_| ChangeFailed::Stopping)?;
+        decided.await.unwrap_or(Err(ChangeFailed::Stopping))
+    }
+
+    /// Takes a peer's message.
+    pub fn hear(&self, from: NodeId, message: Message) {
+        // A full queue loses it, as a network may.
+        let _lost = self.inbox.try_send(Input::Event(Event::Message { from, message }));
+    }
+
+    /// A peer carried a higher number. Waits until it is in force here, or the time is up.
+    pub async fn catch_up(&self, from: NodeId, number: u64, patience: Duration) {
+        let _lost = self.inbox.try_send(Input::Event(Event::Seen { from, number }));
+        let mut view = self.view.clone();
+        let there = view.wait_for(|view| view.number() >= number);
+        // Too late: the caller goes on with what there is, and answers by that.
+        let _late = tokio::time::timeout(patience, there).await;
+    }
+}
+
+struct Task {
+    ground: Ground,
+    machine: Machine,
+    view: watch::Sender<Arc<View>>,
+    alarms: watch::Sender<BTreeMap<String, String>>,
+    inbox: mpsc::WeakSender<Input>,
+    net: Net,
+    waiting: HashMap<u64, (Box<Span>, oneshot::Sender<Result<Arc<View>, ChangeFailed>>)>,
+    next: u64,
+    /// The change whose ballots are under way: its span is the parent of what is sent.
+    proposing: Option<u64>,
+}
+
+impl Task {
+    async fn run(mut self, mut events: mpsc::Receiver<Input>) {
+        self.introduce();
+        if self.machine.forming() {
+            let secret = || Secret(rand::rng().random());
+            let secrets = Secrets { context_key: secret(), cluster_key: secret() };
+            self.take(Event::Form(secrets)).await;
+        }
+        self.name_store().await;
+        let mut changes = self.net.changes();
+        let mut seen = self.net.registry_seen();
+        let mut reached = BTreeSet::new();
+        loop {
+            tokio::select! {
+                input = events.recv() => match input {
+                    Some(Input::Event(event)) => self.take(event).await,
+                    Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
+                    None => return,
+                },
+                Ok(()) = changes.changed() => {
+                    let now: BTreeSet<NodeId> =
+                        self.net.peers().into_iter().filter(|peer| peer.reachable).map(|peer| peer.node_id).collect();
+                    for peer in now.difference(&reached).cloned().collect::<Vec<_>>() {
+                        self.take(Event::Reached(peer)).await;
+                    }
+                    reached = now;
+                }
+                Ok(()) = seen.changed() => {
+                    let latest = seen.borrow_and_update().clone();
+                    if let Some(from) = latest.from {
+                        self.take(Event::Seen { from, number: latest.number }).await;
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    async fn propose(
+        &mut self,
+        change: Change,
+        span: Box<Span>,
+        done: oneshot::Sender<Result<Arc<View>, ChangeFailed>>,
+    ) {
+        self.next += 1;
+        self.waiting.insert(self.next, (span, done));
+        self.proposing.get_or_insert(self.next);
+        self.take(Event::Propose { id: self.next, change }).await;
+    }
+
+    /// An amnesiac asks the others to name its new store; until then it does not vote.
+    async fn name_store(&mut self) {
+        if self.machine.amnesiac() && !self.machine.forming() {
+            let change = Change::NameStore { node: self.ground.me.clone(), store: self.ground.store };
+            self.next += 1;
+            self.take(Event::Propose { id: self.next, change }).await;
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        for effect in self.machine.handle(event) {
+            if let Err(error) = self.perform(effect).await {
+                // The writer reports the store's failure and stops the node; nothing more may be said.
+                tracing::error!(%error, "the registry cannot persist");
+                return;
+            }
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Result<(), String> {
+        match effect {
+            Effect::Persist { slot: Slot::Chosen, bytes } => self.keep(bytes.into()).await?,
+            Effect::Persist { slot: Slot::Promises, bytes } => {
+                let watermark = Arc::clone(&self.ground.watermark);
+                let written = tokio::task::spawn_blocking(move || watermark.promise(PROMISES, bytes.into()));
+                written.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            }
+            Effect::Send { to, message } => self.send(to, message),
+            Effect::Chosen(held) => {
+                let number = held.document.number;
+                tracing::info!(number, digest = %held.digest, "a registry document is in force");
+                self.view.send_replace(Arc::new(View::of(*held)));
+                self.alarms.send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
+                self.introduce();
+                Box::pin(self.name_store()).await;
+            }
+            Effect::Timer { token, min_ms, max_ms } => {
+                let after = Duration::from_millis(rand::rng().random_range(min_ms..=max_ms));
+                self.later(after, Event::Timer { token });
+            }
+            Effect::Finished { id, outcome } => self.finish(id, outcome),
+            Effect::Alarm(alarm) => self.alarm(&alarm),
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, bytes: Bytes) -> Result<(), String> {
+        let (done, kept) = oneshot::channel();
+        self.ground.replica.keep(CHOSEN, bytes, move |result| {
+            // The task waits for it, unless the node is going down.
+            let _gone = done.send(result);
+        });
+        kept.await.map_err(|error| error.to_string())?.map_err(|failure| failure.to_string())
+    }
+
+    /// Tells the network who the members are and which lineage this node belongs to.
+    fn introduce(&self) {
+        let document = &self.machine.held().document;
+        for (node, member) in document.layout.members.iter().filter(|(node, _)| **node != self.ground.me) {
+            self.net.set_peer(node.clone(), member.peer_addr.clone());
+        }
+        let mut identity = self.net.identity();
+        identity.lineage = document.lineage();
+        self.net.set_identity(identity);
+        self.net.set_registry(document.number);
+    }
+
+    fn send(&self, to: NodeId, message: Message) {
+        let rpc = match &message {
+            Message::Prepare { .. } => Rpc::RegistryPrepare,
+            Message::Accept { .. } => Rpc::RegistryAccept,
+            Message::Fetch { .. } => Rpc::RegistryFetch,
+            _ => Rpc::RegistryLearn,
+        };
+        let parent = self.proposing.and_then(|id| self.waiting.get(&id)).map(|(span, _)| span);
+        let span = parent.map(|parent| parent.rpc_client(rpc, &to));
+        let outgoing = Outgoing {
+            head: message::encode(&Request::Registry),
+            body: message::encode(&message),
+            timeout: SEND_TIMEOUT,
+            registry: self.machine.held().document.number,
+            span: span.as_ref().map(Span::context),
+        };
+        let call = self.net.call(&to, outgoing);
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let delivered = matches!(call.await, Ok(answer) if matches!(message::decode(&answer.head), Ok(Reply::Joined)));
+            if let (false, Some(span)) = (delivered, &span) {
+                span.fail("unreachable", "the message was not delivered");
+            }
+            if let (false, Some(inbox)) = (delivered, inbox.upgrade()) {
+                // Closed: the node is stopping.
+                let _gone = inbox.send(Input::Event(Event::Unreachable(to))).await;
+            }
+        });
+    }
+
+    fn later(&self, after: Duration, event: Event) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            if let Some(inbox) = inbox.upgrade() {
+                // Closed: the node is stopping.
+                let _gone = inbox.send(Input::Event(event)).await;
+            }
+        });
+    }
+
+    fn finish(&mut self, id: u64, outcome: Outcome) {
+        let waiting = self.waiting.remove(&id);
+        self.proposing = self.waiting.keys().min().copied();
+        let Some((span, done)) = waiting else { return };
+        let view = Arc::clone(&self.view.borrow());
+        let members = view.document().layout.members.len();
+        span.registry_settled(1, members, matches!(outcome, Outcome::Done { .. }));
+        let result = match outcome {
+            Outcome::Done { .. } => Ok(view),
+            Outcome::Refused(error) => Err(ChangeFailed::Refused(error)),
+            Outcome::GaveUp { missing, members, unknown } => {
+                Err(ChangeFailed::NoMajority { missing, members, unknown })
+            }
+            Outcome::Unknown => Err(ChangeFailed::Unknown),
+            Outcome::Busy => Err(ChangeFailed::Busy),
+        };
+        // The client may have left.
+        let _gone = done.send(result);
+    }
+
+    fn alarm(&self, alarm: &Alarm) {
+        tracing::error!(%alarm, "registry");
+        let kind = match alarm {
+            Alarm::FlagsDiffer { .. } => "flags".to_owned(),
+            Alarm::Rejected { peer, .. } => format!("rejected/{peer}"),
+            Alarm::Forgotten(_) => "forgotten".to_owned(),
+        };
+        if matches!(alarm, Alarm::Forgotten(_)) {
+            // The next start begins a new store under a new actor.
+            if let Err(error) = self.ground.watermark.disown() {
+                tracing::error!(%error, "the store cannot be disowned");
+            }
+        }
+        self.alarms.send_modify(|alarms| {
+            alarms.insert(kind, alarm.to_string());
+        });
+    }
+}

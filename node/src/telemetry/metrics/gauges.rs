@@ -1,0 +1,165 @@
+//! Values the node knows anyway, read when someone scrapes: no counter to keep in step, none to forget.
+//!
+//! The node hands in one function that fills [`Readings`]. What it leaves `None` is not on the page, because
+//! a made-up zero would be a lie in a dashboard.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::labels::ByState;
+
+/// What the node knows about itself at this moment. `None` stays off the page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Number of the registry document this node acts on.
+    pub registry_number: Option<u64>,
+    /// Members by this node's view: alive, suspect, down, left.
+    pub members: Option<[u64; 4]>,
+    /// Partitions this node owns.
+    pub partitions_owned: Option<u64>,
+    /// Keys in the store, tombstones included.
+    pub storage_keys: Option<u64>,
+    /// Bytes of the store on disk.
+    pub storage_bytes: Option<u64>,
+    /// Keys whose only siblings are tombstones.
+    pub storage_tombstones: Option<u64>,
+    /// Free bytes on the store's disk.
+    pub disk_available_bytes: Option<u64>,
+    /// Size of the store's disk.
+    pub disk_total_bytes: Option<u64>,
+}
+
+const STATES: [&str; 4] = ["alive", "suspect", "down", "left"];
+
+type Source = Box<dyn Fn() -> Readings + Send + Sync>;
+
+#[derive(Clone, Default)]
+pub(super) struct Gauges(Arc<RwLock<Option<Source>>>);
+
+impl fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gauges")
+    }
+}
+
+impl Gauges {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let gauges = Self::default();
+        registry.register_collector(Box::new(gauges.clone()));
+        gauges
+    }
+
+    pub(super) fn set_source(&self, source: Source) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(source);
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        build_info(&mut to)?;
+        let source = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(readings) = source.as_ref().map(|read| read()) else {
+            return Ok(());
+        };
+        drop(source);
+        let bytes = Some(&Unit::Bytes);
+        let help = "Number of the registry document this node acts on";
+        gauge(
+            &mut to,
+            "sibyl_registry_number",
+            help,
+            None,
+            readings.registry_number,
+        )?;
+        let help = "Partitions this node owns";
+        gauge(
+            &mut to,
+            "sibyl_ring_partitions_owned",
+            help,
+            None,
+            readings.partitions_owned,
+        )?;
+        let help = "Keys in the store, tombstones included";
+        gauge(
+            &mut to,
+            "sibyl_storage_keys",
+            help,
+            None,
+            readings.storage_keys,
+        )?;
+        let help = "The store on disk";
+        gauge(
+            &mut to,
+            "sibyl_storage",
+            help,
+            bytes,
+            readings.storage_bytes,
+        )?;
+        let help = "Keys with nothing but tombstones";
+        gauge(
+            &mut to,
+            "sibyl_storage_tombstones",
+            help,
+            None,
+            readings.storage_tombstones,
+        )?;
+        let help = "Free on the store's disk";
+        gauge(
+            &mut to,
+            "sibyl_storage_disk_available",
+            help,
+            bytes,
+            readings.disk_available_bytes,
+        )?;
+        let help = "Size of the store's disk";
+        gauge(
+            &mut to,
+            "sibyl_storage_disk_total",
+            help,
+            bytes,
+            readings.disk_total_bytes,
+        )?;
+        members(&mut to, readings.members)
+    }
+}
+
+pub(super) fn gauge(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: Option<u64>,
+) -> fmt::Result {
+    let Some(value) = value else { return Ok(()) };
+    // As f64, because a gauge's integers are signed: bytes of a very full disk would turn negative.
+    let value = ConstGauge::new(value as f64);
+    value.encode(to.encode_descriptor(name, &format!("{help}."), unit, MetricType::Gauge)?)
+}
+
+fn members(to: &mut DescriptorEncoder<'_>, members: Option<[u64; 4]>) -> fmt::Result {
+    let Some(members) = members else {
+        return Ok(());
+    };
+    let help = "Members by this node's view.";
+    let mut family = to.encode_descriptor("sibyl_gossip_members", help, None, MetricType::Gauge)?;
+    for (state, count) in STATES.into_iter().zip(members) {
+        ConstGauge::new(count as f64).encode(family.encode_family(&ByState { state })?)?;
+    }
+    Ok(())
+}
+
+fn build_info(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("git", option_env!("SIBYL_GIT").unwrap_or("unknown")),
+    ];
+    let help = "What this node was built from; always 1.";
+    let mut family = to.encode_descriptor("sibyl_build_info", help, None, MetricType::Gauge)?;
+    ConstGauge::new(1i64).encode(family.encode_family(&labels)?)
+}

@@ -1,0 +1,317 @@
+//! What this node counts, as typed methods: the rest of the node never sees a label or a bucket.
+//!
+//! Names, labels and buckets are an interface; `observability/METRICS.md` lists them and a test compares the
+//! list with a live page, both ways. A histogram that can lead to a trace takes the span and leaves an
+//! exemplar only if that trace is recorded. Values the node knows anyway (keys, bytes, registry number) are
+//! read when someone scrapes, see `gauges.rs`.
+
+mod families;
+mod gauges;
+mod labels;
+mod process;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use prometheus_client::registry::Registry;
+
+pub use self::gauges::Readings;
+pub use self::labels::{
+    AmnesiaCause, CacheResult, Direction, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op, Outcome,
+    Quorum, QuorumFailure, RepairMode, Resolution, ResolverResult, RpcResult, StorageOp, Success,
+};
+pub use self::text::Page;
+
+use self::families::Families;
+use self::gauges::Gauges;
+use self::labels::{
+    ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult, ByModeResult,
+    ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult, ByResult, Exemplar,
+    Names,
+};
+use super::propagation;
+use super::rpc::Rpc;
+use super::span::Span;
+
+/// The node's counters, gauges and histograms.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    gauges: Gauges,
+    peers: Names,
+    buckets: Names,
+    resolvers: Names,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let families = Families::register(&mut registry);
+        let gauges = Gauges::register(&mut registry);
+        process::register(&mut registry);
+        Self {
+            registry,
+            families,
+            gauges,
+            peers: Names::new(MAX_PEERS),
+            buckets: Names::new(MAX_BUCKETS),
+            resolvers: Names::new(MAX_RESOLVERS),
+        }
+    }
+
+    /// Says where the gauges are read from; the latest source wins. It is called at every scrape and must
+    /// be quick.
+    pub fn on_scrape(&self, source: impl Fn() -> Readings + Send + Sync + 'static) {
+        self.gauges.set_source(Box::new(source));
+    }
+
+    /// The page for `GET /metrics`: OpenMetrics if the `Accept` header asks for it, else the classic text
+    /// format, which has no exemplars.
+    pub fn page(&self, accept: Option<&str>) -> Page {
+        text::page(&self.registry, accept)
+    }
+
+    /// A request came in. Drop counts it as an error unless it [ends](Request::end) before.
+    pub fn request(self: &Arc<Self>, op: Op) -> Request {
+        self.families
+            .inflight
+            .get_or_create(&ByOp { op: op.as_str() })
+            .inc();
+        Request {
+            metrics: Arc::clone(self),
+            op,
+            began: Instant::now(),
+            ended: false,
+        }
+    }
+
+    /// A quorum was reached or lost, `wait` after it began.
+    pub fn quorum(&self, which: Quorum, acks: usize, wait: Duration, span: &Span) {
+        let by = ByOp { op: which.as_str() };
+        let waits = self.families.quorum_wait.get_or_create(&by);
+        waits.observe(wait.as_secs_f64(), exemplar(span), Some(SystemTime::now()));
+        self.families
+            .quorum_acks
+            .get_or_create(&by)
+            .observe(acks as f64);
+    }
+
+    /// A quorum was missed.
+    pub fn quorum_failed(&self, which: Quorum, reason: QuorumFailure) {
+        let by = ByOpReason {
+            op: which.as_str(),
+            reason: reason.as_str(),
+        };
+        self.families.quorum_failures.get_or_create(&by).inc();
+    }
+
+    /// A remote call this node made has ended.
+    pub fn rpc(&self, rpc: Rpc, peer: &str, result: RpcResult, took: Duration, span: &Span) {
+        let method = rpc.as_str();
+        let peer = self.peers.admit(peer);
+        let by = ByMethodPeer {
+            method,
+            peer: peer.clone(),
+        };
+        let times = self.families.rpc_duration.get_or_create(&by);
+        times.observe(took.as_secs_f64(), exemplar(span), Some(SystemTime::now()));
+        let by = ByMethodPeerResult {
+            method,
+            peer,
+            result: result.as_str(),
+        };
+        self.families.rpc.get_or_create(&by).inc();
+    }
+
+    /// Bytes of frames went to or came from a peer.
+    pub fn rpc_bytes(&self, direction: Direction, peer: &str, bytes: u64) {
+        let by = ByDirectionPeer {
+            direction: direction.as_str(),
+            peer: self.peers.admit(peer),
+        };
+        self.families.rpc_bytes.get_or_create(&by).inc_by(bytes);
+    }
+
+    /// A read found this many live siblings and a context with this many entries.
+    pub fn object(&self, siblings: usize, context_dots: usize) {
+        self.families.siblings.observe(siblings as f64);
+        self.families.context_dots.observe(context_dots as f64);
+    }
+
+    /// A read met a conflict.
+    pub fn conflict(&self, bucket: &str, resolution: Resolution) {
+        let by = ByBucketResolution {
+            bucket: self.buckets.admit(bucket),
+            resolution: resolution.as_str(),
+        };
+        self.families.conflicts.get_or_create(&by).inc();
+    }
+
+    /// A resolver was called. `reason` is a stable word when it failed, else empty.
+    pub fn resolver(
+        &self,
+        resolver: &str,
+        result: ResolverResult,
+        reason: &'static str,
+        fuel: u64,
+        took: Duration,
+        span: &Span,
+    ) {
+        let resolver = self.resolvers.admit(resolver);
+        let by = ByResolver {
+            resolver: resolver.clone(),
+        };
+        let times = self.families.resolver_duration.get_or_create(&by);
+        times.observe(took.as_secs_f64(), exemplar(span), Some(SystemTime::now()));
+        self.families
+            .resolver_fuel
+            .get_or_create(&by)
+            .observe(fuel as f64);
+        let by = ByResolverResult {
+            resolver,
+            result: result.as_str(),
+            reason,
+        };
+        self.families.resolver_invocations.get_or_create(&by).inc();
+    }
+
+    /// A resolver was compiled.
+    pub fn compiled(&self, took: Duration) {
+        self.families.compile.observe(took.as_secs_f64());
+    }
+
+    /// The view cache was asked.
+    pub fn view_cache(&self, result: CacheResult) {
+        let by = ByResult {
+            result: result.as_str(),
+        };
+        self.families.view_cache.get_or_create(&by).inc();
+    }
+
+    /// A read repair ended.
+    pub fn read_repair(&self, mode: RepairMode, result: Success) {
+        let by = ByModeResult {
+            mode: mode.as_str(),
+            result: result.as_str(),
+        };
+        self.families.read_repairs.get_or_create(&by).inc();
+    }
+
+    /// The store did some work.
+    pub fn storage(&self, op: StorageOp, took: Duration) {
+        let by = ByOp { op: op.as_str() };
+        self.families
+            .storage_duration
+            .get_or_create(&by)
+            .observe(took.as_secs_f64());
+    }
+
+    /// The node began as a new actor, because its store could not prove that it remembers.
+    pub fn amnesia(&self, cause: AmnesiaCause) {
+        let by = ByCause {
+            cause: cause.as_str(),
+        };
+        self.families.amnesia.get_or_create(&by).inc();
+    }
+
+    /// The exporter handed over a batch, or failed to.
+    pub(super) fn spans_exported(&self, spans: usize, ok: bool) {
+        let result = if ok { Success::Ok } else { Success::Failed };
+        let by = ByResult {
+            result: result.as_str(),
+        };
+        self.families.spans.get_or_create(&by).inc_by(spans as u64);
+        self.families.export_batches.get_or_create(&by).inc();
+    }
+
+    /// Spans were lost before their export: `queue_full` or `shutdown`.
+    pub(super) fn spans_dropped(&self, why: &'static str, spans: usize) {
+        let by = ByResult { result: why };
+        self.families
+            .spans_dropped
+            .get_or_create(&by)
+            .inc_by(spans as u64);
+    }
+}
+
+/// A way from a histogram to the trace, if there will be one.
+fn exemplar(span: &Span) -> Option<Exemplar> {
+    let context = span.context();
+    span.is_recording().then(|| Exemplar {
+        trace_id: span.trace_id().to_string(),
+        span_id: format!(
+            "{:016x}",
+            u64::from_be_bytes(propagation::span_id(&context))
+        ),
+    })
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub struct Request {
+    metrics: Arc<Metrics>,
+    op: Op,
+    began: Instant,
+    ended: bool,
+}
+
+impl Request {
+    /// Counts the body's bytes, in or out.
+    pub fn bytes(&self, direction: Direction, bytes: usize) {
+        let by = ByOpDirection {
+            op: self.op.as_str(),
+            direction: direction.as_str(),
+        };
+        self.metrics
+            .families
+            .request_bytes
+            .get_or_create(&by)
+            .observe(bytes as f64);
+    }
+
+    /// The request was answered.
+    pub fn end(mut self, outcome: Outcome, span: &Span) {
+        self.count(outcome, exemplar(span));
+    }
+
+    fn count(&mut self, outcome: Outcome, exemplar: Option<Exemplar>) {
+        self.ended = true;
+        let Families {
+            requests,
+            request_duration,
+            inflight,
+            ..
+        } = &self.metrics.families;
+        let op = self.op.as_str();
+        requests
+            .get_or_create(&ByOpOutcome {
+                op,
+                outcome: outcome.as_str(),
+            })
+            .inc();
+        let took = self.began.elapsed().as_secs_f64();
+        let times = request_duration.get_or_create(&ByOp { op });
+        times.observe(took, exemplar, Some(SystemTime::now()));
+        inflight.get_or_create(&ByOp { op }).dec();
+    }
+}
+
+impl Drop for Request {
+    /// The client went away, or the handler panicked.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.count(Outcome::Error, None);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Every span, attribute and event name this node puts on the wire, once.
+//!
+//! Dashboards, alerts and saved TraceQL queries depend on these strings: they are an interface, and
+//! `observability/TRACES.md` documents each one (a test compares the two). Keys and values of users never
+//! become attributes: a key shows up only as its hash.
+
+/// Span names. Requests are named after their method and route template, for instance
+/// `PUT /v1/buckets/{bucket}/keys/{key}`; remote calls after their [`Rpc`](super::Rpc).
+pub mod span {
+    /// A request carried to a node that is in the key's preference list.
+    pub const FORWARD: &str = "coordinator.forward";
+    /// Writing to all owners and waiting for W of them.
+    pub const QUORUM_WRITE: &str = "quorum.write";
+    /// Reading from owners until R answered.
+    pub const QUORUM_READ: &str = "quorum.read";
+    /// One read from the local store, recorded only when slow.
+    pub const STORAGE_READ: &str = "storage.read";
+    /// One write to the local store.
+    pub const STORAGE_WRITE: &str = "storage.write";
+    /// Joining the copies that answered and making the view.
+    pub const SIBLINGS_RECONCILE: &str = "siblings.reconcile";
+    /// One call of a user's resolver.
+    pub const RESOLVER_RESOLVE: &str = "resolver.resolve";
+    /// Writing the joined copy back to owners that lacked it.
+    pub const READ_REPAIR: &str = "read.repair";
+    /// Choosing the next registry document.
+    pub const REGISTRY_PROPOSE: &str = "registry.propose";
+    /// Fetching a module that the registry names and this node lacks.
+    pub const RESOLVER_FETCH: &str = "resolver.fetch";
+    /// Left behind by an unsampled request that met a conflict.
+    pub const CONFLICT_DETECTED: &str = "conflict.detected";
+    /// Left behind by an unsampled request that missed its quorum.
+    pub const QUORUM_FAILED: &str = "quorum.failed";
+}
+
+/// Attribute keys. Low cardinality unless the comment says otherwise.
+pub mod attribute {
+    /// The node that made the span.
+    pub const NODE_ID: &str = "sibyl.node.id";
+    /// The other node of a remote call.
+    pub const PEER_ID: &str = "sibyl.peer.id";
+    /// The bucket.
+    pub const BUCKET: &str = "sibyl.bucket";
+    /// The bucket again, under its semantic-convention name.
+    pub const DB_COLLECTION: &str = "db.collection.name";
+    /// First 8 bytes of the key's ring hash, hexadecimal. High cardinality.
+    pub const KEY_HASH: &str = "sibyl.key.hash";
+    /// The partition of the key.
+    pub const PARTITION: &str = "sibyl.partition";
+    /// Copies of the key.
+    pub const QUORUM_N: &str = "sibyl.quorum.n";
+    /// Replies a read needs.
+    pub const QUORUM_R: &str = "sibyl.quorum.r";
+    /// Acks a write needs.
+    pub const QUORUM_W: &str = "sibyl.quorum.w";
+    /// Replies or acks that came.
+    pub const QUORUM_ACKS: &str = "sibyl.quorum.acks";
+    /// Replicas that failed or refused.
+    pub const QUORUM_FAILURES: &str = "sibyl.quorum.failures";
+    /// Whether fallbacks counted.
+    pub const QUORUM_SLOPPY: &str = "sibyl.quorum.sloppy";
+    /// Whether the quorum was reached.
+    pub const QUORUM_MET: &str = "sibyl.quorum.met";
+    /// Milliseconds until the quorum was reached or lost.
+    pub const QUORUM_WAIT_MS: &str = "sibyl.quorum.wait_ms";
+    /// Whether the replicas' digests differed.
+    pub const QUORUM_DIGESTS_DIFFER: &str = "sibyl.quorum.digests_differ";
+    /// The answer came after the quorum was already settled.
+    pub const QUORUM_LATE: &str = "sibyl.quorum.late";
+    /// Entries in the causal context.
+    pub const CONTEXT_DOTS: &str = "sibyl.context.dots";
+    /// Siblings before joining or resolving.
+    pub const SIBLINGS_BEFORE: &str = "sibyl.siblings.before";
+    /// Siblings afterwards.
+    pub const SIBLINGS_AFTER: &str = "sibyl.siblings.after";
+    /// More than one live sibling was found.
+    pub const CONFLICT: &str = "sibyl.conflict";
+    /// The resolver's name.
+    pub const RESOLVER_NAME: &str = "sibyl.resolver.name";
+    /// The resolver's digest.
+    pub const RESOLVER_VERSION: &str = "sibyl.resolver.version";
+    /// Fuel the call burnt.
+    pub const RESOLVER_FUEL: &str = "sibyl.resolver.fuel_used";
+    /// Peak memory of the call, bytes.
+    pub const RESOLVER_MEMORY: &str = "sibyl.resolver.memory_peak_bytes";
+    /// ok, trap, fuel, timeout or invalid.
+    pub const RESOLVER_OUTCOME: &str = "sibyl.resolver.outcome";
+    /// Bytes read or written.
+    pub const STORAGE_BYTES: &str = "sibyl.storage.bytes";
+    /// Whether the write waited for the disk.
+    pub const STORAGE_SYNCED: &str = "sibyl.storage.synced";
+    /// blocking or async.
+    pub const REPAIR_MODE: &str = "sibyl.repair.mode";
+    /// The registry document a proposal is for.
+    pub const REGISTRY_NUMBER: &str = "sibyl.registry.number";
+    /// Ballots a proposal needed.
+    pub const REGISTRY_BALLOTS: &str = "sibyl.registry.ballots";
+    /// Acceptors that accepted.
+    pub const REGISTRY_ACKS: &str = "sibyl.registry.acks";
+    /// Whether the proposal was chosen.
+    pub const REGISTRY_CHOSEN: &str = "sibyl.registry.chosen";
+    /// The span was kept whatever the ratio says.
+    pub const TRACE_FORCE: &str = "sibyl.trace.force";
+    /// What a link means; see [`LinkKind`](crate::telemetry::LinkKind).
+    pub const LINK_KIND: &str = "sibyl.link.kind";
+    /// GET, PUT, …
+    pub const HTTP_METHOD: &str = "http.request.method";
+    /// The route template.
+    pub const HTTP_ROUTE: &str = "http.route";
+    /// The answer's status.
+    pub const HTTP_STATUS: &str = "http.response.status_code";
+    /// Always `sibyl` on remote calls.
+    pub const RPC_SYSTEM: &str = "rpc.system.name";
+    /// `Replica/Put`, `Registry/Accept`, …
+    pub const RPC_METHOD: &str = "rpc.method";
+    /// Why a span failed: a stable word, or the HTTP status.
+    pub const ERROR_TYPE: &str = "error.type";
+    /// In events: milliseconds since the span began.
+    pub const ELAPSED_MS: &str = "elapsed_ms";
+    /// In events: the replica.
+    pub const PEER: &str = "peer";
+    /// In events: acks so far.
+    pub const ACKS: &str = "acks";
+    /// In events: siblings before.
+    pub const BEFORE: &str = "before";
+    /// In events: siblings after.
+    pub const AFTER: &str = "after";
+    /// In events: a stable word for what went wrong.
+    pub const REASON: &str = "reason";
+}
+
+/// Event names.
+pub mod event {
+    /// The ring was asked who owns the key.
+    pub const RING_LOOKUP: &str = "ring.lookup";
+    /// A replica answered.
+    pub const REPLICA_ACK: &str = "replica.ack";
+    /// A replica did not answer in time.
+    pub const REPLICA_TIMEOUT: &str = "replica.timeout";
+    /// A replica refused or failed.
+    pub const REPLICA_FAILED: &str = "replica.failed";
+    /// R or W was reached.
+    pub const QUORUM_REACHED: &str = "quorum.reached";
+    /// Copies were joined.
+    pub const SIBLINGS_MERGED: &str = "siblings.merged";
+    /// More than one live sibling was found.
+    pub const CONFLICT_DETECTED: &str = "conflict.detected";
+    /// A resolver failed; the siblings stay.
+    pub const RESOLVER_FAILED: &str = "resolver.failed";
+}

@@ -1,0 +1,55 @@
+//! The calls nodes make to each other, as spans and metrics name them.
+//!
+//! The list is closed, so the `method` label has a known size. The wire protocol lives in `peer`; nothing
+//! here travels.
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// One kind of remote call.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Rpc {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Rpc {
+            /// Every call.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name in spans and labels: the service, a slash, the method.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+calls! {
+    /// Store a write.
+    ReplicaPut = "Replica/Put",
+    /// Fetch an object.
+    ReplicaGet = "Replica/Get",
+    /// Fetch an object's digest.
+    ReplicaDigest = "Replica/Digest",
+    /// Join a repaired object.
+    ReplicaRepair = "Replica/Repair",
+    /// List keys of a partition.
+    ReplicaList = "Replica/List",
+    /// Coordinate a request on behalf of another node.
+    CoordinatorForward = "Coordinator/Forward",
+    /// Paxos phase 1.
+    RegistryPrepare = "Registry/Prepare",
+    /// Paxos phase 2.
+    RegistryAccept = "Registry/Accept",
+    /// Tell a chosen document.
+    RegistryLearn = "Registry/Learn",
+    /// Ask for documents that are missing here.
+    RegistryFetch = "Registry/Fetch",
+    /// Copy a resolver's bytes to a node.
+    ResolverStore = "Resolver/Store",
+    /// Ask a node for a resolver's bytes.
+    ResolverFetch = "Resolver/Fetch",
+    /// Ask a node how it is.
+    NodeStatus = "Node/Status",
+}
