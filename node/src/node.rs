@@ -92,7 +92,7 @@ impl Node {
         let me: NodeId = config.node_id.parse()?;
         let first = first_document(&config, &me)?;
         let telemetry = start_telemetry(&config, &me, &first)?;
-        let Store { replica, registry, rebuilding, actor } = open_store(&config, &me, &first, &telemetry)?;
+        let Store { replica, registry, actor } = open_store(&config, &me, &first, &telemetry)?;
 
         let peers = bind(config.peer_listen, "peer-listen").await?;
         let identity = Identity {
@@ -120,7 +120,6 @@ impl Node {
             registry: registry.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
-            rebuilding,
         });
         answers.serve(coordinator.clone());
         registry.start(net);
@@ -234,7 +233,6 @@ fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Re
 struct Store {
     replica: Replica,
     registry: Opened,
-    rebuilding: bool,
     actor: u64,
 }
 
@@ -276,10 +274,7 @@ fn open_store(
             tracer: telemetry.tracer.clone(),
         });
         match registry {
-            Ok(registry) => {
-                let rebuilding = watermark.is_rebuilding();
-                return Ok(Store { replica, registry, rebuilding, actor: actor.0 });
-            }
+            Ok(registry) => return Ok(Store { replica, registry, actor: actor.0 }),
             Err(StartError::Contradiction(why)) => {
                 tracing::error!(%why, "the registry's records contradict themselves: the store lost data");
                 watermark.disown()?;

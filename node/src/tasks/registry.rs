@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,9 @@ use crate::telemetry::{Rpc, Span, Tracer};
 
 /// Where the chosen document lies among the node's own records.
 const CHOSEN: &str = "registry/chosen";
+/// The record that says that this store was begun by a member which the registry knew with another one: what
+/// that one held is not here.
+const REBUILDING: &str = "rebuilding";
 /// The one slot of the watermark file that holds the machine's promises.
 const PROMISES: u64 = 1;
 /// The most events that wait; a sender beyond it waits, a message of a peer beyond it is dropped, which
@@ -124,6 +127,7 @@ pub struct Registry {
     alarms: watch::Receiver<BTreeMap<String, String>>,
     tracer: Tracer,
     waiting: Arc<AtomicUsize>,
+    rebuilding: Arc<AtomicBool>,
 }
 
 /// Counts a change as waiting until it is decided, or nobody waits for it any more.
@@ -167,6 +171,7 @@ pub struct Opened {
     inbox: mpsc::Sender<Input>,
     events: mpsc::Receiver<Input>,
     waiting: Arc<AtomicUsize>,
+    rebuilding: Arc<AtomicBool>,
 }
 
 /// Why the registry cannot be opened.
@@ -190,10 +195,13 @@ impl Opened {
         let promises = ground.watermark.promised(PROMISES);
         let (me, first) = (ground.me.clone(), ground.first.clone());
         let machine = Machine::open(me, ground.store, first, chosen.as_deref(), promises.as_deref())?;
+        let marked = ground.replica.kept(REBUILDING).map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let rebuilding = marked.is_some() || ground.watermark.is_rebuilding() || lost(&machine);
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
-        Ok(Self { ground, machine, view, alarms, inbox, events, waiting })
+        let rebuilding = Arc::new(AtomicBool::new(rebuilding));
+        Ok(Self { ground, machine, view, alarms, inbox, events, waiting, rebuilding })
     }
 
     /// The handle the rest of the node uses.
@@ -204,6 +212,7 @@ impl Opened {
             alarms: self.alarms.subscribe(),
             tracer: self.ground.tracer.clone(),
             waiting: Arc::clone(&self.waiting),
+            rebuilding: Arc::clone(&self.rebuilding),
         }
     }
 
@@ -219,6 +228,7 @@ impl Opened {
             waiting: HashMap::new(),
             next: 0,
             proposing: None,
+            rebuilding: self.rebuilding,
         };
         drop(self.inbox);
         tokio::spawn(task.run(self.events));
@@ -249,6 +259,12 @@ impl Registry {
     /// The number that is being chosen, if a change waits to be decided.
     pub fn pending(&self) -> Option<u64> {
         (self.waiting.load(Ordering::Relaxed) > 0).then(|| self.view().number() + 1)
+    }
+
+    /// Whether this node lost its data and has not been refilled. It may become true when the registry is
+    /// first learned: an empty folder does not know that it was a member's.
+    pub fn is_rebuilding(&self) -> bool {
+        self.rebuilding.load(Ordering::Acquire)
     }
 
     /// Makes a change, or says why not. `request` is the span of the request that asks for it.
@@ -292,6 +308,12 @@ struct Task {
     next: u64,
     /// The change whose ballots are under way: its span is the parent of what is sent.
     proposing: Option<u64>,
+    rebuilding: Arc<AtomicBool>,
+}
+
+/// Whether the registry names another store of this node: the one here was begun after that was lost.
+fn lost(machine: &Machine) -> bool {
+    machine.amnesiac() && !machine.forming()
 }
 
 impl Task {
@@ -302,7 +324,10 @@ impl Task {
             let secrets = Secrets { context_key: secret(), cluster_key: secret() };
             self.take(Event::Form(secrets)).await;
         }
-        self.name_store().await;
+        if let Err(error) = self.name_store().await {
+            tracing::error!(%error, "the registry cannot persist");
+            return;
+        }
         let mut changes = self.net.changes();
         let mut seen = self.net.registry_seen();
         let mut reached = BTreeSet::new();
@@ -316,8 +341,15 @@ impl Task {
                 Ok(()) = changes.changed() => {
                     let now: BTreeSet<NodeId> =
                         self.net.peers().into_iter().filter(|peer| peer.reachable).map(|peer| peer.node_id).collect();
-                    for peer in now.difference(&reached).cloned().collect::<Vec<_>>() {
+                    let new: Vec<_> = now.difference(&reached).cloned().collect();
+                    let more = !new.is_empty();
+                    for peer in new {
                         self.take(Event::Reached(peer)).await;
+                    }
+                    // The last attempt may have found too few of them.
+                    if more && let Err(error) = self.name_store().await {
+                        tracing::error!(%error, "the registry cannot persist");
+                        return;
                     }
                     reached = now;
                 }
@@ -344,13 +376,16 @@ impl Task {
         self.take(Event::Propose { id: self.next, change }).await;
     }
 
-    /// An amnesiac asks the others to name its new store; until then it does not vote.
-    async fn name_store(&mut self) {
-        if self.machine.amnesiac() && !self.machine.forming() {
+    /// An amnesiac asks the others to name its new store; until then it does not vote. Once it is named nothing
+    /// else tells that an empty folder took a member's place, so that is marked on disk before.
+    async fn name_store(&mut self) -> Result<(), String> {
+        if lost(&self.machine) {
+            self.keep(REBUILDING, Bytes::from_static(b"1")).await?;
             let change = Change::NameStore { node: self.ground.me.clone(), store: self.ground.store };
             self.next += 1;
             self.take(Event::Propose { id: self.next, change }).await;
         }
+        Ok(())
     }
 
     async fn take(&mut self, event: Event) {
@@ -365,7 +400,7 @@ impl Task {
 
     async fn perform(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Persist { slot: Slot::Chosen, bytes } => self.keep(bytes.into()).await?,
+            Effect::Persist { slot: Slot::Chosen, bytes } => self.keep(CHOSEN, bytes.into()).await?,
             Effect::Persist { slot: Slot::Promises, bytes } => {
                 let watermark = Arc::clone(&self.ground.watermark);
                 let written = tokio::task::spawn_blocking(move || watermark.promise(PROMISES, bytes.into()));
@@ -375,10 +410,14 @@ impl Task {
             Effect::Chosen(held) => {
                 let number = held.document.number;
                 tracing::info!(number, digest = %held.digest, "a registry document is in force");
+                if lost(&self.machine) {
+                    tracing::error!("the registry names another store of this node: what that one held is lost");
+                    self.rebuilding.store(true, Ordering::Release);
+                }
                 self.view.send_replace(Arc::new(View::of(*held)));
                 self.alarms.send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
                 self.introduce();
-                Box::pin(self.name_store()).await;
+                Box::pin(self.name_store()).await?;
             }
             Effect::Timer { token, min_ms, max_ms } => {
                 let after = Duration::from_millis(rand::rng().random_range(min_ms..=max_ms));
@@ -390,9 +429,9 @@ impl Task {
         Ok(())
     }
 
-    async fn keep(&self, bytes: Bytes) -> Result<(), String> {
+    async fn keep(&self, key: &'static str, bytes: Bytes) -> Result<(), String> {
         let (done, kept) = oneshot::channel();
-        self.ground.replica.keep(CHOSEN, bytes, move |result| {
+        self.ground.replica.keep(key, bytes, move |result| {
             // The task waits for it, unless the node is going down.
             let _gone = done.send(result);
         });

@@ -250,20 +250,22 @@ fn what_a_delete_beside_a_write_means_is_the_buckets_choice() {
     let of = |policy: &str| json!({ "deletes": policy });
     cluster.nodes[0].ask(&put_bucket("write-wins", &of("write_wins"))).expect(201);
     cluster.nodes[0].ask(&put_bucket("delete-wins", &of("delete_wins"))).expect(201);
-    cluster.nodes[0].ask(&put_bucket("nobody", &of("resolver"))).expect(201);
+    cluster.nodes[0].ask(&put_bucket("nobody", &of("resolver"))).refused(400, "bad_config");
     // The resolver is shown the write first, since it is older.
     bind(&cluster, "picks-write", of("resolver"), &fixture::guest(&fixture::pick(0)));
     bind(&cluster, "picks-delete", of("resolver"), &fixture::guest(&fixture::pick(1)));
-    let check = |bucket: &str, value: Option<&str>, ran: &str| {
+    bind(&cluster, "deletes", of("resolver"), &fixture::guest(&fixture::remove()));
+    let check = |bucket: &str, status: u16, ran: &str| {
         let path = key(bucket, "k");
         let first = cluster.nodes[0].ask(&put(&path, "seen")).expect(204);
         cluster.nodes[1].ask(&put(&path, "unseen")).expect(204);
         cluster.nodes[2].ask(&delete(&path).seen(&first)).expect(204);
         for node in &cluster.nodes {
             let answer = node.ask(&get(&path));
-            match value {
-                Some(value) => assert_eq!((answer.status, answer.text().as_str()), (200, value), "{bucket}: {answer}"),
-                None => assert_eq!((answer.status, answer.code().as_str()), (404, "no_value"), "{bucket}: {answer}"),
+            match answer.clone().expect(status).status {
+                200 => assert_eq!(answer.text(), "unseen", "{bucket}"),
+                300 => assert_eq!(answer.values(), ["unseen"], "{bucket}"),
+                _ => assert_eq!(answer.code(), "no_value", "{bucket}"),
             }
             assert!(answer.header("sibyl-resolver").ends_with(ran), "{bucket}: {answer}");
             let raw = node.ask(&get(format!("{path}?siblings=true"))).expect(200).json();
@@ -275,9 +277,10 @@ fn what_a_delete_beside_a_write_means_is_the_buckets_choice() {
         cluster.nodes[1].ask(&put(&path, "again").seen(&seen)).expect(204);
         assert_eq!(cluster.nodes[2].ask(&get(&path)).expect(200).text(), "again", "{bucket}");
     };
-    check("write-wins", Some("unseen"), "");
-    check("delete-wins", None, "");
-    check("picks-write", Some("unseen"), "; outcome=picked");
-    check("picks-delete", None, "; outcome=picked");
-    check("nobody", Some("unseen"), "");
+    check("write-wins", 200, "");
+    check("delete-wins", 404, "");
+    check("picks-write", 200, "; outcome=picked");
+    check("deletes", 404, "; outcome=deleted");
+    // A deleted sibling has no value to pick: that is a failure, and failures leave everything.
+    check("picks-delete", 300, "; outcome=failed");
 }

@@ -7,5 +7,7 @@ mod data;
 mod keys;
 mod nodes;
 mod otlp;
+mod quorum;
+mod registry;
 mod resolver;
 mod traces;

@@ -6,7 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -51,7 +51,8 @@ pub(crate) struct Node {
 /// Nodes of one cluster.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
-    folder: TempDir,
+    /// Goes with the cluster.
+    _folder: TempDir,
 }
 
 impl Node {
@@ -71,8 +72,23 @@ impl Node {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         let inherited = std::env::vars().filter(|(name, _)| name.starts_with("SIBYL_"));
-        inherited.for_each(|(name, _)| drop(command.env_remove(name)));
+        for (name, _) in inherited {
+            command.env_remove(name);
+        }
         self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Another process with the same id, addresses and flags, and a folder beside this one's.
+    pub(crate) fn like(&self, folder: &str) -> Self {
+        let (id, flags, folder) = (self.id.clone(), self.flags.clone(), self.folder.with_file_name(folder));
+        Self { id, http: self.http, peer: self.peer, folder, flags, child: None }
+    }
+
+    /// Starts it with `--name=value` from now on.
+    pub(crate) fn set_flag(&mut self, name: &str, value: &str) {
+        let name = format!("--{name}=");
+        self.flags.retain(|flag| !flag.starts_with(&name));
+        self.flags.push(format!("{name}{value}"));
     }
 
     /// Where its output goes.
@@ -189,12 +205,12 @@ impl Cluster {
         let members = members.collect::<Vec<_>>().join(",");
         let node = |(at, peer): (usize, SocketAddr)| {
             let id = format!("n{}", at + 1);
-            let mut all = vec!["--cluster-id".to_owned(), "test".to_owned(), "--members".to_owned(), members.clone()];
+            let mut all = vec!["--cluster-id=test".to_owned(), format!("--members={members}")];
             all.extend(flags.iter().map(|flag| (*flag).to_owned()));
             Node { folder: folder.path().join(&id), id, http: free_address(), peer, flags: all, child: None }
         };
         let nodes = peers.into_iter().enumerate().map(node).collect();
-        Self { nodes, folder }
+        Self { nodes, _folder: folder }
     }
 
     /// Three nodes, started, ready and connected. `--partitions 16`: few enough to be small, enough to
@@ -231,11 +247,6 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn node(&self, id: &str) -> &Node {
         self.nodes.iter().find(|node| node.id == id).expect("a member")
-    }
-
-    /// A folder that goes with the cluster.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// The preference list of a key, as ids.
