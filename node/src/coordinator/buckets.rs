@@ -6,13 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use sibyl_core::id::Incarnation;
-use sibyl_core::message::Request;
 use sibyl_core::registry::{Binding, BucketConfig, Change, Expect};
 
 use super::modules::ModuleFailed;
@@ -20,10 +16,7 @@ use super::request::{ListError, ListRequest};
 use super::Coordinator;
 use crate::resolver::Failure;
 use crate::tasks::registry::{ChangeFailed, View};
-use crate::telemetry::{Rpc, Span};
-
-/// How long a change waits for the nodes that were not needed for it: above what a fetch takes.
-const SPREAD: Duration = Duration::from_secs(1);
+use crate::telemetry::Span;
 
 /// Whether a bucket may be deleted with what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,25 +66,7 @@ impl Coordinator {
             self.bindable(span, binding).await?;
         }
         let change = Change::PutBucket { name: name.to_owned(), config: Box::new(config), expect };
-        let view = self.registry().change(Some(span), change).await?;
-        self.spread(span).await;
-        Ok(view)
-    }
-
-    /// Waits until every node that can be reached holds the registry in force here, within bounds: whoever
-    /// hears of a change may use it through any node. A node that is asked anything learns the asker's number
-    /// before it answers.
-    async fn spread(&self, span: &Span) {
-        let question = Request::Conflicts { bucket: Incarnation(0), after: None, limit: 0 };
-        let others = self.net().peers().into_iter().filter(|peer| peer.reachable);
-        let told: FuturesUnordered<_> = others
-            .map(|peer| {
-                let rpc = span.rpc_client(Rpc::NodeStatus, &peer.node_id);
-                self.ask(rpc, Rpc::NodeStatus, &peer.node_id, &question, Bytes::new(), SPREAD)
-            })
-            .collect();
-        // Whoever does not answer learns it from the next frame that reaches it.
-        let _answers: Vec<_> = told.collect().await;
+        Ok(self.change(span, change).await?)
     }
 
     async fn bindable(&self, span: &Span, binding: &Binding) -> Result<(), BucketFailed> {
@@ -129,8 +104,7 @@ impl Coordinator {
             }
         }
         let change = Change::DeleteBucket { name: name.to_owned(), expect };
-        self.registry().change(Some(span), change).await?;
-        self.spread(span).await;
+        self.change(span, change).await?;
         Ok(())
     }
 

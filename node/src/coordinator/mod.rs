@@ -5,6 +5,7 @@
 //! perform the flows; `resolve` makes views; `modules` keeps resolvers on every node.
 
 mod buckets;
+mod change;
 mod conflicts;
 mod explain;
 mod list;

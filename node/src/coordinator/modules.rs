@@ -87,7 +87,7 @@ impl Coordinator {
             tier: Tier::Unchecked,
         };
         let change = Change::AddVersion { name: name.to_owned(), digest, version: version.clone() };
-        let view = self.registry().change(Some(span), change).await?;
+        let view = self.change(span, change).await?;
         let version = version_of(&view, name, &digest).cloned().unwrap_or(version);
         Ok(Uploaded { admitted, version, created: true })
     }

@@ -19,21 +19,21 @@ fn value(node: &Node, path: &str) -> Option<String> {
     (answer.status == 200).then(|| answer.text())
 }
 
-/// A write that may still become visible, with what was counted.
+/// A write that may still become visible. It is answered once W is out of reach, so fewer than `most` may have
+/// been counted by then.
 #[track_caller]
-fn unknown(answer: Answer, acks: u64, need: u64) {
+fn unknown(answer: Answer, most: u64, need: u64) {
     let body = answer.refused(503, "quorum_not_reached").json();
-    assert_eq!(
-        (&body["outcome"], &body["acks"], &body["need"]),
-        (&json!("unknown"), &json!(acks), &json!(need)),
-        "{body}"
-    );
+    assert_eq!((&body["outcome"], &body["need"]), (&json!("unknown"), &json!(need)), "{body}");
+    assert!(body["acks"].as_u64() <= Some(most) && body["failed"].as_u64() >= Some(1), "{body}");
 }
 
+/// A read that too few could answer; `most` as for writes.
 #[track_caller]
-fn few(answer: Answer, replies: u64, need: u64) {
+fn few(answer: Answer, most: u64, need: u64) {
     let body = answer.refused(503, "quorum_not_reached").json();
-    assert_eq!((&body["replies"], &body["need"]), (&json!(replies), &json!(need)), "{body}");
+    assert_eq!(body["need"], need, "{body}");
+    assert!(body["replies"].as_u64() <= Some(most) && body["failed"].as_u64() >= Some(1), "{body}");
 }
 
 /// What explain says of each node's copy: its digest, or null.

@@ -95,7 +95,7 @@ impl Exchange {
     pub(super) async fn remove_version(&self, name: &str, digest: Digest) -> Result<(), AdminError> {
         self.known(name, digest)?;
         let change = Change::RemoveVersion { name: name.to_owned(), digest };
-        self.coordinator().registry().change(Some(&self.span), change).await.map_err(unchanged)?;
+        self.coordinator().change(&self.span, change).await.map_err(unchanged)?;
         Ok(())
     }
 
