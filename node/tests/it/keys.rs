@@ -34,8 +34,10 @@ fn listed(cluster: &Cluster, bucket: &str, prefix: &str, limit: usize) -> (Vec<V
         if page["next"].is_null() {
             break;
         }
-        assert_eq!(found.last(), Some(&page["next"]), "the cursor is the last key");
-        start = format!("&start={}", encoded(&bytes(&page["next"])));
+        // A deleted key may be the last one looked at, so the cursor may be past the last one shown.
+        let next = bytes(&page["next"]);
+        assert!(keys.last().is_none_or(|last| *last <= next), "{page}");
+        start = format!("&start={}", encoded(&next));
         assert!(pages < 1000, "the list does not end");
     }
     (keys, pages)

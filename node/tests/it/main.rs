@@ -3,6 +3,7 @@
 mod ask;
 mod cli;
 mod collectors;
+mod commands;
 mod data;
 mod keys;
 mod limits;

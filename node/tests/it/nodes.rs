@@ -276,19 +276,27 @@ impl Shared {
     }
 }
 
-/// A free address below the ports that the system hands out, so that no outgoing connection takes it before
-/// its node does. Never the same twice in this process.
+/// A free address.
 pub(crate) fn free_address() -> SocketAddr {
+    free_addresses(&[0])
+}
+
+/// The first of several addresses, free at these distances from it. They lie below the ports that the system
+/// hands out, so that no outgoing connection takes one before its node does, and no two calls in this process
+/// overlap.
+pub(crate) fn free_addresses(distances: &[u16]) -> SocketAddr {
     const FIRST: u16 = 12_000;
     const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another run of the tests on this machine begins elsewhere.
     let spread = u16::try_from(std::process::id() * 97 % u32::from(COUNT)).unwrap();
+    let length = distances.iter().max().unwrap() + 1;
     loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + (spread + next) % COUNT;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
+        let next = NEXT.fetch_add(length, Ordering::Relaxed);
+        let first = FIRST + spread.wrapping_add(next) % COUNT;
+        let at = |distance: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, first + distance));
+        if distances.iter().all(|distance| TcpListener::bind(at(*distance)).is_ok()) {
+            return at(0);
         }
     }
 }

@@ -58,7 +58,7 @@ fn a_bucket_lives_and_is_configured_through_any_node() {
         (json!({ "max_siblings": 0 }), 400, "bad_config"),
         (json!({ "journal": {} }), 400, "unsupported_field"),
         (json!({ "resolver": { "name": "none" } }), 404, "no_resolver"),
-        (json!({ "color": "red" }), 400, "bad_json"),
+        (json!({ "color": "red" }), 400, "unknown_field"),
     ] {
         let answer = three.ask(&bucket(config.clone()));
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{config}: {answer}");

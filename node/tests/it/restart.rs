@@ -119,10 +119,10 @@ fn a_crash_of_any_node_under_load_loses_no_acknowledged_write() {
             now => Err(format!("{} acknowledged", now - from)),
         });
     };
+    let load = Load { cluster: addresses, stop: &stop, acknowledged: &acknowledged };
     let records: Vec<Record> = std::thread::scope(|scope| {
         // However this ends, the clients must.
         let stopper = Stopper(&stop);
-        let load = Load { cluster: addresses, stop: &stop, acknowledged: &acknowledged };
         let load = &load;
         let clients: Vec<_> = (0..3).map(|name| scope.spawn(move || load.run(name))).collect();
         more("load before any crash");
