@@ -96,7 +96,9 @@ impl Service for Answers {
         // while the store that the registry names is here.
         let Some(named) = member.store.filter(|store| store.0 != remote.store) else { return Ok(()) };
         let peers = self.coordinator.get().map(|coordinator| coordinator.net().peers()).unwrap_or_default();
-        let here = peers.iter().find(|peer| peer.node_id == remote.node_id).and_then(|peer| peer.identity.as_ref());
+        // Its identity is remembered when it is gone, and a node that comes back without its disk is not two.
+        let here = peers.iter().find(|peer| peer.node_id == remote.node_id && peer.reachable);
+        let here = here.and_then(|peer| peer.identity.as_ref());
         if here.is_some_and(|identity| identity.store == named.0) {
             let id = &remote.node_id;
             return Err(format!("two nodes call themselves {id}; the registry names the store of the other one"));

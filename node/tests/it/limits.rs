@@ -107,7 +107,7 @@ fn bodies_too_large_are_refused_before_they_come() {
 #[test]
 fn siblings_and_objects_have_caps_that_never_stop_who_has_seen_them() {
     let cluster = Cluster::shared(&CLUSTER);
-    let config = json!({ "max_siblings": 3, "max_object_bytes": 100_000 });
+    let config = json!({ "max_siblings": 3, "max_object_bytes": 1 << 20 });
     cluster.nodes[0].ask(&put_bucket("capped", &config)).expect(201);
     let check = |name: &str, value: &dyn Fn(usize) -> String, fit: usize, code: &str| {
         let path = key("capped", name);
@@ -124,7 +124,7 @@ fn siblings_and_objects_have_caps_that_never_stop_who_has_seen_them() {
         assert_eq!(cluster.nodes[0].ask(&get(&path)).expect(200).text(), "merged");
     };
     check("siblings", &|at| at.to_string(), 3, "sibling_cap");
-    check("object", &|at| at.to_string().repeat(40_000), 2, "object_cap");
+    check("object", &|at| at.to_string().repeat(400_000), 2, "object_cap");
     // A delete that has seen them is a write that covers them.
     let path = key("capped", "deleted");
     let writes: Vec<_> = (0..3).map(|at| cluster.nodes[at].ask(&put(&path, at.to_string())).expect(204)).collect();
