@@ -34,12 +34,23 @@ impl Coordinator {
     /// A node that is asked anything learns the asker's registry number before it answers, so the least
     /// question does. Whoever does not answer learns it from the next frame that reaches it.
     async fn spread(&self, span: &Span) {
-        let question = Request::Conflicts { bucket: Incarnation(0), after: None, limit: 0 };
+        let question = Request::Conflicts {
+            bucket: Incarnation(0),
+            after: None,
+            limit: 0,
+        };
         let others = self.net().peers().into_iter().filter(|peer| peer.reachable);
         let told: FuturesUnordered<_> = others
             .map(|peer| {
                 let rpc = span.rpc_client(Rpc::NodeStatus, &peer.node_id);
-                self.ask(rpc, Rpc::NodeStatus, &peer.node_id, &question, Bytes::new(), SPREAD)
+                self.ask(
+                    rpc,
+                    Rpc::NodeStatus,
+                    &peer.node_id,
+                    &question,
+                    Bytes::new(),
+                    SPREAD,
+                )
             })
             .collect();
         let _answers: Vec<_> = told.collect().await;

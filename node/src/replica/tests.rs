@@ -17,7 +17,11 @@ use crate::store::memory::Memory;
 const ACTOR: Actor = Actor(7);
 /// The counter below the first: as if the node had run before.
 const LINE: u64 = 100;
-const CAPS: Caps = Caps { siblings: 3, object_bytes: 1000, context_intervals: 10 };
+const CAPS: Caps = Caps {
+    siblings: 3,
+    object_bytes: 1000,
+    context_intervals: 10,
+};
 
 type Log = Arc<Mutex<Vec<&'static str>>>;
 
@@ -33,7 +37,13 @@ impl Store for Disk {
         self.memory.get(space, key)
     }
 
-    fn scan(&self, space: Space, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        until: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
         self.memory.scan(space, from, until, limit)
     }
 
@@ -89,7 +99,11 @@ struct Told<T> {
 impl Bench {
     fn new() -> Self {
         let log = Log::default();
-        let disk = Arc::new(Disk { memory: Memory::new(), log: Arc::clone(&log), gate: Mutex::default() });
+        let disk = Arc::new(Disk {
+            memory: Memory::new(),
+            log: Arc::clone(&log),
+            gate: Mutex::default(),
+        });
         let replica = Replica::start(Ground {
             store: disk.clone(),
             watermark: None,
@@ -105,16 +119,26 @@ impl Bench {
         let ((minted, on_minted), (counts, on_counts)) = (channel(), channel());
         let (first, second) = (Arc::clone(&self.log), Arc::clone(&self.log));
         let minted = move |result: Result<Minted, Failure>| {
-            first.lock().unwrap().push(if result.is_ok() { "minted" } else { "refused" });
+            first
+                .lock()
+                .unwrap()
+                .push(if result.is_ok() { "minted" } else { "refused" });
             minted.send(result).unwrap();
         };
         let counts = move |result: Result<(), Failure>| {
-            second.lock().unwrap().push(if result.is_ok() { "counts" } else { "failed" });
+            second
+                .lock()
+                .unwrap()
+                .push(if result.is_ok() { "counts" } else { "failed" });
             // A test that fails is gone.
             let _gone = counts.send(result);
         };
-        self.replica.mint(slot.clone(), write, CAPS, durability, minted, counts);
-        Told { minted: on_minted, counts: on_counts }
+        self.replica
+            .mint(slot.clone(), write, CAPS, durability, minted, counts);
+        Told {
+            minted: on_minted,
+            counts: on_counts,
+        }
     }
 
     fn minted(&self, slot: &Slot, write: Write) -> Result<Minted, Failure> {
@@ -128,7 +152,10 @@ impl Bench {
 
     fn join(&self, slot: &Slot, object: Object) -> Result<(), Failure> {
         let (counts, told) = channel();
-        self.replica.join(slot.clone(), object, Durability::Synced, move |result| counts.send(result).unwrap());
+        self.replica
+            .join(slot.clone(), object, Durability::Synced, move |result| {
+                counts.send(result).unwrap()
+            });
         told.recv().unwrap()
     }
 
@@ -147,8 +174,14 @@ impl Bench {
 }
 
 fn slot(partition: u32, bucket: u64, key: &'static str) -> Slot {
-    let place = Place { bucket: Incarnation(bucket), key: Bytes::from_static(key.as_bytes()) };
-    Slot { partition: Partition(partition), place }
+    let place = Place {
+        bucket: Incarnation(bucket),
+        key: Bytes::from_static(key.as_bytes()),
+    };
+    Slot {
+        partition: Partition(partition),
+        place,
+    }
 }
 
 fn write(value: &str, context: Option<Context>) -> Write {
@@ -160,12 +193,21 @@ fn write(value: &str, context: Option<Context>) -> Write {
         write_id: WriteId([0; 16]),
         trace: None,
     };
-    Write { context, tombstones: Context::new(), content }
+    Write {
+        context,
+        tombstones: Context::new(),
+        content,
+    }
 }
 
 fn intervals(context: &Context) -> Vec<(u64, u64)> {
     let mine = context.intervals().filter(|(actor, _)| *actor == ACTOR);
-    mine.flat_map(|(_, intervals)| intervals.iter().map(|Interval { after, through }| (*after, *through))).collect()
+    mine.flat_map(|(_, intervals)| {
+        intervals
+            .iter()
+            .map(|Interval { after, through }| (*after, *through))
+    })
+    .collect()
 }
 
 #[test]
@@ -173,18 +215,44 @@ fn one_sync_carries_all_that_waits_and_shipments_leave_before_it() {
     let bench = Bench::new();
     let open = bench.hold();
     let names = ["a", "b", "c", "a"];
-    let told: Vec<_> =
-        names.iter().map(|name| bench.mint(&slot(0, 1, name), write("v", None), Durability::Synced)).collect();
-    assert!(told.iter().all(|told| told.minted.try_recv().is_err()), "the writer is held");
+    let told: Vec<_> = names
+        .iter()
+        .map(|name| bench.mint(&slot(0, 1, name), write("v", None), Durability::Synced))
+        .collect();
+    assert!(
+        told.iter().all(|told| told.minted.try_recv().is_err()),
+        "the writer is held"
+    );
     open.send(()).unwrap();
-    told.iter().for_each(|told| told.counts.recv().unwrap().unwrap());
+    told.iter()
+        .for_each(|told| told.counts.recv().unwrap().unwrap());
     let (four, done) = (["minted"; 4], ["counts"; 4]);
-    assert_eq!(bench.logged(), [&["apply", "sync", "apply"][..], &four, &["sync"], &done].concat());
-    let minted: Vec<_> = told.into_iter().map(|told| told.minted.recv().unwrap().unwrap()).collect();
-    assert_eq!(minted.iter().map(|write| write.dot.counter).collect::<Vec<_>>(), [101, 102, 103, 104]);
+    assert_eq!(
+        bench.logged(),
+        [&["apply", "sync", "apply"][..], &four, &["sync"], &done].concat()
+    );
+    let minted: Vec<_> = told
+        .into_iter()
+        .map(|told| told.minted.recv().unwrap().unwrap())
+        .collect();
+    assert_eq!(
+        minted
+            .iter()
+            .map(|write| write.dot.counter)
+            .collect::<Vec<_>>(),
+        [101, 102, 103, 104]
+    );
     // The second write of `a` saw the first one, which was in the same batch.
     assert_eq!((minted[0].live, minted[3].live), (1, 2));
-    assert_eq!(bench.replica.object(&slot(0, 1, "a")).unwrap().siblings().len(), 2);
+    assert_eq!(
+        bench
+            .replica
+            .object(&slot(0, 1, "a"))
+            .unwrap()
+            .siblings()
+            .len(),
+        2
+    );
 }
 
 #[test]
@@ -193,14 +261,22 @@ fn what_is_shipped_and_answered_claims_only_what_the_writer_knew() {
     let place = slot(0, 1, "k");
     let first = bench.minted(&place, write("a", None)).unwrap();
     let second = bench.minted(&place, write("b", None)).unwrap();
-    let third = bench.minted(&place, write("c", Some(first.answer.clone()))).unwrap();
+    let third = bench
+        .minted(&place, write("c", Some(first.answer.clone())))
+        .unwrap();
     assert!(third.answer.contains(first.dot) && third.answer.contains(third.dot));
-    assert!(!third.answer.contains(second.dot), "the writer of c never saw b");
+    assert!(
+        !third.answer.contains(second.dot),
+        "the writer of c never saw b"
+    );
     let shipped = codec::decode(&third.shipment).unwrap();
     assert_eq!(shipped.siblings().len(), 1);
     assert!(!shipped.context().contains(second.dot));
     let held = bench.replica.object(&place).unwrap();
-    let values: Vec<_> = held.live().map(|sibling| sibling.content.value.clone().unwrap()).collect();
+    let values: Vec<_> = held
+        .live()
+        .map(|sibling| sibling.content.value.clone().unwrap())
+        .collect();
     assert_eq!(values, ["b", "c"]);
 }
 
@@ -222,10 +298,18 @@ fn a_key_of_one_node_stays_one_interval_above_the_line() {
     let (place, other) = (slot(3, 1, "k"), slot(3, 1, "other"));
     let context = |slot: &Slot| intervals(bench.replica.object(slot).unwrap().context());
     bench.minted(&place, write("a", None)).unwrap();
-    assert_eq!(context(&place), [(100, 101)], "what came before the start is not claimed");
+    assert_eq!(
+        context(&place),
+        [(100, 101)],
+        "what came before the start is not claimed"
+    );
     bench.minted(&other, write("a", None)).unwrap();
     bench.minted(&place, write("b", None)).unwrap();
-    assert_eq!(context(&place), [(100, 103)], "102 went to another key, so claiming it claims nothing");
+    assert_eq!(
+        context(&place),
+        [(100, 103)],
+        "102 went to another key, so claiming it claims nothing"
+    );
     assert_eq!(context(&other), [(101, 102)]);
 }
 
@@ -239,17 +323,33 @@ fn a_copy_that_cannot_be_read_raises_the_line_of_its_partition() {
     }
     let record = place.record();
     let range = record.clone()..store::following(&record);
-    bench.disk.memory.fault(|faults| faults.unreadable = Some((Space::Objects, range)));
-    assert!(matches!(bench.minted(&place, write("b", None)), Err(Failure::Unreadable(_))));
-    assert!(matches!(bench.join(&place, Object::default()), Err(Failure::Unreadable(_))));
-    assert!(matches!(bench.replica.encoded(&place), Err(Failure::Unreadable(_))), "never the same as absent");
+    bench
+        .disk
+        .memory
+        .fault(|faults| faults.unreadable = Some((Space::Objects, range)));
+    assert!(matches!(
+        bench.minted(&place, write("b", None)),
+        Err(Failure::Unreadable(_))
+    ));
+    assert!(matches!(
+        bench.join(&place, Object::default()),
+        Err(Failure::Unreadable(_))
+    ));
+    assert!(
+        matches!(bench.replica.encoded(&place), Err(Failure::Unreadable(_))),
+        "never the same as absent"
+    );
     bench.disk.memory.fault(|faults| faults.unreadable = None);
     for slot in [&place, &elsewhere] {
         bench.minted(slot, write("c", None)).unwrap();
     }
     // Dots between 101 and 103 might have been in the copy that could not be read.
     assert_eq!(context(&place), [(100, 101), (102, 103)]);
-    assert_eq!(context(&elsewhere), [(101, 104)], "another partition is not concerned");
+    assert_eq!(
+        context(&elsewhere),
+        [(101, 104)],
+        "another partition is not concerned"
+    );
 }
 
 #[test]
@@ -259,11 +359,26 @@ fn a_refused_write_changes_nothing() {
     let blind = |value: &str| bench.minted(&place, write(value, None));
     let seen = blind("1").unwrap();
     drop((blind("2").unwrap(), blind("3").unwrap()));
-    let before = (bench.replica.encoded(&place).unwrap(), bench.disk.last_batch());
+    let before = (
+        bench.replica.encoded(&place).unwrap(),
+        bench.disk.last_batch(),
+    );
     let refused = blind("4");
-    let Err(Failure::Refused(Refused::Siblings { siblings: 4, cap: 3 })) = refused else { panic!("{refused:?}") };
+    let Err(Failure::Refused(Refused::Siblings {
+        siblings: 4,
+        cap: 3,
+    })) = refused
+    else {
+        panic!("{refused:?}")
+    };
     bench.replica.flush().unwrap();
-    assert_eq!((bench.replica.encoded(&place).unwrap(), bench.disk.last_batch()), before);
+    assert_eq!(
+        (
+            bench.replica.encoded(&place).unwrap(),
+            bench.disk.last_batch()
+        ),
+        before
+    );
     bench.minted(&place, write("4", Some(seen.answer))).unwrap();
 }
 
@@ -274,11 +389,17 @@ fn joining_what_is_there_already_writes_nothing_and_counts_once_it_is_on_disk() 
     bench.minted(&here, write("v", None)).unwrap();
     let object = bench.replica.object(&here).unwrap();
     bench.join(&there, object.clone()).unwrap();
-    assert_eq!(bench.replica.digest(&there).unwrap(), bench.replica.digest(&here).unwrap());
+    assert_eq!(
+        bench.replica.digest(&there).unwrap(),
+        bench.replica.digest(&here).unwrap()
+    );
     let batches = bench.disk.last_batch();
     bench.logged();
     bench.join(&there, object).unwrap();
-    assert_eq!((bench.disk.last_batch(), bench.logged()), (batches, vec!["sync"]));
+    assert_eq!(
+        (bench.disk.last_batch(), bench.logged()),
+        (batches, vec!["sync"])
+    );
 }
 
 #[test]
@@ -286,16 +407,28 @@ fn a_failed_sync_acknowledges_nothing_and_ends_the_writer() {
     let bench = Bench::new();
     let mut failed = bench.replica.failed();
     assert!(failed.borrow_and_update().is_none());
-    bench.disk.memory.fault(|faults| faults.fail_next_sync = true);
+    bench
+        .disk
+        .memory
+        .fault(|faults| faults.fail_next_sync = true);
     let told = bench.mint(&slot(0, 1, "k"), write("v", None), Durability::Synced);
     told.minted.recv().unwrap().unwrap();
-    assert!(!matches!(told.counts.recv(), Ok(Ok(()))), "it was shipped, but it does not count");
+    assert!(
+        !matches!(told.counts.recv(), Ok(Ok(()))),
+        "it was shipped, but it does not count"
+    );
     let after = bench.minted(&slot(0, 1, "k"), write("w", None));
     assert!(matches!(after, Err(Failure::Store(_))), "{after:?}");
     assert!(matches!(bench.replica.flush(), Err(Failure::Store(_))));
-    assert!(matches!(bench.join(&slot(0, 1, "k"), Object::default()), Err(Failure::Store(_))));
+    assert!(matches!(
+        bench.join(&slot(0, 1, "k"), Object::default()),
+        Err(Failure::Store(_))
+    ));
     let why = failed.borrow_and_update().clone();
-    assert!(why.is_some_and(|why| why.contains("disk")), "the node is told to stop");
+    assert!(
+        why.is_some_and(|why| why.contains("disk")),
+        "the node is told to stop"
+    );
     bench.replica.stop();
 }
 
@@ -306,14 +439,20 @@ fn more_than_the_queue_holds_is_refused_at_once() {
     let (told, heard) = channel();
     for _ in 0..=QUEUE {
         let told = told.clone();
-        bench.replica.keep("key", Bytes::new(), move |result| told.send(result).unwrap());
+        bench.replica.keep("key", Bytes::new(), move |result| {
+            told.send(result).unwrap()
+        });
     }
     assert_eq!(heard.try_recv().unwrap().unwrap_err(), Failure::Overloaded);
     assert!(heard.try_recv().is_err(), "the others wait");
     open.send(()).unwrap();
     (0..QUEUE).for_each(|_| heard.recv().unwrap().unwrap());
     // All of it in groups, not one by one.
-    assert!(bench.replica.groups() <= 2 + (QUEUE / BATCH) as u64 * 2, "{}", bench.replica.groups());
+    assert!(
+        bench.replica.groups() <= 2 + (QUEUE / BATCH) as u64 * 2,
+        "{}",
+        bench.replica.groups()
+    );
 }
 
 #[test]
@@ -321,21 +460,43 @@ fn the_nodes_own_records_lie_beside_the_objects() {
     let bench = Bench::new();
     assert_eq!(bench.replica.kept("registry/chosen").unwrap(), None);
     let (done, kept) = channel();
-    bench.replica.keep("registry/chosen", Bytes::from_static(b"2"), move |result| done.send(result).unwrap());
+    bench
+        .replica
+        .keep("registry/chosen", Bytes::from_static(b"2"), move |result| {
+            done.send(result).unwrap()
+        });
     kept.recv().unwrap().unwrap();
     assert_eq!(bench.logged(), ["apply", "sync"]);
-    assert_eq!(bench.replica.kept("registry/chosen").unwrap().as_deref(), Some(&b"2"[..]));
+    assert_eq!(
+        bench.replica.kept("registry/chosen").unwrap().as_deref(),
+        Some(&b"2"[..])
+    );
 }
 
 #[test]
 fn a_scan_is_in_key_order_and_within_its_bucket_and_partition() {
     let bench = Bench::new();
-    for (partition, bucket, key) in [(1, 2, "b"), (1, 2, "a"), (1, 2, "c"), (1, 1, "x"), (1, 3, "y"), (2, 2, "z")] {
-        bench.minted(&slot(partition, bucket, key), write("v", None)).unwrap();
+    for (partition, bucket, key) in [
+        (1, 2, "b"),
+        (1, 2, "a"),
+        (1, 2, "c"),
+        (1, 1, "x"),
+        (1, 3, "y"),
+        (2, 2, "z"),
+    ] {
+        bench
+            .minted(&slot(partition, bucket, key), write("v", None))
+            .unwrap();
     }
     let check = |from: &[u8], limit: usize, keys: &[&str]| {
-        let found = bench.replica.scan(Partition(1), Incarnation(2), from, limit).unwrap();
-        let found: Vec<_> = found.iter().map(|(key, _)| std::str::from_utf8(key).unwrap()).collect();
+        let found = bench
+            .replica
+            .scan(Partition(1), Incarnation(2), from, limit)
+            .unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|(key, _)| std::str::from_utf8(key).unwrap())
+            .collect();
         assert_eq!(found, keys, "{from:?} {limit}");
     };
     check(b"", 10, &["a", "b", "c"]);
@@ -349,11 +510,19 @@ fn a_sweep_erases_buckets_that_are_gone_and_none_that_is_yet_to_come() {
     let bench = Bench::new();
     // Incarnation 9 is newer than the document that the sweep goes by.
     for (partition, bucket) in [(0, 1), (0, 2), (1, 2), (1, 9), (2, 3)] {
-        bench.minted(&slot(partition, bucket, "k"), write("v", None)).unwrap();
+        bench
+            .minted(&slot(partition, bucket, "k"), write("v", None))
+            .unwrap();
     }
     let known = BTreeSet::from([Incarnation(1)]);
     assert_eq!(bench.replica.sweep(3, &known, 5).unwrap(), 3);
-    let left = |partition, bucket| bench.replica.encoded(&slot(partition, bucket, "k")).unwrap().is_some();
+    let left = |partition, bucket| {
+        bench
+            .replica
+            .encoded(&slot(partition, bucket, "k"))
+            .unwrap()
+            .is_some()
+    };
     let all = [left(0, 1), left(0, 2), left(1, 2), left(1, 9), left(2, 3)];
     assert_eq!(all, [true, false, false, true, false]);
     assert_eq!(bench.replica.sweep(3, &known, 5).unwrap(), 0);

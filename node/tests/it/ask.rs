@@ -98,8 +98,7 @@ impl Ask {
             headers,
             body,
         } = self;
-        let mut head =
-            format!("{method} {path} HTTP/1.1\r\nhost: sibyl\r\nconnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: sibyl\r\nconnection: close\r\n");
         for (name, value) in headers {
             head.extend([name, ": ", value, "\r\n"]);
         }
@@ -204,7 +203,11 @@ impl Answer {
     /// Fails unless it is a problem with this status and code.
     #[track_caller]
     pub(crate) fn refused(self, status: u16, code: &str) -> Self {
-        assert_eq!((self.status, self.code().as_str()), (status, code), "{self}");
+        assert_eq!(
+            (self.status, self.code().as_str()),
+            (status, code),
+            "{self}"
+        );
         self
     }
 
@@ -213,7 +216,9 @@ impl Answer {
         let body = self.json();
         let siblings = body["siblings"].as_array();
         let siblings = siblings.unwrap_or_else(|| panic!("{self} has no siblings"));
-        let live = siblings.iter().filter(|sibling| sibling["deleted"] == false);
+        let live = siblings
+            .iter()
+            .filter(|sibling| sibling["deleted"] == false);
         let mut values: Vec<_> = live.map(|sibling| text(&sibling["value"])).collect();
         values.sort();
         values
@@ -222,12 +227,18 @@ impl Answer {
 
 /// A JSON string as it is, anything else as JSON.
 pub(crate) fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let body: String = self.text().chars().take(600).collect();
-        write!(f, "{}: {} {:?} {body}", self.asked, self.status, self.headers)
+        write!(
+            f,
+            "{}: {} {:?} {body}",
+            self.asked, self.status, self.headers
+        )
     }
 }

@@ -59,7 +59,11 @@ impl Node {
     /// Starts it, or starts it again on what it left.
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.id);
-        let log = OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .unwrap();
         let mut command = Command::new(SIBYL);
         command
             .args(["serve", "--stop-with-stdin", "--node-id", &self.id])
@@ -80,8 +84,19 @@ impl Node {
 
     /// Another process with the same id, addresses and flags, and a folder beside this one's.
     pub(crate) fn like(&self, folder: &str) -> Self {
-        let (id, flags, folder) = (self.id.clone(), self.flags.clone(), self.folder.with_file_name(folder));
-        Self { id, http: self.http, peer: self.peer, folder, flags, child: None }
+        let (id, flags, folder) = (
+            self.id.clone(),
+            self.flags.clone(),
+            self.folder.with_file_name(folder),
+        );
+        Self {
+            id,
+            http: self.http,
+            peer: self.peer,
+            folder,
+            flags,
+            child: None,
+        }
     }
 
     /// Starts it with `--name=value` from now on.
@@ -125,7 +140,9 @@ impl Node {
     #[track_caller]
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
-        let status = until("the process ends", || child.try_wait().unwrap().ok_or_else(|| self.tail()));
+        let status = until("the process ends", || {
+            child.try_wait().unwrap().ok_or_else(|| self.tail())
+        });
         child.wait().unwrap();
         status
     }
@@ -135,7 +152,11 @@ impl Node {
     }
 
     fn tail(&self) -> String {
-        format!("the log of {} ends with:\n{}", self.id, log_tail(&self.log()))
+        format!(
+            "the log of {} ends with:\n{}",
+            self.id,
+            log_tail(&self.log())
+        )
     }
 
     /// Asks it something; fails if it does not answer at all.
@@ -155,10 +176,20 @@ impl Node {
 
     /// Which other members it says it can reach.
     pub(crate) fn reaches(&self) -> Result<Vec<String>, String> {
-        let answer = get("/v1/cluster").send(self.http).map_err(|error| format!("{}: {error}", self.id))?;
-        let alive = |member: &serde_json::Value| member["state"] == "alive" && member["node_id"] != self.id;
-        let members = answer.json()["members"].as_array().cloned().unwrap_or_default();
-        Ok(members.iter().filter(|member| alive(member)).map(|member| crate::ask::text(&member["node_id"])).collect())
+        let answer = get("/v1/cluster")
+            .send(self.http)
+            .map_err(|error| format!("{}: {error}", self.id))?;
+        let alive =
+            |member: &serde_json::Value| member["state"] == "alive" && member["node_id"] != self.id;
+        let members = answer.json()["members"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        Ok(members
+            .iter()
+            .filter(|member| alive(member))
+            .map(|member| crate::ask::text(&member["node_id"]))
+            .collect())
     }
 
     /// Waits until it reaches exactly these.
@@ -201,16 +232,32 @@ impl Cluster {
     pub(crate) fn plan(count: usize, flags: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let peers: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
-        let members = peers.iter().enumerate().map(|(at, peer)| format!("n{}={peer}", at + 1));
+        let members = peers
+            .iter()
+            .enumerate()
+            .map(|(at, peer)| format!("n{}={peer}", at + 1));
         let members = members.collect::<Vec<_>>().join(",");
         let node = |(at, peer): (usize, SocketAddr)| {
             let id = format!("n{}", at + 1);
-            let mut all = vec!["--cluster-id=test".to_owned(), format!("--members={members}")];
+            let mut all = vec![
+                "--cluster-id=test".to_owned(),
+                format!("--members={members}"),
+            ];
             all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-            Node { folder: folder.path().join(&id), id, http: free_address(), peer, flags: all, child: None }
+            Node {
+                folder: folder.path().join(&id),
+                id,
+                http: free_address(),
+                peer,
+                flags: all,
+                child: None,
+            }
         };
         let nodes = peers.into_iter().enumerate().map(node).collect();
-        Self { nodes, _folder: folder }
+        Self {
+            nodes,
+            _folder: folder,
+        }
     }
 
     /// Three nodes, started, ready and connected. `--partitions 16`: few enough to be small, enough to
@@ -246,23 +293,37 @@ impl Cluster {
     /// Sends it to a node by its id.
     #[track_caller]
     pub(crate) fn node(&self, id: &str) -> &Node {
-        self.nodes.iter().find(|node| node.id == id).expect("a member")
+        self.nodes
+            .iter()
+            .find(|node| node.id == id)
+            .expect("a member")
     }
 
     /// The preference list of a key, as ids.
     pub(crate) fn owners(&self, bucket: &str, key: &str) -> Vec<String> {
-        let node = self.nodes.iter().find(|node| node.runs()).expect("one runs");
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| node.runs())
+            .expect("one runs");
         let path = crate::ask::key(bucket, key) + "?explain=true&r=1";
         let body = node.ask(&get(path)).expect(200).json();
-        let list = body["preference_list"].as_array().cloned().unwrap_or_default();
-        list.iter().map(|owner| crate::ask::text(&owner["node_id"])).collect()
+        let list = body["preference_list"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        list.iter()
+            .map(|owner| crate::ask::text(&owner["node_id"]))
+            .collect()
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.nodes.iter().for_each(|node| eprintln!("{}", node.tail()));
+            self.nodes
+                .iter()
+                .for_each(|node| eprintln!("{}", node.tail()));
         }
     }
 }
@@ -295,7 +356,10 @@ pub(crate) fn free_addresses(distances: &[u16]) -> SocketAddr {
         let next = NEXT.fetch_add(length, Ordering::Relaxed);
         let first = FIRST + spread.wrapping_add(next) % COUNT;
         let at = |distance: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, first + distance));
-        if distances.iter().all(|distance| TcpListener::bind(at(*distance)).is_ok()) {
+        if distances
+            .iter()
+            .all(|distance| TcpListener::bind(at(*distance)).is_ok())
+        {
             return at(0);
         }
     }
