@@ -9,8 +9,9 @@ use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Actor, Digest, Dot, Incarnation, NodeId, Trace, WriteId};
 use sibyl_core::object::{Caps, Content, Mint, Object, Write};
+use sibyl_core::registry::ContextKey;
 use sibyl_core::registry::{Binding, Bucket, BucketConfig};
-use sibyl_core::seal::{self, ContextKey, Place};
+use sibyl_core::seal::{self, Place};
 use sibyl_core::view::{self, Faces, View};
 use tokio::sync::Semaphore;
 
@@ -25,7 +26,7 @@ use crate::coordinator::{
 
 const KEY: ContextKey = ContextKey {
     id: 1,
-    secret: [9; 32],
+    secret: sibyl_core::registry::Secret([9; 32]),
 };
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -272,15 +273,15 @@ impl State {
 }
 
 trait IntoView {
-    fn into_view(self) -> view::Deletes;
+    fn into_view(self) -> sibyl_core::registry::Deletes;
 }
 
 impl IntoView for sibyl_core::registry::Deletes {
-    fn into_view(self) -> view::Deletes {
+    fn into_view(self) -> sibyl_core::registry::Deletes {
         match self {
-            Self::WriteWins => view::Deletes::WriteWins,
-            Self::DeleteWins => view::Deletes::DeleteWins,
-            Self::Resolver => view::Deletes::Resolver,
+            Self::WriteWins => sibyl_core::registry::Deletes::WriteWins,
+            Self::DeleteWins => sibyl_core::registry::Deletes::DeleteWins,
+            Self::Resolver => sibyl_core::registry::Deletes::Resolver,
         }
     }
 }
@@ -453,7 +454,7 @@ impl Keys for FakeCall {
             resolver: Some(("cart".to_owned(), Digest::of(b"x"))),
             siblings: 2,
             since_ms: START_MS,
-            trace_id: Some([1; 16]),
+            trace_id: [1; 16],
         };
         ready(Ok(ConflictPage {
             conflicts: vec![conflict],
