@@ -9,8 +9,7 @@ use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Actor, Digest, Dot, Incarnation, NodeId, Trace, WriteId};
 use sibyl_core::object::{Caps, Content, Mint, Object, Write};
-use sibyl_core::registry::ContextKey;
-use sibyl_core::registry::{Binding, Bucket, BucketConfig};
+use sibyl_core::registry::{Binding, Bucket, BucketConfig, ContextKey, Secret};
 use sibyl_core::seal::{self, Place};
 use sibyl_core::view::{self, Faces, View};
 use tokio::sync::Semaphore;
@@ -26,7 +25,7 @@ use crate::coordinator::{
 
 const KEY: ContextKey = ContextKey {
     id: 1,
-    secret: sibyl_core::registry::Secret([9; 32]),
+    secret: Secret([9; 32]),
 };
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -146,7 +145,7 @@ impl State {
             .get(&(bucket.incarnation.0, key.clone()))
             .cloned()
             .unwrap_or_default();
-        let view = match view::faces(&object, bucket.config.deletes.into_view()) {
+        let view = match view::faces(&object, bucket.config.deletes) {
             Faces::Gone => View::Gone,
             Faces::One(sibling) => View::One(sibling.content.clone()),
             Faces::Several(faces) => match view::unanimous(&faces) {
@@ -268,20 +267,6 @@ impl State {
             },
             bound: bound.map(|(name, _)| name.clone()).collect(),
             nodes: BTreeMap::from([("n1".to_owned(), Readiness::Ready)]),
-        }
-    }
-}
-
-trait IntoView {
-    fn into_view(self) -> sibyl_core::registry::Deletes;
-}
-
-impl IntoView for sibyl_core::registry::Deletes {
-    fn into_view(self) -> sibyl_core::registry::Deletes {
-        match self {
-            Self::WriteWins => sibyl_core::registry::Deletes::WriteWins,
-            Self::DeleteWins => sibyl_core::registry::Deletes::DeleteWins,
-            Self::Resolver => sibyl_core::registry::Deletes::Resolver,
         }
     }
 }
