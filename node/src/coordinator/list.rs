@@ -1,4 +1,7 @@
 //! Lists keys: asks every node for its part, merges by `sibyl-core`, reads the keys owners differ on.
+//!
+//! A page is complete or an error: what an uncovered partition might hold is never left out in silence. It decides
+//! nothing; which keys need a read is said by `flow::list`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};

@@ -1,4 +1,7 @@
 //! Performs the read flow: asks replicas, feeds their answers, answers at R, repairs in the background.
+//!
+//! One task per read lives until the last replica has spoken or the time is up, long after the client has its
+//! answer: what it then knows is who was behind. Repairs are whole objects and count for nobody.
 
 use std::time::Instant;
 

@@ -1,4 +1,7 @@
 //! Asks a peer one thing: a frame out, a frame back, a span and a metric around it.
+//!
+//! The one place where this module touches the transport. An error keeps what the caller must know before it asks
+//! somebody else: whether the peer may have acted.
 
 use std::time::{Duration, Instant};
 

@@ -4,4 +4,5 @@ mod cli;
 mod collectors;
 mod otlp;
 mod resolver;
+mod tidy;
 mod traces;
