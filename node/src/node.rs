@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
-use crate::config::{Config, Forming};
+use crate::config::{Config, Forming, LogFormat};
 use crate::coordinator::{Coordinator, Ground};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
@@ -42,7 +42,8 @@ const MOST_STARTS: usize = 2;
 /// # Errors
 /// Whatever keeps it from starting, or ended it; in words for an operator.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    telemetry::logs::start(Some(&config.log)).context("cannot set up logging")?;
+    let json = config.log_format.map(|format| format == LogFormat::Json);
+    telemetry::logs::start(Some(&config.log), json).context("cannot set up logging")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = config.workers {
         runtime.worker_threads(workers);

@@ -43,6 +43,8 @@ struct Shared {
     /// What this node was told about itself, for `GET /v1/cluster`.
     listen: String,
     insecure: bool,
+    /// Bytes from and to each peer that `/metrics` has counted so far.
+    counted: Mutex<BTreeMap<NodeId, (u64, u64)>>,
 }
 
 impl Backend {
@@ -54,6 +56,7 @@ impl Backend {
             telemetry,
             listen,
             insecure,
+            counted: Mutex::default(),
         });
         let source = Arc::downgrade(&shared);
         let folder = config.data_dir.clone();
@@ -357,6 +360,7 @@ impl Operation for Exchange {
 
     fn metrics(&self, openmetrics: bool) -> String {
         let accept = openmetrics.then_some("application/openmetrics-text");
+        self.shared.count_bytes();
         self.shared.telemetry.metrics.page(accept).body
     }
 

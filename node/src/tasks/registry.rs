@@ -15,8 +15,8 @@ use rand::RngExt as _;
 use sibyl_core::id::{Actor, Incarnation, NodeId, Partition};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
-    Alarm, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message, OpenError,
-    Outcome, Secret, Secrets, Slot,
+    Alarm, Ballot, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message,
+    OpenError, Outcome, Secret, Secrets, Slot,
 };
 use sibyl_core::ring::Ring;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -124,6 +124,12 @@ pub enum ChangeFailed {
 
 enum Input {
     Event(Event),
+    /// A peer's message, with the span under which it is handled.
+    Heard {
+        from: NodeId,
+        message: Message,
+        span: Option<Box<Span>>,
+    },
     Change {
         change: Change,
         span: Box<Span>,
@@ -203,10 +209,11 @@ impl Opened {
     /// # Errors
     /// [`StartError::Contradiction`] means amnesia.
     pub fn open(ground: Ground) -> Result<Self, StartError> {
-        let chosen = ground
-            .replica
-            .kept(CHOSEN)
-            .map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let kept = |key| {
+            let kept = ground.replica.kept(key);
+            kept.map_err(|why| StartError::Unreadable(why.to_string()))
+        };
+        let (chosen, marked) = (kept(CHOSEN)?, kept(REBUILDING)?.is_some());
         let promises = ground.watermark.promised(PROMISES);
         let (me, first) = (ground.me.clone(), ground.first.clone());
         let machine = Machine::open(
@@ -216,15 +223,10 @@ impl Opened {
             chosen.as_deref(),
             promises.as_deref(),
         )?;
-        let marked = ground
-            .replica
-            .kept(REBUILDING)
-            .map_err(|why| StartError::Unreadable(why.to_string()))?;
-        let rebuilding = marked.is_some() || ground.watermark.is_rebuilding() || lost(&machine);
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
-        let rebuilding = Arc::new(AtomicBool::new(rebuilding));
+        let rebuilding = marked || ground.watermark.is_rebuilding() || lost(&machine);
         Ok(Self {
             ground,
             machine,
@@ -233,7 +235,7 @@ impl Opened {
             inbox,
             events,
             waiting,
-            rebuilding,
+            rebuilding: Arc::new(AtomicBool::new(rebuilding)),
         })
     }
 
@@ -261,6 +263,7 @@ impl Opened {
             waiting: HashMap::new(),
             next: 0,
             proposing: None,
+            ballots: BTreeSet::new(),
             rebuilding: self.rebuilding,
         };
         drop(self.inbox);
@@ -321,12 +324,14 @@ impl Registry {
         decided.await.unwrap_or(Err(ChangeFailed::Stopping))
     }
 
-    /// Takes a peer's message.
-    pub fn hear(&self, from: NodeId, message: Message) {
+    /// Takes a peer's message. The span ends when it was handled.
+    pub fn hear(&self, from: NodeId, message: Message, span: Option<Span>) {
         // A full queue loses it, as a network may.
-        let _lost = self
-            .inbox
-            .try_send(Input::Event(Event::Message { from, message }));
+        let _lost = self.inbox.try_send(Input::Heard {
+            from,
+            message,
+            span: span.map(Box::new),
+        });
     }
 
     /// A peer carried a higher number. Waits until it is in force here, or the time is up.
@@ -352,6 +357,8 @@ struct Task {
     next: u64,
     /// The change whose ballots are under way: its span is the parent of what is sent.
     proposing: Option<u64>,
+    /// The ballots it took so far.
+    ballots: BTreeSet<Ballot>,
     rebuilding: Arc<AtomicBool>,
 }
 
@@ -362,6 +369,11 @@ fn lost(machine: &Machine) -> bool {
 
 impl Task {
     async fn run(mut self, mut events: mpsc::Receiver<Input>) {
+        // Subscribed before anything is sent: a peer that connects meanwhile must be heard of.
+        let mut changes = self.net.changes();
+        let mut seen = self.net.registry_seen();
+        changes.mark_changed();
+        seen.mark_changed();
         self.introduce();
         if self.machine.forming() {
             let secret = || Secret(rand::rng().random());
@@ -371,17 +383,16 @@ impl Task {
             };
             self.take(Event::Form(secrets)).await;
         }
-        if let Err(error) = self.name_store().await {
-            tracing::error!(%error, "the registry cannot persist");
-            return;
-        }
-        let mut changes = self.net.changes();
-        let mut seen = self.net.registry_seen();
+        self.name_store().await;
         let mut reached = BTreeSet::new();
         loop {
             tokio::select! {
                 input = events.recv() => match input {
                     Some(Input::Event(event)) => self.take(event).await,
+                    Some(Input::Heard { from, message, span }) => {
+                        self.take(Event::Message { from, message }).await;
+                        drop(span);
+                    }
                     Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
                     None => return,
                 },
@@ -394,9 +405,8 @@ impl Task {
                         self.take(Event::Reached(peer)).await;
                     }
                     // The last attempt may have found too few of them.
-                    if more && let Err(error) = self.name_store().await {
-                        tracing::error!(%error, "the registry cannot persist");
-                        return;
+                    if more {
+                        self.name_store().await;
                     }
                     reached = now;
                 }
@@ -429,9 +439,12 @@ impl Task {
 
     /// An amnesiac asks the others to name its new store; until then it does not vote. Once it is named nothing
     /// else tells that an empty folder took a member's place, so that is marked on disk before.
-    async fn name_store(&mut self) -> Result<(), String> {
+    async fn name_store(&mut self) {
         if lost(&self.machine) {
-            self.keep(REBUILDING, Bytes::from_static(b"1")).await?;
+            if let Err(error) = self.keep(REBUILDING, Bytes::from_static(b"1")).await {
+                tracing::error!(%error, "the registry cannot persist");
+                return;
+            }
             let change = Change::NameStore {
                 node: self.ground.me.clone(),
                 store: self.ground.store,
@@ -443,7 +456,6 @@ impl Task {
             })
             .await;
         }
-        Ok(())
     }
 
     async fn take(&mut self, event: Event) {
@@ -488,7 +500,7 @@ impl Task {
                 self.alarms
                     .send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
                 self.introduce();
-                Box::pin(self.name_store()).await?;
+                Box::pin(self.name_store()).await;
             }
             Effect::Timer {
                 token,
@@ -532,18 +544,17 @@ impl Task {
         self.net.set_registry(document.number);
     }
 
-    fn send(&self, to: NodeId, message: Message) {
-        let rpc = match &message {
-            Message::Prepare { .. } => Rpc::RegistryPrepare,
-            Message::Accept { .. } => Rpc::RegistryAccept,
-            Message::Fetch { .. } => Rpc::RegistryFetch,
-            _ => Rpc::RegistryLearn,
-        };
+    fn send(&mut self, to: NodeId, message: Message) {
+        if let Message::Prepare { ballot, .. } = &message {
+            self.ballots.insert(*ballot);
+        }
         let parent = self
             .proposing
             .and_then(|id| self.waiting.get(&id))
             .map(|(span, _)| span);
-        let span = parent.map(|parent| parent.rpc_client(rpc, &to));
+        let span = parent
+            .zip(rpc_of_message(&message))
+            .map(|(parent, rpc)| parent.rpc_client(rpc, &to));
         let outgoing = Outgoing {
             head: message::encode(&Request::Registry),
             body: message::encode(&message),
@@ -579,10 +590,17 @@ impl Task {
     fn finish(&mut self, id: u64, outcome: Outcome) {
         let waiting = self.waiting.remove(&id);
         self.proposing = self.waiting.keys().min().copied();
+        // Alone nobody is asked, and one ballot does.
+        let ballots = std::mem::take(&mut self.ballots).len().max(1);
         let Some((span, done)) = waiting else { return };
         let view = Arc::clone(&self.view.borrow());
-        let members = view.document().layout.members.len();
-        span.registry_settled(1, members, matches!(outcome, Outcome::Done { .. }));
+        let chosen = matches!(outcome, Outcome::Done { .. });
+        let proof = view.held.proof.as_ref().filter(|_| chosen);
+        span.registry_settled(
+            ballots as u64,
+            proof.map_or(0, |proof| proof.accepts.len()),
+            chosen,
+        );
         let result = match outcome {
             Outcome::Done { .. } => Ok(view),
             Outcome::Refused(error) => Err(ChangeFailed::Refused(error)),
@@ -618,5 +636,20 @@ impl Task {
         self.alarms.send_modify(|alarms| {
             alarms.insert(kind, alarm.to_string());
         });
+    }
+}
+
+/// What a message is called in traces; `None` for answers, which are part of the call they answer.
+pub fn rpc_of_message(message: &Message) -> Option<Rpc> {
+    match message {
+        Message::Prepare { .. } => Some(Rpc::RegistryPrepare),
+        Message::Accept { .. } => Some(Rpc::RegistryAccept),
+        Message::Chosen { .. } => Some(Rpc::RegistryLearn),
+        Message::Fetch { .. } => Some(Rpc::RegistryFetch),
+        Message::Promise { .. }
+        | Message::Accepted { .. }
+        | Message::Refused { .. }
+        | Message::Abstain { .. }
+        | Message::Differs { .. } => None,
     }
 }
