@@ -100,7 +100,6 @@ impl Node {
         let Store {
             replica,
             registry,
-            rebuilding,
             actor,
         } = open_store(&config, &me, &first, &telemetry)?;
 
@@ -133,7 +132,6 @@ impl Node {
             registry: registry.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
-            rebuilding,
         });
         answers.serve(coordinator.clone());
         registry.start(net);
@@ -294,7 +292,6 @@ fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Re
 struct Store {
     replica: Replica,
     registry: Opened,
-    rebuilding: bool,
     actor: u64,
 }
 
@@ -344,11 +341,9 @@ fn open_store(
         });
         match registry {
             Ok(registry) => {
-                let rebuilding = watermark.is_rebuilding();
                 return Ok(Store {
                     replica,
                     registry,
-                    rebuilding,
                     actor: actor.0,
                 });
             }

@@ -5,6 +5,7 @@
 //! perform the flows; `resolve` makes views; `modules` keeps resolvers on every node.
 
 mod buckets;
+mod change;
 mod conflicts;
 mod explain;
 mod list;
@@ -57,9 +58,6 @@ pub struct Ground {
     pub platform: Platform,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
-    /// count.
-    pub rebuilding: bool,
 }
 
 /// Carries requests. Clones are one.
@@ -116,9 +114,10 @@ impl Coordinator {
         &self.inner.ground.platform
     }
 
-    /// Whether this node lost its data and has not been refilled.
+    /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
+    /// count.
     pub fn is_rebuilding(&self) -> bool {
-        self.inner.ground.rebuilding
+        self.registry().is_rebuilding()
     }
 
     /// From now on no request is begun here; those under way go on.

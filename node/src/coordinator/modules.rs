@@ -100,7 +100,7 @@ impl Coordinator {
             digest,
             version: version.clone(),
         };
-        let view = self.registry().change(Some(span), change).await?;
+        let view = self.change(span, change).await?;
         let version = version_of(&view, name, &digest).cloned().unwrap_or(version);
         Ok(Uploaded {
             admitted,

@@ -51,7 +51,13 @@ impl Backend {
     /// The API of a node.
     pub fn new(coordinator: Coordinator, telemetry: Telemetry, config: &Config) -> Self {
         let (listen, insecure) = (config.advertise.clone(), config.insecure);
-        let shared = Arc::new(Shared { coordinator, telemetry, listen, insecure, counted: Mutex::default() });
+        let shared = Arc::new(Shared {
+            coordinator,
+            telemetry,
+            listen,
+            insecure,
+            counted: Mutex::default(),
+        });
         let source = Arc::downgrade(&shared);
         let folder = config.data_dir.clone();
         shared

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,9 @@ use crate::telemetry::{Rpc, Span, Tracer};
 
 /// Where the chosen document lies among the node's own records.
 const CHOSEN: &str = "registry/chosen";
+/// The record that says that this store was begun by a member which the registry knew with another one: what
+/// that one held is not here.
+const REBUILDING: &str = "rebuilding";
 /// The one slot of the watermark file that holds the machine's promises.
 const PROMISES: u64 = 1;
 /// The most events that wait; a sender beyond it waits, a message of a peer beyond it is dropped, which
@@ -142,6 +145,7 @@ pub struct Registry {
     alarms: watch::Receiver<BTreeMap<String, String>>,
     tracer: Tracer,
     waiting: Arc<AtomicUsize>,
+    rebuilding: Arc<AtomicBool>,
 }
 
 /// Counts a change as waiting until it is decided, or nobody waits for it any more.
@@ -185,6 +189,7 @@ pub struct Opened {
     inbox: mpsc::Sender<Input>,
     events: mpsc::Receiver<Input>,
     waiting: Arc<AtomicUsize>,
+    rebuilding: Arc<AtomicBool>,
 }
 
 /// Why the registry cannot be opened.
@@ -217,9 +222,15 @@ impl Opened {
             chosen.as_deref(),
             promises.as_deref(),
         )?;
+        let marked = ground
+            .replica
+            .kept(REBUILDING)
+            .map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let rebuilding = marked.is_some() || ground.watermark.is_rebuilding() || lost(&machine);
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
+        let rebuilding = Arc::new(AtomicBool::new(rebuilding));
         Ok(Self {
             ground,
             machine,
@@ -228,6 +239,7 @@ impl Opened {
             inbox,
             events,
             waiting,
+            rebuilding,
         })
     }
 
@@ -239,6 +251,7 @@ impl Opened {
             alarms: self.alarms.subscribe(),
             tracer: self.ground.tracer.clone(),
             waiting: Arc::clone(&self.waiting),
+            rebuilding: Arc::clone(&self.rebuilding),
         }
     }
 
@@ -255,6 +268,7 @@ impl Opened {
             next: 0,
             proposing: None,
             ballots: BTreeSet::new(),
+            rebuilding: self.rebuilding,
         };
         drop(self.inbox);
         tokio::spawn(task.run(self.events));
@@ -285,6 +299,12 @@ impl Registry {
     /// The number that is being chosen, if a change waits to be decided.
     pub fn pending(&self) -> Option<u64> {
         (self.waiting.load(Ordering::Relaxed) > 0).then(|| self.view().number() + 1)
+    }
+
+    /// Whether this node lost its data and has not been refilled. It may become true when the registry is
+    /// first learned: an empty folder does not know that it was a member's.
+    pub fn is_rebuilding(&self) -> bool {
+        self.rebuilding.load(Ordering::Acquire)
     }
 
     /// Makes a change, or says why not. `request` is the span of the request that asks for it.
@@ -343,6 +363,12 @@ struct Task {
     proposing: Option<u64>,
     /// The ballots it took so far.
     ballots: BTreeSet<Ballot>,
+    rebuilding: Arc<AtomicBool>,
+}
+
+/// Whether the registry names another store of this node: the one here was begun after that was lost.
+fn lost(machine: &Machine) -> bool {
+    machine.amnesiac() && !machine.forming()
 }
 
 impl Task {
@@ -361,7 +387,10 @@ impl Task {
             };
             self.take(Event::Form(secrets)).await;
         }
-        self.name_store().await;
+        if let Err(error) = self.name_store().await {
+            tracing::error!(%error, "the registry cannot persist");
+            return;
+        }
         let mut reached = BTreeSet::new();
         loop {
             tokio::select! {
@@ -377,8 +406,15 @@ impl Task {
                 Ok(()) = changes.changed() => {
                     let now: BTreeSet<NodeId> =
                         self.net.peers().into_iter().filter(|peer| peer.reachable).map(|peer| peer.node_id).collect();
-                    for peer in now.difference(&reached).cloned().collect::<Vec<_>>() {
+                    let new: Vec<_> = now.difference(&reached).cloned().collect();
+                    let more = !new.is_empty();
+                    for peer in new {
                         self.take(Event::Reached(peer)).await;
+                    }
+                    // The last attempt may have found too few of them.
+                    if more && let Err(error) = self.name_store().await {
+                        tracing::error!(%error, "the registry cannot persist");
+                        return;
                     }
                     reached = now;
                 }
@@ -409,9 +445,11 @@ impl Task {
         .await;
     }
 
-    /// An amnesiac asks the others to name its new store; until then it does not vote.
-    async fn name_store(&mut self) {
-        if self.machine.amnesiac() && !self.machine.forming() {
+    /// An amnesiac asks the others to name its new store; until then it does not vote. Once it is named nothing
+    /// else tells that an empty folder took a member's place, so that is marked on disk before.
+    async fn name_store(&mut self) -> Result<(), String> {
+        if lost(&self.machine) {
+            self.keep(REBUILDING, Bytes::from_static(b"1")).await?;
             let change = Change::NameStore {
                 node: self.ground.me.clone(),
                 store: self.ground.store,
@@ -423,6 +461,7 @@ impl Task {
             })
             .await;
         }
+        Ok(())
     }
 
     async fn take(&mut self, event: Event) {
@@ -440,7 +479,7 @@ impl Task {
             Effect::Persist {
                 slot: Slot::Chosen,
                 bytes,
-            } => self.keep(bytes.into()).await?,
+            } => self.keep(CHOSEN, bytes.into()).await?,
             Effect::Persist {
                 slot: Slot::Promises,
                 bytes,
@@ -457,11 +496,17 @@ impl Task {
             Effect::Chosen(held) => {
                 let number = held.document.number;
                 tracing::info!(number, digest = %held.digest, "a registry document is in force");
+                if lost(&self.machine) {
+                    tracing::error!(
+                        "the registry names another store of this node: what that one held is lost"
+                    );
+                    self.rebuilding.store(true, Ordering::Release);
+                }
                 self.view.send_replace(Arc::new(View::of(*held)));
                 self.alarms
                     .send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
                 self.introduce();
-                Box::pin(self.name_store()).await;
+                Box::pin(self.name_store()).await?;
             }
             Effect::Timer {
                 token,
@@ -477,9 +522,9 @@ impl Task {
         Ok(())
     }
 
-    async fn keep(&self, bytes: Bytes) -> Result<(), String> {
+    async fn keep(&self, key: &'static str, bytes: Bytes) -> Result<(), String> {
         let (done, kept) = oneshot::channel();
-        self.ground.replica.keep(CHOSEN, bytes, move |result| {
+        self.ground.replica.keep(key, bytes, move |result| {
             // The task waits for it, unless the node is going down.
             let _gone = done.send(result);
         });
