@@ -209,11 +209,10 @@ impl Opened {
     /// # Errors
     /// [`StartError::Contradiction`] means amnesia.
     pub fn open(ground: Ground) -> Result<Self, StartError> {
-        let kept = |key| {
-            let kept = ground.replica.kept(key);
-            kept.map_err(|why| StartError::Unreadable(why.to_string()))
-        };
-        let (chosen, marked) = (kept(CHOSEN)?, kept(REBUILDING)?.is_some());
+        let chosen = ground
+            .replica
+            .kept(CHOSEN)
+            .map_err(|why| StartError::Unreadable(why.to_string()))?;
         let promises = ground.watermark.promised(PROMISES);
         let (me, first) = (ground.me.clone(), ground.first.clone());
         let machine = Machine::open(
@@ -223,10 +222,15 @@ impl Opened {
             chosen.as_deref(),
             promises.as_deref(),
         )?;
+        let marked = ground
+            .replica
+            .kept(REBUILDING)
+            .map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let rebuilding = marked.is_some() || ground.watermark.is_rebuilding() || lost(&machine);
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
-        let rebuilding = marked || ground.watermark.is_rebuilding() || lost(&machine);
+        let rebuilding = Arc::new(AtomicBool::new(rebuilding));
         Ok(Self {
             ground,
             machine,
@@ -235,7 +239,7 @@ impl Opened {
             inbox,
             events,
             waiting,
-            rebuilding: Arc::new(AtomicBool::new(rebuilding)),
+            rebuilding,
         })
     }
 
@@ -383,7 +387,10 @@ impl Task {
             };
             self.take(Event::Form(secrets)).await;
         }
-        self.name_store().await;
+        if let Err(error) = self.name_store().await {
+            tracing::error!(%error, "the registry cannot persist");
+            return;
+        }
         let mut reached = BTreeSet::new();
         loop {
             tokio::select! {
@@ -405,8 +412,9 @@ impl Task {
                         self.take(Event::Reached(peer)).await;
                     }
                     // The last attempt may have found too few of them.
-                    if more {
-                        self.name_store().await;
+                    if more && let Err(error) = self.name_store().await {
+                        tracing::error!(%error, "the registry cannot persist");
+                        return;
                     }
                     reached = now;
                 }
@@ -439,12 +447,9 @@ impl Task {
 
     /// An amnesiac asks the others to name its new store; until then it does not vote. Once it is named nothing
     /// else tells that an empty folder took a member's place, so that is marked on disk before.
-    async fn name_store(&mut self) {
+    async fn name_store(&mut self) -> Result<(), String> {
         if lost(&self.machine) {
-            if let Err(error) = self.keep(REBUILDING, Bytes::from_static(b"1")).await {
-                tracing::error!(%error, "the registry cannot persist");
-                return;
-            }
+            self.keep(REBUILDING, Bytes::from_static(b"1")).await?;
             let change = Change::NameStore {
                 node: self.ground.me.clone(),
                 store: self.ground.store,
@@ -456,6 +461,7 @@ impl Task {
             })
             .await;
         }
+        Ok(())
     }
 
     async fn take(&mut self, event: Event) {
@@ -500,7 +506,7 @@ impl Task {
                 self.alarms
                     .send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
                 self.introduce();
-                Box::pin(self.name_store()).await;
+                Box::pin(self.name_store()).await?;
             }
             Effect::Timer {
                 token,
