@@ -2,9 +2,11 @@
 
 mod cli;
 mod cluster_metrics;
+mod cluster_resolvers;
 mod cluster_traces;
 mod collectors;
 mod live;
 mod otlp;
 mod resolver;
+mod standard_resolvers;
 mod traces;
