@@ -46,9 +46,15 @@ const MOVED: &[(&str, &[&str])] = &[
     ("sibyl_quorum_failures_total", &["put", "unavailable"]),
     ("sibyl_quorum_failures_total", &["get", "unavailable"]),
     ("sibyl_quorum_failures_total", &["put", "timeout"]),
-    ("sibyl_replica_rpc_duration_seconds_count", &["Replica/Put", "n2"]),
+    (
+        "sibyl_replica_rpc_duration_seconds_count",
+        &["Replica/Put", "n2"],
+    ),
     ("sibyl_replica_rpc_total", &["Replica/Put", "n2", "ok"]),
-    ("sibyl_replica_rpc_total", &["Replica/Put", "n3", "unavailable"]),
+    (
+        "sibyl_replica_rpc_total",
+        &["Replica/Put", "n3", "unavailable"],
+    ),
     ("sibyl_replica_rpc_total", &["Replica/Put", "n3", "timeout"]),
     ("sibyl_replica_rpc_total", &["Replica/Digest", "n2", "ok"]),
     ("sibyl_replica_rpc_total", &["Replica/List", "n3", "ok"]),
@@ -65,7 +71,10 @@ const MOVED: &[(&str, &[&str])] = &[
     ("sibyl_conflicts_total", &["picks", "view"]),
     ("sibyl_conflicts_total", &["traps", "failed"]),
     ("sibyl_resolver_invocations_total", &["picks", "ok"]),
-    ("sibyl_resolver_invocations_total", &["traps", "trap", "trap"]),
+    (
+        "sibyl_resolver_invocations_total",
+        &["traps", "trap", "trap"],
+    ),
     ("sibyl_resolver_duration_seconds_count", &["picks"]),
     ("sibyl_resolver_fuel_used_sum", &["picks"]),
     ("sibyl_compile_seconds_count", &[]),
@@ -93,10 +102,19 @@ fn path(bucket: &str, key: &str) -> String {
 /// The sum of the samples with this name and all these label values.
 fn sum(page: &str, name: &str, labels: &[&str]) -> f64 {
     let fits = |line: &&str| {
-        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
-        rest.is_some_and(|rest| labels.iter().all(|label| rest.contains(&format!("=\"{label}\""))))
+        let rest = line
+            .strip_prefix(name)
+            .filter(|rest| rest.starts_with(['{', ' ']));
+        rest.is_some_and(|rest| {
+            labels
+                .iter()
+                .all(|label| rest.contains(&format!("=\"{label}\"")))
+        })
     };
-    let values = page.lines().filter(fits).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    let values = page
+        .lines()
+        .filter(fits)
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
     values.sum()
 }
 
@@ -107,7 +125,9 @@ async fn page(live: &Live, node: usize) -> String {
 /// Two siblings on every copy.
 async fn conflict(live: &Live, bucket: &str) {
     for (node, value) in [(1, "a"), (2, "b")] {
-        live.put(node, &(path(bucket, "k") + "?w=all"), With::body(value)).await.expect(204);
+        live.put(node, &(path(bucket, "k") + "?w=all"), With::body(value))
+            .await
+            .expect(204);
     }
 }
 
@@ -115,7 +135,11 @@ async fn conflicts(live: &Live) {
     live.bucket("plain", &json!({})).await;
     for (name, body) in [("picks", pick(0)), ("traps", "unreachable".to_owned())] {
         let version = live.upload(name, guest(&body)).await;
-        live.bucket(name, &json!({"resolver": {"name": name, "version": version}})).await;
+        live.bucket(
+            name,
+            &json!({"resolver": {"name": name, "version": version}}),
+        )
+        .await;
     }
     for (bucket, status) in [("plain", 300), ("picks", 200), ("traps", 300)] {
         conflict(live, bucket).await;
@@ -130,15 +154,27 @@ async fn requests(live: &Live) {
     let written = live.put(1, &key, With::body("v")).await.expect(204);
     let context = written.header("sibyl-context").to_owned();
     live.get(1, &key).await.expect(200);
-    live.get(1, &(key.clone() + "?siblings=true")).await.expect(200);
-    live.get(1, &(key.clone() + "?explain=true")).await.expect(200);
+    live.get(1, &(key.clone() + "?siblings=true"))
+        .await
+        .expect(200);
+    live.get(1, &(key.clone() + "?explain=true"))
+        .await
+        .expect(200);
     live.get(1, &path("default", "none")).await.expect(404);
     let elsewhere = With::body("v").header("sibyl-context", context);
-    let misplaced = live.put(1, &path("default", "other"), elsewhere).await.expect(400).json();
+    let misplaced = live
+        .put(1, &path("default", "other"), elsewhere)
+        .await
+        .expect(400)
+        .json();
     assert_eq!(misplaced["code"], "bad_context");
     live.bucket("small", &json!({"max_value_bytes": 3})).await;
-    live.put(1, &path("small", "k"), With::body("four")).await.expect(413);
-    live.send(1, Method::DELETE, &(key + "?blind=true"), With::default()).await.expect(204);
+    live.put(1, &path("small", "k"), With::body("four"))
+        .await
+        .expect(413);
+    live.send(1, Method::DELETE, &(key + "?blind=true"), With::default())
+        .await
+        .expect(204);
     live.get(1, "/v1/buckets/default/keys").await.expect(200);
     live.get(1, "/v1/buckets/plain/conflicts").await.expect(200);
     live.get(1, "/v1/resolvers").await.expect(200);
@@ -149,7 +185,11 @@ async fn requests(live: &Live) {
 async fn mine(live: &Live) -> String {
     for number in 0..1000 {
         let key = path("default", &format!("k{number}"));
-        let explained = live.get(1, &(key.clone() + "?explain=true")).await.expect(200).json();
+        let explained = live
+            .get(1, &(key.clone() + "?explain=true"))
+            .await
+            .expect(200)
+            .json();
         if explained["preference_list"][0]["node_id"] == "n1" {
             return key;
         }
@@ -160,8 +200,13 @@ async fn mine(live: &Live) -> String {
 async fn quorums(live: &Live) {
     let key = mine(live).await;
     live.isolate(3, true).await;
-    until("n1 sees that n3 is gone", async || live.get(1, "/v1/cluster").await.json()["healthy"] == false).await;
-    live.put(1, &(key.clone() + "?w=3"), With::body("v")).await.expect(503);
+    until("n1 sees that n3 is gone", async || {
+        live.get(1, "/v1/cluster").await.json()["healthy"] == false
+    })
+    .await;
+    live.put(1, &(key.clone() + "?w=3"), With::body("v"))
+        .await
+        .expect(503);
     live.get(1, &(key.clone() + "?r=3")).await.expect(503);
     live.isolate(3, false).await;
     let repaired = "sibyl_read_repairs_total";
@@ -171,7 +216,9 @@ async fn quorums(live: &Live) {
     })
     .await;
     live.signal(3, Signal::STOP);
-    let lost = live.put(1, &(key + "?w=3&timeout_ms=300"), With::body("w")).await;
+    let lost = live
+        .put(1, &(key + "?w=3&timeout_ms=300"), With::body("w"))
+        .await;
     live.signal(3, Signal::CONT);
     assert_eq!(lost.expect(503).json()["outcome"], "unknown");
     live.whole().await;
@@ -180,18 +227,27 @@ async fn quorums(live: &Live) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_should_move_has_moved() {
     let receiver = Receiver::grpc().await;
-    let flags = [format!("--otlp-endpoint={}", receiver.endpoint), "--allow-cuts".to_owned()];
+    let flags = [
+        format!("--otlp-endpoint={}", receiver.endpoint),
+        "--allow-cuts".to_owned(),
+    ];
     let live = Live::start(3, &flags).await;
     conflicts(&live).await;
     requests(&live).await;
     quorums(&live).await;
     let batch = json!({"ops": [{"op": "put", "key": "k", "value": "v"}]});
-    let batch = live.post(1, "/v1/buckets/default/batch", &batch).await.expect(200);
+    let batch = live
+        .post(1, "/v1/buckets/default/batch", &batch)
+        .await
+        .expect(200);
     let mut left = Vec::new();
     // Spans leave, and calls run out, a moment later.
     until("every metric has moved", async || {
         let page = page(&live, 1).await;
-        left = MOVED.iter().filter(|(name, labels)| sum(&page, name, labels) <= 0.0).collect();
+        left = MOVED
+            .iter()
+            .filter(|(name, labels)| sum(&page, name, labels) <= 0.0)
+            .collect();
         if left.len() < 5 {
             println!("waiting for {left:?}");
         }
@@ -200,14 +256,26 @@ async fn what_should_move_has_moved() {
     .await;
     let page = page(&live, 1).await;
     for name in listed().filter(|name| !ONLY_IN_TROUBLE.contains(name) && !NOT_YET.contains(name)) {
-        assert!(page.contains(&format!("# TYPE {name} ")), "{name} is not on the page of a node");
+        assert!(
+            page.contains(&format!("# TYPE {name} ")),
+            "{name} is not on the page of a node"
+        );
     }
     let others = self::page(&live, 2).await;
-    assert!(sum(&others, "sibyl_compile_seconds_count", &[]) > 0.0, "n2 compiled what it was sent");
+    assert!(
+        sum(&others, "sibyl_compile_seconds_count", &[]) > 0.0,
+        "n2 compiled what it was sent"
+    );
     let accept = With::default().header("accept", "application/openmetrics-text");
-    let open = live.send(1, Method::GET, "/metrics", accept).await.expect(200).text();
+    let open = live
+        .send(1, Method::GET, "/metrics", accept)
+        .await
+        .expect(200)
+        .text();
     let trace = batch.header("sibyl-trace-id");
-    let exemplar = |line: &str| line.starts_with("sibyl_request_duration_seconds_bucket{") && line.contains(trace);
+    let exemplar = |line: &str| {
+        line.starts_with("sibyl_request_duration_seconds_bucket{") && line.contains(trace)
+    };
     assert!(open.lines().any(exemplar), "no exemplar leads to {trace}");
     assert!(open.ends_with("# EOF\n"));
     live.end().await;
@@ -215,5 +283,7 @@ async fn what_should_move_has_moved() {
 
 /// The names of the document's tables.
 fn listed() -> impl Iterator<Item = &'static str> {
-    METRICS.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+    METRICS
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
 }

@@ -41,7 +41,9 @@ async fn bound(live: &Live, name: &str, wat: &str) -> String {
 async fn conflict(live: &Live, bucket: &str, key: &str, values: &[&str]) {
     for (at, value) in values.iter().enumerate() {
         let node = at % live.nodes() + 1;
-        live.put(node, &(path(bucket, key) + "?w=all"), With::body(*value)).await.expect(204);
+        live.put(node, &(path(bucket, key) + "?w=all"), With::body(*value))
+            .await
+            .expect(204);
     }
 }
 
@@ -52,9 +54,16 @@ async fn everywhere(live: &Live, bucket: &str, key: &str, status: u16, outcome: 
     for node in 1..=live.nodes() {
         let said = live.get(node, &path(bucket, key)).await.expect(status);
         let resolver = said.header("sibyl-resolver");
-        assert!(resolver.ends_with(&format!("outcome={outcome}")), "n{node}: {resolver:?}");
+        assert!(
+            resolver.ends_with(&format!("outcome={outcome}")),
+            "n{node}: {resolver:?}"
+        );
         // A problem document names its own trace.
-        let body = if status < 400 { said.body.clone() } else { Vec::new() };
+        let body = if status < 400 {
+            said.body.clone()
+        } else {
+            Vec::new()
+        };
         answers.insert((body, said.header("etag").to_owned(), resolver.to_owned()));
         last = Some(said);
     }
@@ -64,20 +73,32 @@ async fn everywhere(live: &Live, bucket: &str, key: &str, status: u16, outcome: 
 
 /// The digests of all copies of a key.
 async fn copies(live: &Live, bucket: &str, key: &str) -> Vec<String> {
-    let explained = live.get(1, &(path(bucket, key) + "?explain=true")).await.expect(200).json();
+    let explained = live
+        .get(1, &(path(bucket, key) + "?explain=true"))
+        .await
+        .expect(200)
+        .json();
     let list = explained["preference_list"].as_array().expect("a list");
-    list.iter().map(|owner| owner["object_digest"].to_string()).collect()
+    list.iter()
+        .map(|owner| owner["object_digest"].to_string())
+        .collect()
 }
 
 async fn feed(live: &Live, bucket: &str) -> Vec<Value> {
-    let page = live.get(2, &format!("/v1/buckets/{bucket}/conflicts")).await.expect(200).json();
+    let page = live
+        .get(2, &format!("/v1/buckets/{bucket}/conflicts"))
+        .await
+        .expect(200)
+        .json();
     page["conflicts"].as_array().expect("a list").clone()
 }
 
 /// The sum of a metric's samples with this label.
 async fn metric(live: &Live, node: usize, name: &str, label: &str) -> f64 {
     let page = live.get(node, "/metrics").await.expect(200).text();
-    let samples = page.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    let samples = page
+        .lines()
+        .filter(|line| line.starts_with(name) && line.contains(label));
     let values = samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
     values.sum()
 }
@@ -93,10 +114,20 @@ async fn check_forms(live: &Live) {
     for (kind, bytes) in forms {
         let name = format!("form-{kind}");
         let version = live.upload(&name, bytes.clone()).await;
-        let versions = live.get(3, &format!("/v1/resolvers/{name}")).await.expect(200).json();
+        let versions = live
+            .get(3, &format!("/v1/resolvers/{name}"))
+            .await
+            .expect(200)
+            .json();
         assert_eq!(versions["versions"][0]["kind"], kind);
-        assert_eq!(versions["versions"][0]["nodes"], json!({"n1": "ready", "n2": "ready", "n3": "ready"}));
-        let held = live.get(2, &format!("/v1/resolvers/{name}/versions/{version}/wasm")).await.expect(200);
+        assert_eq!(
+            versions["versions"][0]["nodes"],
+            json!({"n1": "ready", "n2": "ready", "n3": "ready"})
+        );
+        let held = live
+            .get(2, &format!("/v1/resolvers/{name}/versions/{version}/wasm"))
+            .await
+            .expect(200);
         assert!(held.body == bytes, "the bytes come back as they went up");
         bind(live, &name, &name, &version).await;
         conflict(live, &name, "k", &["a", "b"]).await;
@@ -110,9 +141,16 @@ async fn check_views(live: &Live) {
     let config = json!({"rules": [{"path": "/n", "rule": "max"}]});
     let good = json!({"name": "json-merge", "version": version, "config": config});
     let bad = json!({"name": "json-merge", "version": version, "config": {"rules": [{"path": "/n", "rule": "mx"}]}});
-    let refused = live.put(1, "/v1/buckets/docs", With::json(&json!({"resolver": bad}))).await.expect(400).json();
+    let refused = live
+        .put(1, "/v1/buckets/docs", With::json(&json!({"resolver": bad})))
+        .await
+        .expect(400)
+        .json();
     assert_eq!(refused["code"], "bad_resolver_config");
-    assert!(refused["detail"].to_string().contains("no rule"), "{refused}");
+    assert!(
+        refused["detail"].to_string().contains("no rule"),
+        "{refused}"
+    );
     bind_with(live, "docs", good.clone()).await;
     conflict(live, "docs", "k", &[r#"{"n":7,"a":1}"#, r#"{"n":5,"b":2}"#]).await;
     let before = copies(live, "docs", "k").await;
@@ -121,7 +159,10 @@ async fn check_views(live: &Live) {
     let (hit, miss) = (r#"result="hit""#, r#"result="miss""#);
     let count = async |node| {
         let cache = "sibyl_view_cache_total";
-        let (hits, misses) = (metric(live, node, cache, hit).await, metric(live, node, cache, miss).await);
+        let (hits, misses) = (
+            metric(live, node, cache, hit).await,
+            metric(live, node, cache, miss).await,
+        );
         [hits, misses, metric(live, node, calls, "json-merge").await]
     };
     let was = count(2).await;
@@ -131,27 +172,41 @@ async fn check_views(live: &Live) {
     let again = count(2).await;
     assert_eq!(made, [was[0], was[1] + 1.0, was[2] + 1.0]);
     assert_eq!(again, [made[0] + 1.0, made[1], made[2]]);
-    assert_eq!((&first.body, first.header("etag")), (&second.body, second.header("etag")));
+    assert_eq!(
+        (&first.body, first.header("etag")),
+        (&second.body, second.header("etag"))
+    );
 
     let said = everywhere(live, "docs", "k", 200, "merged").await;
     assert_eq!(said.text(), r#"{"a":1,"b":2,"n":7}"#);
     assert_eq!(said.header("sibyl-siblings"), "2");
-    assert_eq!(said.header("sibyl-resolver"), format!("json-merge@{version}; outcome=merged"));
+    assert_eq!(
+        said.header("sibyl-resolver"),
+        format!("json-merge@{version}; outcome=merged")
+    );
     assert_eq!(copies(live, "docs", "k").await, before);
     assert!(feed(live, "docs").await.is_empty());
 
-    let rejected = live.put(1, &path("docs", "other"), With::body("no JSON")).await.expect(422).json();
+    let rejected = live
+        .put(1, &path("docs", "other"), With::body("no JSON"))
+        .await
+        .expect(422)
+        .json();
     assert_eq!(rejected["code"], "value_rejected");
     live.get(1, &path("docs", "other")).await.expect(404);
 
-    let paused = json!({"name": "json-merge", "version": version, "config": config, "mode": "paused"});
+    let paused =
+        json!({"name": "json-merge", "version": version, "config": config, "mode": "paused"});
     bind_with(live, "docs", paused).await;
     let said = live.get(3, &path("docs", "k")).await.expect(300);
     assert_eq!(said.header("sibyl-resolver"), "");
     assert_eq!(said.json()["siblings"].as_array().map(Vec::len), Some(2));
     let paused = feed(live, "docs").await;
     assert_eq!(paused.len(), 1, "{paused:?}");
-    assert!(paused[0]["reason"].to_string().contains("paused"), "{paused:?}");
+    assert!(
+        paused[0]["reason"].to_string().contains("paused"),
+        "{paused:?}"
+    );
 }
 
 /// Another version makes another view; what is bound cannot be deleted.
@@ -162,7 +217,11 @@ async fn check_rebinding(live: &Live) {
     let second = live.upload("versions", guest(&merged(4))).await;
     assert_ne!(first, second);
     let same = everywhere(live, "versions", "k", 200, "picked").await;
-    assert_eq!(old.header("etag"), same.header("etag"), "an upload binds nothing");
+    assert_eq!(
+        old.header("etag"),
+        same.header("etag"),
+        "an upload binds nothing"
+    );
     bind(live, "versions", "versions", &second).await;
     let new = everywhere(live, "versions", "k", 200, "merged").await;
     assert_ne!(old.header("etag"), new.header("etag"));
@@ -175,7 +234,9 @@ async fn check_rebinding(live: &Live) {
     assert_eq!(refused["code"], "resolver_bound");
     delete(&first).await.expect(204);
     live.agreed().await;
-    live.get(1, &format!("/v1/resolvers/versions/versions/{first}")).await.expect(404);
+    live.get(1, &format!("/v1/resolvers/versions/versions/{first}"))
+        .await
+        .expect(404);
 }
 
 /// What a resolution becomes.
@@ -187,7 +248,11 @@ async fn check_outcomes(live: &Live) {
     bound(live, "deletes", &guest(DELETE)).await;
     conflict(live, "deletes", "k", &["a", "b"]).await;
     let gone = everywhere(live, "deletes", "k", 404, "deleted").await;
-    assert_ne!(gone.header("sibyl-context"), "", "a client can write it anew");
+    assert_ne!(
+        gone.header("sibyl-context"),
+        "",
+        "a client can write it anew"
+    );
 }
 
 /// A failure shows all siblings, is in the feed once for each set of siblings, and changes nothing.
@@ -202,8 +267,16 @@ async fn check_failure(live: &Live) {
     assert_eq!(copies(live, "declines", "k").await, before);
     let entries = feed(live, "declines").await;
     assert_eq!(entries.len(), 1, "{entries:?}");
-    assert!(entries[0]["reason"].to_string().contains("leaves it to a person"), "{entries:?}");
-    assert_eq!((&entries[0]["key"], &entries[0]["siblings"]), (&json!("k"), &json!(2)));
+    assert!(
+        entries[0]["reason"]
+            .to_string()
+            .contains("leaves it to a person"),
+        "{entries:?}"
+    );
+    assert_eq!(
+        (&entries[0]["key"], &entries[0]["siblings"]),
+        (&json!("k"), &json!(2))
+    );
     conflict(live, "declines", "k", &["c"]).await;
     everywhere(live, "declines", "k", 300, "failed").await;
     let entries = feed(live, "declines").await;
@@ -230,10 +303,21 @@ async fn check_try(live: &Live) {
     for (wat, outcome, kind) in outcomes {
         let version = live.upload("tries", wat).await;
         let body = json!({"version": version, "siblings": [{"value": "a"}, {"value": "b"}]});
-        let tried = live.post(2, "/v1/resolvers/tries/try", &body).await.expect(200).json();
+        let tried = live
+            .post(2, "/v1/resolvers/tries/try", &body)
+            .await
+            .expect(200)
+            .json();
         assert_eq!(tried["outcome"], outcome, "{tried}");
-        assert_eq!(tried["failure"]["kind"].as_str().unwrap_or(""), kind, "{tried}");
-        assert!(tried["fuel"].as_u64().is_some_and(|fuel| fuel > 0), "{tried}");
+        assert_eq!(
+            tried["failure"]["kind"].as_str().unwrap_or(""),
+            kind,
+            "{tried}"
+        );
+        assert!(
+            tried["fuel"].as_u64().is_some_and(|fuel| fuel > 0),
+            "{tried}"
+        );
     }
 }
 
@@ -243,12 +327,19 @@ async fn check_hostile(live: &Live) {
     for (bucket, body, limit) in guests {
         let version = live.upload(bucket, guest(body)).await;
         let limits = json!({"fuel": 10_000_000, "memory_bytes": 4 << 20});
-        bind_with(live, bucket, json!({"name": bucket, "version": version, "limits": limits})).await;
+        bind_with(
+            live,
+            bucket,
+            json!({"name": bucket, "version": version, "limits": limits}),
+        )
+        .await;
         let keys: Vec<_> = (0..8).map(|key| format!("k{key}")).collect();
         for key in &keys {
             conflict(live, bucket, key, &["a", "b"]).await;
         }
-        let reads = keys.iter().map(|key| async move { live.get(1, &path(bucket, key)).await });
+        let reads = keys
+            .iter()
+            .map(|key| async move { live.get(1, &path(bucket, key)).await });
         let harmless = async {
             for number in 0..20 {
                 let key = path("default", &format!("calm{number}"));
@@ -262,10 +353,19 @@ async fn check_hostile(live: &Live) {
             assert!(said.header("sibyl-resolver").ends_with("outcome=failed"));
         }
         live.get(1, "/health/ready").await.expect(200);
-        let failed = metric(live, 1, "sibyl_resolver_invocations_total", &format!("resolver=\"{bucket}\"")).await;
+        let failed = metric(
+            live,
+            1,
+            "sibyl_resolver_invocations_total",
+            &format!("resolver=\"{bucket}\""),
+        )
+        .await;
         assert!(failed >= 8.0, "{failed} calls of {bucket} were counted");
         let reasons = feed(live, bucket).await;
-        assert!(reasons[0]["reason"].to_string().contains(limit), "{reasons:?}");
+        assert!(
+            reasons[0]["reason"].to_string().contains(limit),
+            "{reasons:?}"
+        );
     }
 }
 
@@ -301,7 +401,12 @@ async fn a_node_without_the_module_fetches_it() {
     live.start_again(3).await;
     until("n3 merges with a module it fetched", async || {
         let said = live.get(3, &path("carts", "k")).await;
-        assert!(matches!(said.status, 200 | 300), "{} {}", said.status, said.text());
+        assert!(
+            matches!(said.status, 200 | 300),
+            "{} {}",
+            said.status,
+            said.text()
+        );
         said.header("sibyl-resolver") == format!("carts@{version}; outcome=picked")
     })
     .await;

@@ -26,10 +26,14 @@ fn prebuilt() -> PathBuf {
 /// The modules' names with their checksums.
 fn checksums() -> BTreeMap<String, String> {
     let path = prebuilt().join("SHA256SUMS");
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let line = |line: &str| {
         let (sum, file) = line.split_once("  ").expect("lines of sha256sum");
-        (file.strip_suffix(".wasm").expect("a module").to_owned(), format!("sha256:{sum}"))
+        (
+            file.strip_suffix(".wasm").expect("a module").to_owned(),
+            format!("sha256:{sum}"),
+        )
     };
     text.lines().map(line).collect()
 }
@@ -39,8 +43,15 @@ fn shipped_modules_have_their_checksums() {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(prebuilt()).expect("the folder") {
         let path = entry.expect("an entry").path();
-        if path.extension().is_some_and(|extension| extension == "wasm") {
-            let name = path.file_stem().expect("it has one").to_string_lossy().into_owned();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "wasm")
+        {
+            let name = path
+                .file_stem()
+                .expect("it has one")
+                .to_string_lossy()
+                .into_owned();
             let digest = Digest::of(&std::fs::read(&path).expect("it can be read"));
             found.insert(name, digest.to_string());
         }
@@ -59,10 +70,14 @@ async fn shipped_modules_do_what_the_cases_say() {
     let platform = Platform::open(settings).expect("the platform starts");
     for name in checksums().into_keys() {
         let path = folder.join(format!("{name}.wasm"));
-        let module = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let module =
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let admitted = platform.admit(Bytes::from(module)).await;
         let admitted = admitted.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let described = admitted.description.as_ref().map(|description| description.name.as_str());
+        let described = admitted
+            .description
+            .as_ref()
+            .map(|description| description.name.as_str());
         assert_eq!(described, Some(name.as_str()));
         check(&platform, admitted.digest, &load(&name)).await;
     }
@@ -73,28 +88,60 @@ async fn check(platform: &Platform, digest: Digest, cases: &Cases) {
     assert!(!cases.resolve.is_empty());
     for case in &cases.resolve {
         let siblings = case.siblings.iter().map(input).collect();
-        let report = platform.resolve(digest, call(case.config.clone(), siblings)).await;
-        case.expect.check(&case.name, &report.outcome.map(resolution).map_err(failure));
+        let report = platform
+            .resolve(digest, call(case.config.clone(), siblings))
+            .await;
+        case.expect
+            .check(&case.name, &report.outcome.map(resolution).map_err(failure));
     }
     for case in &cases.check_config {
         let found = platform.check_config(digest, case.config.clone()).await;
-        expect_refusal(&case.name, &case.refused, &found.expect("the check itself works"));
+        expect_refusal(
+            &case.name,
+            &case.refused,
+            &found.expect("the check itself works"),
+        );
     }
     for case in &cases.check_value {
-        let sibling = Input { value: Some(case.bytes().into()), modified_at: 0, attributes: Vec::new() };
-        let found = platform.check_value(digest, call(case.config.clone(), vec![sibling])).await;
-        expect_refusal(&case.name, &case.refused, &found.expect("the check itself works"));
+        let sibling = Input {
+            value: Some(case.bytes().into()),
+            modified_at: 0,
+            attributes: Vec::new(),
+        };
+        let found = platform
+            .check_value(digest, call(case.config.clone(), vec![sibling]))
+            .await;
+        expect_refusal(
+            &case.name,
+            &case.refused,
+            &found.expect("the check itself works"),
+        );
     }
 }
 
 fn call(config: Option<String>, siblings: Vec<Input>) -> Call {
     // What the native tests see.
-    let kit::Context { bucket, key, config, attributes: _ } = sibyl_resolver_cases::context(config);
-    Call { bucket, key: key.into(), config, siblings, limits: Limits::default() }
+    let kit::Context {
+        bucket,
+        key,
+        config,
+        attributes: _,
+    } = sibyl_resolver_cases::context(config);
+    Call {
+        bucket,
+        key: key.into(),
+        config,
+        siblings,
+        limits: Limits::default(),
+    }
 }
 
 fn input(case: &SiblingCase) -> Input {
-    Input { value: case.bytes().map(Bytes::from), modified_at: case.modified_at, attributes: Vec::new() }
+    Input {
+        value: case.bytes().map(Bytes::from),
+        modified_at: case.modified_at,
+        attributes: Vec::new(),
+    }
 }
 
 fn index(at: usize) -> u32 {
@@ -112,9 +159,10 @@ fn resolution(resolution: Resolution) -> kit::Resolution {
 
 fn failure(failure: Failure) -> kit::Failure {
     match failure {
-        Failure::Malformed { index: at, message } => {
-            kit::Failure::Malformed(kit::BadSibling { index: index(at), message })
-        }
+        Failure::Malformed { index: at, message } => kit::Failure::Malformed(kit::BadSibling {
+            index: index(at),
+            message,
+        }),
         Failure::BadConfig(message) => kit::Failure::BadConfig(message),
         Failure::Declined(message) => kit::Failure::Declined(message),
         Failure::Other(message) => kit::Failure::Other(message),

@@ -76,6 +76,11 @@ pub(crate) fn keep(indices: &[u32]) -> String {
     )
 }
 
+/// Deletes the key.
+pub(crate) fn remove() -> String {
+    "(call $answer (i32.const 0) (i32.const 3) (i32.const 0) (i32.const 0))".to_owned()
+}
+
 /// Fails with a text of ten bytes: 1 bad-config, 2 declined, 3 other.
 pub(crate) fn fail(variant: u32) -> String {
     format!("(call $answer (i32.const 1) (i32.const {variant}) (i32.const 256) (i32.const 10))")
