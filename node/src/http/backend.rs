@@ -76,12 +76,13 @@ impl Api for Backend {
         let Arrival {
             method,
             route,
+            query,
             traceparent,
             request_bytes,
         } = arrival;
         let telemetry = &self.shared.telemetry;
         let span = telemetry.tracer.request(method, route, traceparent);
-        let count = telemetry.metrics.request(op_of(method, route));
+        let count = telemetry.metrics.request(op_of(method, route, query));
         count.bytes(
             Direction::In,
             usize::try_from(request_bytes).unwrap_or(usize::MAX),
@@ -95,12 +96,17 @@ impl Api for Backend {
     }
 }
 
-fn op_of(method: &str, route: &str) -> Op {
+fn op_of(method: &str, route: &str, query: Option<&str>) -> Op {
+    let asks = |pair| query.is_some_and(|query| query.split('&').any(|given| given == pair));
     match (method, route) {
         (_, route) if route.ends_with("/batch") => Op::Batch,
         (_, route) if route.ends_with("/conflicts") => Op::Conflicts,
         (_, "/v1/buckets/{bucket}/keys") => Op::List,
-        ("GET" | "HEAD", route) if route.contains("key}") => Op::Get,
+        ("GET" | "HEAD", route) if route.contains("key}") => match () {
+            () if asks("siblings=true") => Op::Siblings,
+            () if asks("explain=true") => Op::Explain,
+            () => Op::Get,
+        },
         ("DELETE", route) if route.contains("key}") => Op::Delete,
         ("PUT", route) if route.contains("key}") => Op::Put,
         ("POST", "/key") => Op::Put,
