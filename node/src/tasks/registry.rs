@@ -257,7 +257,10 @@ impl Task {
     ) {
         self.next += 1;
         self.waiting.insert(self.next, (span, done));
-        self.proposing.get_or_insert(self.next);
+        if self.proposing.is_none() {
+            self.proposing = Some(self.next);
+            self.ballots.clear();
+        }
         self.take(Event::Propose {
             id: self.next,
             change,
