@@ -73,11 +73,32 @@ pub struct Minted {
 type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
 
 enum Command {
-    Mint { slot: Slot, write: Box<Write>, caps: Caps, durability: Durability, minted: Done<Minted>, counts: Done<()> },
-    Join { slot: Slot, object: Object, durability: Durability, counts: Done<()> },
-    Meta { key: &'static str, value: Bytes, counts: Done<()> },
-    Erase { records: Vec<Bytes>, counts: Done<()> },
-    Flush { counts: Done<()> },
+    Mint {
+        slot: Slot,
+        write: Box<Write>,
+        caps: Caps,
+        durability: Durability,
+        minted: Done<Minted>,
+        counts: Done<()>,
+    },
+    Join {
+        slot: Slot,
+        object: Object,
+        durability: Durability,
+        counts: Done<()>,
+    },
+    Meta {
+        key: &'static str,
+        value: Bytes,
+        counts: Done<()>,
+    },
+    Erase {
+        records: Vec<Bytes>,
+        counts: Done<()>,
+    },
+    Flush {
+        counts: Done<()>,
+    },
 }
 
 /// A handle to this node's copies.
@@ -156,11 +177,21 @@ impl Replica {
             thread: Mutex::new(None),
         });
         let store = Arc::clone(&ground.store);
-        let writer = Writer { lines: HashMap::new(), ground, facts: Arc::clone(&facts) };
+        let writer = Writer {
+            lines: HashMap::new(),
+            ground,
+            facts: Arc::clone(&facts),
+        };
         let thread = std::thread::Builder::new().name("sibyl-writer".into());
-        let thread = thread.spawn(move || writer.run(commands)).expect("a thread can be had at start");
+        let thread = thread
+            .spawn(move || writer.run(commands))
+            .expect("a thread can be had at start");
         *facts.thread.lock().expect("nobody panics while holding it") = Some(thread);
-        Self { store, queue, facts }
+        Self {
+            store,
+            queue,
+            facts,
+        }
     }
 
     /// Whose store this is.
@@ -194,7 +225,14 @@ impl Replica {
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
         let (minted, counts) = (Box::new(minted), Box::new(counts));
-        self.submit(Command::Mint { slot, write: Box::new(write), caps, durability, minted, counts });
+        self.submit(Command::Mint {
+            slot,
+            write: Box::new(write),
+            caps,
+            durability,
+            minted,
+            counts,
+        });
     }
 
     /// Joins an object that came from elsewhere; `counts` is told once it counts.
@@ -205,7 +243,12 @@ impl Replica {
         durability: Durability,
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
-        self.submit(Command::Join { slot, object, durability, counts: Box::new(counts) });
+        self.submit(Command::Join {
+            slot,
+            object,
+            durability,
+            counts: Box::new(counts),
+        });
     }
 
     /// Keeps something of the node's own beside the objects; `counts` is told once it is on disk.
@@ -215,7 +258,11 @@ impl Replica {
         value: Bytes,
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
-        self.submit(Command::Meta { key, value, counts: Box::new(counts) });
+        self.submit(Command::Meta {
+            key,
+            value,
+            counts: Box::new(counts),
+        });
     }
 
     /// What [`Replica::keep`] kept.
@@ -223,14 +270,24 @@ impl Replica {
     /// # Errors
     /// If the record cannot be read.
     pub fn kept(&self, key: &'static str) -> Result<Option<Bytes>, Failure> {
-        self.store.get(Space::Meta, key.as_bytes()).map_err(|error| unreadable(&error))
+        self.store
+            .get(Space::Meta, key.as_bytes())
+            .map_err(|error| unreadable(&error))
     }
 
     /// Waits until the queue is empty and the thread has ended; call it when nobody submits any more.
     pub fn stop(self) {
-        let Self { store: _, queue, facts } = self;
+        let Self {
+            store: _,
+            queue,
+            facts,
+        } = self;
         drop(queue);
-        let thread = facts.thread.lock().expect("nobody panics while holding it").take();
+        let thread = facts
+            .thread
+            .lock()
+            .expect("nobody panics while holding it")
+            .take();
         if let Some(thread) = thread {
             // A panic of the writer was reported where it happened.
             let _ended = thread.join();
@@ -245,7 +302,9 @@ impl Replica {
         let (done, flushed) = std::sync::mpsc::sync_channel(1);
         let counts = Box::new(move |result| drop(done.send(result)));
         self.submit(Command::Flush { counts });
-        flushed.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
+        flushed
+            .recv()
+            .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
     }
 
     fn submit(&self, command: Command) {
@@ -255,7 +314,9 @@ impl Replica {
             Err(TrySendError::Full(command)) => command.refuse(&Failure::Overloaded),
             Err(TrySendError::Closed(command)) => {
                 let why = self.facts.failed.borrow().clone();
-                command.refuse(&Failure::Store(why.unwrap_or_else(|| "the node is stopping".into())));
+                command.refuse(&Failure::Store(
+                    why.unwrap_or_else(|| "the node is stopping".into()),
+                ));
             }
         }
     }
@@ -265,7 +326,9 @@ impl Replica {
     /// # Errors
     /// [`Failure::Unreadable`]: never the same as "absent".
     pub fn encoded(&self, slot: &Slot) -> Result<Option<Bytes>, Failure> {
-        self.store.get(Space::Objects, &slot.record()).map_err(|error| unreadable(&error))
+        self.store
+            .get(Space::Objects, &slot.record())
+            .map_err(|error| unreadable(&error))
     }
 
     /// A key's object; an empty one if there is none.
@@ -274,7 +337,9 @@ impl Replica {
     /// As [`Replica::encoded`].
     pub fn object(&self, slot: &Slot) -> Result<Object, Failure> {
         match self.encoded(slot)? {
-            Some(bytes) => codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string())),
+            Some(bytes) => {
+                codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
+            }
             None => Ok(Object::default()),
         }
     }
@@ -285,7 +350,10 @@ impl Replica {
     /// As [`Replica::encoded`].
     pub fn digest(&self, slot: &Slot) -> Result<Digest, Failure> {
         let encoded = self.encoded(slot)?;
-        Ok(encoded.map_or_else(|| codec::digest(&Object::default()), |bytes| Digest::of(&bytes)))
+        Ok(encoded.map_or_else(
+            || codec::digest(&Object::default()),
+            |bytes| Digest::of(&bytes),
+        ))
     }
 
     /// Up to `limit` keys of a bucket within one partition, in key order, from `from` on (inclusive).
@@ -301,7 +369,10 @@ impl Replica {
     ) -> Result<Vec<(Bytes, Object)>, Failure> {
         let start = record(partition, bucket, from);
         let end = record(partition, Incarnation(bucket.0 + 1), b"");
-        let pairs = self.store.scan(Space::Objects, &start, &end, limit).map_err(|error| unreadable(&error))?;
+        let pairs = self
+            .store
+            .scan(Space::Objects, &start, &end, limit)
+            .map_err(|error| unreadable(&error))?;
         let object = |(key, bytes): (Bytes, Bytes)| match codec::decode(&bytes) {
             Ok(object) => Ok((key.slice(RECORD_HEAD..), object)),
             Err(error) => Err(Failure::Unreadable(error.to_string())),
@@ -319,7 +390,12 @@ impl Replica {
     ///
     /// # Errors
     /// If the store cannot be read or written.
-    pub fn sweep(&self, partitions: u32, known: &BTreeSet<Incarnation>, number: u64) -> Result<usize, Failure> {
+    pub fn sweep(
+        &self,
+        partitions: u32,
+        known: &BTreeSet<Incarnation>,
+        number: u64,
+    ) -> Result<usize, Failure> {
         let mut erased = 0;
         for partition in (0..partitions).map(Partition) {
             let mut from = record(partition, Incarnation(0), b"");
@@ -335,7 +411,10 @@ impl Replica {
     }
 
     fn first_bucket(&self, from: &[u8], end: &[u8]) -> Result<Option<Incarnation>, Failure> {
-        let first = self.store.scan(Space::Objects, from, end, 1).map_err(|error| unreadable(&error))?;
+        let first = self
+            .store
+            .scan(Space::Objects, from, end, 1)
+            .map_err(|error| unreadable(&error))?;
         let bucket = |(key, _): &(Bytes, Bytes)| {
             let number = key.get(4..RECORD_HEAD)?.try_into().ok()?;
             Some(Incarnation(u64::from_be_bytes(number)))
@@ -344,11 +423,16 @@ impl Replica {
     }
 
     fn erase(&self, partition: Partition, bucket: Incarnation) -> Result<usize, Failure> {
-        let (start, end) =
-            (record(partition, bucket, b""), record(partition, Incarnation(bucket.0 + 1), b""));
+        let (start, end) = (
+            record(partition, bucket, b""),
+            record(partition, Incarnation(bucket.0 + 1), b""),
+        );
         let mut erased = 0;
         loop {
-            let found = self.store.scan(Space::Objects, &start, &end, ERASE).map_err(|error| unreadable(&error))?;
+            let found = self
+                .store
+                .scan(Space::Objects, &start, &end, ERASE)
+                .map_err(|error| unreadable(&error))?;
             if found.is_empty() {
                 return Ok(erased);
             }
@@ -357,7 +441,8 @@ impl Replica {
             let (done, gone) = std::sync::mpsc::sync_channel(1);
             let counts = Box::new(move |result| drop(done.send(result)));
             self.submit(Command::Erase { records, counts });
-            gone.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
+            gone.recv()
+                .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
         }
     }
 }
@@ -434,7 +519,14 @@ impl Writer {
             let mut carried = 0;
             for command in pending.by_ref() {
                 carried += 1;
-                prepare(&mut self.ground, &mut self.lines, command, &mut fresh, &mut batch, &mut done)?;
+                prepare(
+                    &mut self.ground,
+                    &mut self.lines,
+                    command,
+                    &mut fresh,
+                    &mut batch,
+                    &mut done,
+                )?;
                 if batch.is_full() {
                     break;
                 }
@@ -450,7 +542,9 @@ impl Writer {
             self.ground.store.apply(batch)?;
         }
         let apply = began.elapsed();
-        done.minted.into_iter().for_each(|(minted, write)| minted(Ok(write)));
+        done.minted
+            .into_iter()
+            .for_each(|(minted, write)| minted(Ok(write)));
         done.buffered.into_iter().for_each(|counts| counts(Ok(())));
         let mut sync = None;
         if !done.synced.is_empty() {
@@ -463,7 +557,11 @@ impl Writer {
             done.synced.into_iter().for_each(|counts| counts(Ok(())));
         }
         self.facts.groups.fetch_add(1, Ordering::Relaxed);
-        (self.ground.observer)(Group { commands, apply, sync });
+        (self.ground.observer)(Group {
+            commands,
+            apply,
+            sync,
+        });
         Ok(())
     }
 }
@@ -486,10 +584,17 @@ fn prepare(
         }
         Command::Flush { counts } => done.synced.push(counts),
         Command::Erase { records, counts } => {
-            records.iter().for_each(|record| batch.delete(Space::Objects, record));
+            records
+                .iter()
+                .for_each(|record| batch.delete(Space::Objects, record));
             done.buffered.push(counts);
         }
-        Command::Join { slot, object, durability, counts } => {
+        Command::Join {
+            slot,
+            object,
+            durability,
+            counts,
+        } => {
             let record = slot.record();
             match load(ground, fresh, &record) {
                 Ok(mut held) => {
@@ -505,7 +610,14 @@ fn prepare(
                 }
             }
         }
-        Command::Mint { slot, write, caps, durability, minted, counts } => {
+        Command::Mint {
+            slot,
+            write,
+            caps,
+            durability,
+            minted,
+            counts,
+        } => {
             let record = slot.record();
             let mut held = match load(ground, fresh, &record) {
                 Ok(held) => held,
@@ -515,7 +627,10 @@ fn prepare(
                     return Ok(());
                 }
             };
-            let dot = Dot { actor: ground.actor, counter: ground.counters.mint()? };
+            let dot = Dot {
+                actor: ground.actor,
+                counter: ground.counters.mint()?,
+            };
             let line = lines.get(&slot.partition).copied().unwrap_or(ground.line);
             match held.write(Mint { dot, line }, *write, caps) {
                 Ok(written) => {
@@ -525,7 +640,13 @@ fn prepare(
                     let live = held.live().count();
                     batch.put(Space::Objects, &record, codec::encode(&held));
                     fresh.insert(record, held);
-                    let write = Minted { dot, shipment, answer: written.answer, modified_at, live };
+                    let write = Minted {
+                        dot,
+                        shipment,
+                        answer: written.answer,
+                        modified_at,
+                        live,
+                    };
                     done.minted.push((minted, write));
                     done.count(durability, counts);
                 }
@@ -541,7 +662,9 @@ fn load(ground: &Ground, fresh: &Fresh, record: &[u8]) -> Result<Object, Failure
         return Ok(object.clone());
     }
     match ground.store.get(Space::Objects, record) {
-        Ok(Some(bytes)) => codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string())),
+        Ok(Some(bytes)) => {
+            codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
+        }
         Ok(None) => Ok(Object::default()),
         Err(error) => Err(unreadable(&error)),
     }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Actor, Digest, Dot, Incarnation, NodeId, Trace, WriteId};
 use sibyl_core::object::{Caps, Content, Mint, Object, Write};
-use sibyl_core::registry::{Binding, Bucket, BucketConfig};
-use sibyl_core::seal::{self, ContextKey, Place};
+use sibyl_core::registry::{Binding, Bucket, BucketConfig, ContextKey, Secret};
+use sibyl_core::seal::{self, Place};
 use sibyl_core::view::{self, Faces, View};
 use tokio::sync::Semaphore;
 
@@ -25,7 +25,7 @@ use crate::coordinator::{
 
 const KEY: ContextKey = ContextKey {
     id: 1,
-    secret: [9; 32],
+    secret: Secret([9; 32]),
 };
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -145,7 +145,7 @@ impl State {
             .get(&(bucket.incarnation.0, key.clone()))
             .cloned()
             .unwrap_or_default();
-        let view = match view::faces(&object, bucket.config.deletes.into_view()) {
+        let view = match view::faces(&object, bucket.config.deletes) {
             Faces::Gone => View::Gone,
             Faces::One(sibling) => View::One(sibling.content.clone()),
             Faces::Several(faces) => match view::unanimous(&faces) {
@@ -267,20 +267,6 @@ impl State {
             },
             bound: bound.map(|(name, _)| name.clone()).collect(),
             nodes: BTreeMap::from([("n1".to_owned(), Readiness::Ready)]),
-        }
-    }
-}
-
-trait IntoView {
-    fn into_view(self) -> view::Deletes;
-}
-
-impl IntoView for sibyl_core::registry::Deletes {
-    fn into_view(self) -> view::Deletes {
-        match self {
-            Self::WriteWins => view::Deletes::WriteWins,
-            Self::DeleteWins => view::Deletes::DeleteWins,
-            Self::Resolver => view::Deletes::Resolver,
         }
     }
 }
@@ -453,7 +439,7 @@ impl Keys for FakeCall {
             resolver: Some(("cart".to_owned(), Digest::of(b"x"))),
             siblings: 2,
             since_ms: START_MS,
-            trace_id: Some([1; 16]),
+            trace_id: [1; 16],
         };
         ready(Ok(ConflictPage {
             conflicts: vec![conflict],
