@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -184,15 +184,25 @@ impl Coordinator {
     /// # Errors
     /// A sentence that says why not.
     pub async fn prepare(&self, digest: Digest) -> Result<(), String> {
-        match self.platform().prepare(digest).await {
+        match self.compile(digest).await {
             Ok(()) => return Ok(()),
             Err(PrepareError::Absent) => self.fetch(digest).await?,
             Err(PrepareError::Refused(refusal)) => return Err(refusal.to_string()),
         }
-        self.platform()
-            .prepare(digest)
+        self.compile(digest)
             .await
             .map_err(|error| error.to_string())
+    }
+
+    /// Makes a module that is here ready, and counts the time if it had to be compiled for that.
+    async fn compile(&self, digest: Digest) -> Result<(), PrepareError> {
+        let (before, began) = (self.platform().compilations(), Instant::now());
+        let was_ready = self.platform().state(&digest) == ModuleState::Ready;
+        let result = self.platform().prepare(digest).await;
+        if !was_ready && self.platform().compilations() > before {
+            self.inner.ground.metrics.compiled(began.elapsed());
+        }
+        result
     }
 
     /// Keeps and compiles a module that a peer sent.
@@ -204,8 +214,7 @@ impl Coordinator {
             return Err("the bytes do not have that digest".into());
         }
         self.keep(digest, bytes).await?;
-        self.platform()
-            .prepare(digest)
+        self.compile(digest)
             .await
             .map_err(|error| error.to_string())
     }

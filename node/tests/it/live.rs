@@ -25,7 +25,7 @@ pub(crate) struct Live {
     cluster: LocalCluster,
     /// Nodes that were started again, with their new addresses.
     again: Vec<(usize, LocalCluster)>,
-    pub(crate) folder: TempDir,
+    folder: TempDir,
     http: reqwest::Client,
 }
 
@@ -193,6 +193,19 @@ impl Live {
             said.text()
         );
         self.agreed().await;
+        said.json()["digest"]
+            .as_str()
+            .expect("a version has a digest")
+            .to_owned()
+    }
+
+    /// The same while a node is down, which learns of it later.
+    pub(crate) async fn upload_alone(&self, name: &str, module: impl Into<Vec<u8>>) -> String {
+        let with = With::body(module).header("content-type", "text/plain");
+        let said = self
+            .put(1, &format!("/v1/resolvers/{name}"), with)
+            .await
+            .expect(201);
         said.json()["digest"]
             .as_str()
             .expect("a version has a digest")

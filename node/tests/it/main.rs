@@ -3,6 +3,7 @@
 mod ask;
 mod cli;
 mod cluster_metrics;
+mod cluster_resolvers;
 mod cluster_traces;
 mod collectors;
 mod commands;
@@ -16,5 +17,6 @@ mod quorum;
 mod registry;
 mod resolver;
 mod restart;
+mod standard_resolvers;
 mod tidy;
 mod traces;
