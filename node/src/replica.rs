@@ -5,7 +5,7 @@
 //! counts. Reads go past it to the store. Decisions are `sibyl-core`'s; this knows keys, batches and the
 //! counter, and no peer. A store that failed a write ends the node: what it holds is unknown.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +14,11 @@ use sibyl_core::codec;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Actor, Digest, Dot, Incarnation, Partition};
 use sibyl_core::message::{Failure, Place};
-use sibyl_core::object::{Caps, Mint, Object, Write};
+use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
 use tokio::sync::{mpsc, watch};
 
-use crate::store::{self, Batch, Counters, ReadError, Space, Store, Watermark, WriteError};
+use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
 mod writer;
 

@@ -11,8 +11,8 @@ use sibyl_core::id::WriteId;
 use sibyl_core::object::{Content, Refused};
 
 use super::*;
-use crate::store::Size;
 use crate::store::memory::Memory;
+use crate::store::{self, Batch, Size};
 
 const ACTOR: Actor = Actor(7);
 /// The counter below the first: as if the node had run before.
