@@ -12,19 +12,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
-use sibyl_core::id::{Actor, Incarnation, NodeId, Partition};
+use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
-    Alarm, Ballot, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message,
-    OpenError, Outcome, Secret, Secrets, Slot,
+    Alarm, Ballot, Change, ChangeError, Document, Effect, Event, Machine, Message, OpenError,
+    Outcome, Secret, Secrets, Slot,
 };
-use sibyl_core::ring::Ring;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::peer::{Net, Outgoing};
 use crate::replica::Replica;
 use crate::store::Watermark;
-use crate::telemetry::{Rpc, Span, Tracer};
+use crate::telemetry::{Span, Tracer};
+
+mod calls;
+mod view;
+
+pub use calls::rpc_of_message;
+pub use view::View;
 
 /// Where the chosen document lies among the node's own records.
 const CHOSEN: &str = "registry/chosen";
@@ -38,62 +43,6 @@ const PROMISES: u64 = 1;
 const QUEUE: usize = 1024;
 /// How long a message to a peer may take before it counts as not delivered.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What is in force, as the rest of the node reads it.
-#[derive(Debug)]
-pub struct View {
-    /// The document and its digest.
-    pub held: Held,
-    /// Who owns what by it.
-    pub ring: Ring,
-    names: BTreeMap<Incarnation, String>,
-}
-
-impl View {
-    fn of(held: Held) -> Self {
-        let names = held
-            .document
-            .buckets
-            .iter()
-            .map(|(name, bucket)| (bucket.incarnation, name.clone()));
-        Self {
-            ring: held.document.ring(),
-            names: names.collect(),
-            held,
-        }
-    }
-
-    /// The document.
-    pub fn document(&self) -> &Document {
-        &self.held.document
-    }
-
-    /// Its number.
-    pub fn number(&self) -> u64 {
-        self.held.document.number
-    }
-
-    /// Whether document 2 is still to be chosen: no contexts, no mints.
-    pub fn forming(&self) -> bool {
-        self.number() < 2
-    }
-
-    /// A bucket by name.
-    pub fn bucket(&self, name: &str) -> Option<&Bucket> {
-        self.document().buckets.get(name)
-    }
-
-    /// A bucket by its incarnation.
-    pub fn bucket_of(&self, incarnation: Incarnation) -> Option<(&str, &Bucket)> {
-        let name = self.names.get(&incarnation)?;
-        Some((name, self.document().buckets.get(name)?))
-    }
-
-    /// The owners of a partition of this bucket.
-    pub fn owners(&self, bucket: &Bucket, partition: Partition) -> &[NodeId] {
-        self.ring.primaries(partition, usize::from(bucket.config.n))
-    }
-}
 
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -645,20 +594,5 @@ impl Task {
         self.alarms.send_modify(|alarms| {
             alarms.insert(kind, alarm.to_string());
         });
-    }
-}
-
-/// What a message is called in traces; `None` for answers, which are part of the call they answer.
-pub fn rpc_of_message(message: &Message) -> Option<Rpc> {
-    match message {
-        Message::Prepare { .. } => Some(Rpc::RegistryPrepare),
-        Message::Accept { .. } => Some(Rpc::RegistryAccept),
-        Message::Chosen { .. } => Some(Rpc::RegistryLearn),
-        Message::Fetch { .. } => Some(Rpc::RegistryFetch),
-        Message::Promise { .. }
-        | Message::Accepted { .. }
-        | Message::Refused { .. }
-        | Message::Abstain { .. }
-        | Message::Differs { .. } => None,
     }
 }

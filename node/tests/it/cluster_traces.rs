@@ -41,6 +41,10 @@ const PUT_FORWARDED: &str = "
 
 const PUT_BUCKET: &str = "
     PUT /v1/buckets/{bucket} SERVER n1
+      Node/Status CLIENT n1
+        Node/Status SERVER n2
+      Node/Status CLIENT n1
+        Node/Status SERVER n3
       registry.propose INTERNAL n1
         Registry/Prepare CLIENT n1
           Registry/Prepare SERVER n2
