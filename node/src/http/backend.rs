@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId};
-use sibyl_core::registry::{Bucket, ChangeError};
+use sibyl_core::registry::Bucket;
 
 use super::api::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
@@ -411,7 +411,7 @@ fn no_resolver(name: &str) -> AdminError {
 fn unchanged(failed: ChangeFailed) -> AdminError {
     let detail = failed.to_string();
     match failed {
-        ChangeFailed::Refused(error) => refused_change(&error),
+        ChangeFailed::Refused(error) => error.into(),
         ChangeFailed::NoMajority { unknown: true, .. } | ChangeFailed::Unknown => {
             AdminError::Unknown(detail)
         }
@@ -425,37 +425,6 @@ fn unchanged(failed: ChangeFailed) -> AdminError {
             detail,
         },
         ChangeFailed::Stopping => AdminError::NotServing(detail),
-    }
-}
-
-fn refused_change(error: &ChangeError) -> AdminError {
-    let detail = error.to_string();
-    match error {
-        ChangeError::Forming => AdminError::NotServing(detail),
-        ChangeError::NoBucket(name) => no_bucket(name),
-        ChangeError::Precondition { .. } => AdminError::Precondition(detail),
-        ChangeError::FixedN { .. } => AdminError::Conflict {
-            code: "fixed_n",
-            detail,
-        },
-        ChangeError::DefaultBucket => AdminError::Conflict {
-            code: "default_bucket",
-            detail,
-        },
-        ChangeError::NoVersion { .. } => AdminError::NotFound {
-            code: "no_version",
-            detail,
-        },
-        ChangeError::Bound { .. } => AdminError::Conflict {
-            code: "resolver_bound",
-            detail,
-        },
-        ChangeError::NoMember(_) | ChangeError::Config(_) | ChangeError::Malformed(_) => {
-            AdminError::Invalid {
-                code: "bad_config",
-                detail,
-            }
-        }
     }
 }
 

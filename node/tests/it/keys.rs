@@ -246,7 +246,12 @@ fn a_batch_answers_each_operation_on_its_own_and_in_order() {
     );
     one.ask(&get(key("default", "batch/a")))
         .refused(404, "no_value");
+}
 
+#[test]
+fn a_batch_has_limits_of_its_own() {
+    let cluster = Cluster::shared(&CLUSTER);
+    let (one, path) = (&cluster.nodes[0], "/v1/buckets/default/batch");
     let many =
         |count: usize| json!({ "ops": vec![json!({ "op": "get", "key": "batch/none" }); count] });
     one.ask(&post(path, &many(128))).expect(200);
@@ -400,6 +405,53 @@ fn conflicts_nobody_merges_are_on_the_feed_until_they_are_gone() {
     assert_eq!(names, ["a", "c"]);
 }
 
+/// A delete that saw one of two writes: what every node shows, and what it says that its resolver did.
+fn check_policy(cluster: &Cluster, bucket: &str, status: u16, ran: &str) {
+    let path = key(bucket, "k");
+    let first = cluster.nodes[0].ask(&put(&path, "seen")).expect(204);
+    cluster.nodes[1].ask(&put(&path, "unseen")).expect(204);
+    cluster.nodes[2]
+        .ask(&delete(&path).seen(&first))
+        .expect(204);
+    for node in &cluster.nodes {
+        let answer = node.ask(&get(&path));
+        match answer.clone().expect(status).status {
+            200 => assert_eq!(answer.text(), "unseen", "{bucket}"),
+            300 => assert_eq!(answer.values(), ["unseen"], "{bucket}"),
+            _ => assert_eq!(answer.code(), "no_value", "{bucket}"),
+        }
+        assert!(
+            answer.header("sibyl-resolver").ends_with(ran),
+            "{bucket}: {answer}"
+        );
+        let raw = node
+            .ask(&get(format!("{path}?siblings=true")))
+            .expect(200)
+            .json();
+        let deleted: Vec<_> = raw["siblings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["deleted"] == true)
+            .collect();
+        assert_eq!(
+            deleted,
+            [false, true],
+            "{bucket}: both stay, whatever the view: {raw}"
+        );
+    }
+    // Whoever read this view and writes has seen both.
+    let seen = cluster.nodes[1].ask(&get(&path));
+    cluster.nodes[1]
+        .ask(&put(&path, "again").seen(&seen))
+        .expect(204);
+    assert_eq!(
+        cluster.nodes[2].ask(&get(&path)).expect(200).text(),
+        "again",
+        "{bucket}"
+    );
+}
+
 #[test]
 fn what_a_delete_beside_a_write_means_is_the_buckets_choice() {
     let cluster = Cluster::shared(&CLUSTER);
@@ -432,51 +484,7 @@ fn what_a_delete_beside_a_write_means_is_the_buckets_choice() {
         of("resolver"),
         &fixture::guest(&fixture::remove()),
     );
-    let check = |bucket: &str, status: u16, ran: &str| {
-        let path = key(bucket, "k");
-        let first = cluster.nodes[0].ask(&put(&path, "seen")).expect(204);
-        cluster.nodes[1].ask(&put(&path, "unseen")).expect(204);
-        cluster.nodes[2]
-            .ask(&delete(&path).seen(&first))
-            .expect(204);
-        for node in &cluster.nodes {
-            let answer = node.ask(&get(&path));
-            match answer.clone().expect(status).status {
-                200 => assert_eq!(answer.text(), "unseen", "{bucket}"),
-                300 => assert_eq!(answer.values(), ["unseen"], "{bucket}"),
-                _ => assert_eq!(answer.code(), "no_value", "{bucket}"),
-            }
-            assert!(
-                answer.header("sibyl-resolver").ends_with(ran),
-                "{bucket}: {answer}"
-            );
-            let raw = node
-                .ask(&get(format!("{path}?siblings=true")))
-                .expect(200)
-                .json();
-            let deleted: Vec<_> = raw["siblings"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|one| one["deleted"] == true)
-                .collect();
-            assert_eq!(
-                deleted,
-                [false, true],
-                "{bucket}: both stay, whatever the view: {raw}"
-            );
-        }
-        // Whoever read this view and writes has seen both.
-        let seen = cluster.nodes[1].ask(&get(&path));
-        cluster.nodes[1]
-            .ask(&put(&path, "again").seen(&seen))
-            .expect(204);
-        assert_eq!(
-            cluster.nodes[2].ask(&get(&path)).expect(200).text(),
-            "again",
-            "{bucket}"
-        );
-    };
+    let check = |bucket: &str, status: u16, ran: &str| check_policy(&cluster, bucket, status, ran);
     check("write-wins", 200, "");
     check("delete-wins", 404, "");
     check("picks-write", 200, "; outcome=picked");

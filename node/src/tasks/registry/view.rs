@@ -1,6 +1,7 @@
-//! What is in force, as the rest of the node reads it: without waiting, and whole.
+//! What is in force, as the rest of the node reads it: the chosen document and what follows from it.
 //!
-//! Made once for each chosen document and shared; it never changes. It decides nothing and knows no task.
+//! A value that never changes: a newer document is a newer view. It knows neither how a document is chosen nor
+//! who reads it.
 
 use std::collections::BTreeMap;
 
