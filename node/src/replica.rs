@@ -5,7 +5,7 @@
 //! counts. Reads go past it to the store. Decisions are `sibyl-core`'s; this knows keys, batches and the
 //! counter, and no peer. A store that failed a write ends the node: what it holds is unknown.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +14,15 @@ use sibyl_core::codec;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Actor, Digest, Dot, Incarnation, Partition};
 use sibyl_core::message::{Failure, Place};
-use sibyl_core::object::{Caps, Mint, Object, Write};
+use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
 use tokio::sync::{mpsc, watch};
 
-use crate::store::{self, Batch, Counters, ReadError, Space, Store, Watermark, WriteError};
+use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
+
+mod writer;
+
+use writer::Writer;
 
 #[cfg(test)]
 mod tests;
@@ -72,12 +76,36 @@ pub struct Minted {
 
 type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
 
+/// A write to mint.
+struct Asked {
+    slot: Slot,
+    write: Box<Write>,
+    caps: Caps,
+    durability: Durability,
+    minted: Done<Minted>,
+    counts: Done<()>,
+}
+
 enum Command {
-    Mint { slot: Slot, write: Box<Write>, caps: Caps, durability: Durability, minted: Done<Minted>, counts: Done<()> },
-    Join { slot: Slot, object: Object, durability: Durability, counts: Done<()> },
-    Meta { key: &'static str, value: Bytes, counts: Done<()> },
-    Erase { records: Vec<Bytes>, counts: Done<()> },
-    Flush { counts: Done<()> },
+    Mint(Asked),
+    Join {
+        slot: Slot,
+        object: Object,
+        durability: Durability,
+        counts: Done<()>,
+    },
+    Meta {
+        key: &'static str,
+        value: Bytes,
+        counts: Done<()>,
+    },
+    Erase {
+        records: Vec<Bytes>,
+        counts: Done<()>,
+    },
+    Flush {
+        counts: Done<()>,
+    },
 }
 
 /// A handle to this node's copies.
@@ -156,11 +184,17 @@ impl Replica {
             thread: Mutex::new(None),
         });
         let store = Arc::clone(&ground.store);
-        let writer = Writer { lines: HashMap::new(), ground, facts: Arc::clone(&facts) };
+        let writer = Writer::new(ground, Arc::clone(&facts));
         let thread = std::thread::Builder::new().name("sibyl-writer".into());
-        let thread = thread.spawn(move || writer.run(commands)).expect("a thread can be had at start");
+        let thread = thread
+            .spawn(move || writer.run(commands))
+            .expect("a thread can be had at start");
         *facts.thread.lock().expect("nobody panics while holding it") = Some(thread);
-        Self { store, queue, facts }
+        Self {
+            store,
+            queue,
+            facts,
+        }
     }
 
     /// Whose store this is.
@@ -194,7 +228,14 @@ impl Replica {
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
         let (minted, counts) = (Box::new(minted), Box::new(counts));
-        self.submit(Command::Mint { slot, write: Box::new(write), caps, durability, minted, counts });
+        self.submit(Command::Mint(Asked {
+            slot,
+            write: Box::new(write),
+            caps,
+            durability,
+            minted,
+            counts,
+        }));
     }
 
     /// Joins an object that came from elsewhere; `counts` is told once it counts.
@@ -205,7 +246,12 @@ impl Replica {
         durability: Durability,
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
-        self.submit(Command::Join { slot, object, durability, counts: Box::new(counts) });
+        self.submit(Command::Join {
+            slot,
+            object,
+            durability,
+            counts: Box::new(counts),
+        });
     }
 
     /// Keeps something of the node's own beside the objects; `counts` is told once it is on disk.
@@ -215,7 +261,11 @@ impl Replica {
         value: Bytes,
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
-        self.submit(Command::Meta { key, value, counts: Box::new(counts) });
+        self.submit(Command::Meta {
+            key,
+            value,
+            counts: Box::new(counts),
+        });
     }
 
     /// What [`Replica::keep`] kept.
@@ -223,14 +273,24 @@ impl Replica {
     /// # Errors
     /// If the record cannot be read.
     pub fn kept(&self, key: &'static str) -> Result<Option<Bytes>, Failure> {
-        self.store.get(Space::Meta, key.as_bytes()).map_err(|error| unreadable(&error))
+        self.store
+            .get(Space::Meta, key.as_bytes())
+            .map_err(|error| unreadable(&error))
     }
 
     /// Waits until the queue is empty and the thread has ended; call it when nobody submits any more.
     pub fn stop(self) {
-        let Self { store: _, queue, facts } = self;
+        let Self {
+            store: _,
+            queue,
+            facts,
+        } = self;
         drop(queue);
-        let thread = facts.thread.lock().expect("nobody panics while holding it").take();
+        let thread = facts
+            .thread
+            .lock()
+            .expect("nobody panics while holding it")
+            .take();
         if let Some(thread) = thread {
             // A panic of the writer was reported where it happened.
             let _ended = thread.join();
@@ -245,7 +305,9 @@ impl Replica {
         let (done, flushed) = std::sync::mpsc::sync_channel(1);
         let counts = Box::new(move |result| drop(done.send(result)));
         self.submit(Command::Flush { counts });
-        flushed.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
+        flushed
+            .recv()
+            .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
     }
 
     fn submit(&self, command: Command) {
@@ -255,7 +317,9 @@ impl Replica {
             Err(TrySendError::Full(command)) => command.refuse(&Failure::Overloaded),
             Err(TrySendError::Closed(command)) => {
                 let why = self.facts.failed.borrow().clone();
-                command.refuse(&Failure::Store(why.unwrap_or_else(|| "the node is stopping".into())));
+                command.refuse(&Failure::Store(
+                    why.unwrap_or_else(|| "the node is stopping".into()),
+                ));
             }
         }
     }
@@ -265,7 +329,9 @@ impl Replica {
     /// # Errors
     /// [`Failure::Unreadable`]: never the same as "absent".
     pub fn encoded(&self, slot: &Slot) -> Result<Option<Bytes>, Failure> {
-        self.store.get(Space::Objects, &slot.record()).map_err(|error| unreadable(&error))
+        self.store
+            .get(Space::Objects, &slot.record())
+            .map_err(|error| unreadable(&error))
     }
 
     /// A key's object; an empty one if there is none.
@@ -274,7 +340,9 @@ impl Replica {
     /// As [`Replica::encoded`].
     pub fn object(&self, slot: &Slot) -> Result<Object, Failure> {
         match self.encoded(slot)? {
-            Some(bytes) => codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string())),
+            Some(bytes) => {
+                codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
+            }
             None => Ok(Object::default()),
         }
     }
@@ -285,7 +353,10 @@ impl Replica {
     /// As [`Replica::encoded`].
     pub fn digest(&self, slot: &Slot) -> Result<Digest, Failure> {
         let encoded = self.encoded(slot)?;
-        Ok(encoded.map_or_else(|| codec::digest(&Object::default()), |bytes| Digest::of(&bytes)))
+        Ok(encoded.map_or_else(
+            || codec::digest(&Object::default()),
+            |bytes| Digest::of(&bytes),
+        ))
     }
 
     /// Up to `limit` keys of a bucket within one partition, in key order, from `from` on (inclusive).
@@ -301,7 +372,10 @@ impl Replica {
     ) -> Result<Vec<(Bytes, Object)>, Failure> {
         let start = record(partition, bucket, from);
         let end = record(partition, Incarnation(bucket.0 + 1), b"");
-        let pairs = self.store.scan(Space::Objects, &start, &end, limit).map_err(|error| unreadable(&error))?;
+        let pairs = self
+            .store
+            .scan(Space::Objects, &start, &end, limit)
+            .map_err(|error| unreadable(&error))?;
         let object = |(key, bytes): (Bytes, Bytes)| match codec::decode(&bytes) {
             Ok(object) => Ok((key.slice(RECORD_HEAD..), object)),
             Err(error) => Err(Failure::Unreadable(error.to_string())),
@@ -319,7 +393,12 @@ impl Replica {
     ///
     /// # Errors
     /// If the store cannot be read or written.
-    pub fn sweep(&self, partitions: u32, known: &BTreeSet<Incarnation>, number: u64) -> Result<usize, Failure> {
+    pub fn sweep(
+        &self,
+        partitions: u32,
+        known: &BTreeSet<Incarnation>,
+        number: u64,
+    ) -> Result<usize, Failure> {
         let mut erased = 0;
         for partition in (0..partitions).map(Partition) {
             let mut from = record(partition, Incarnation(0), b"");
@@ -335,7 +414,10 @@ impl Replica {
     }
 
     fn first_bucket(&self, from: &[u8], end: &[u8]) -> Result<Option<Incarnation>, Failure> {
-        let first = self.store.scan(Space::Objects, from, end, 1).map_err(|error| unreadable(&error))?;
+        let first = self
+            .store
+            .scan(Space::Objects, from, end, 1)
+            .map_err(|error| unreadable(&error))?;
         let bucket = |(key, _): &(Bytes, Bytes)| {
             let number = key.get(4..RECORD_HEAD)?.try_into().ok()?;
             Some(Incarnation(u64::from_be_bytes(number)))
@@ -344,11 +426,16 @@ impl Replica {
     }
 
     fn erase(&self, partition: Partition, bucket: Incarnation) -> Result<usize, Failure> {
-        let (start, end) =
-            (record(partition, bucket, b""), record(partition, Incarnation(bucket.0 + 1), b""));
+        let (start, end) = (
+            record(partition, bucket, b""),
+            record(partition, Incarnation(bucket.0 + 1), b""),
+        );
         let mut erased = 0;
         loop {
-            let found = self.store.scan(Space::Objects, &start, &end, ERASE).map_err(|error| unreadable(&error))?;
+            let found = self
+                .store
+                .scan(Space::Objects, &start, &end, ERASE)
+                .map_err(|error| unreadable(&error))?;
             if found.is_empty() {
                 return Ok(erased);
             }
@@ -357,7 +444,8 @@ impl Replica {
             let (done, gone) = std::sync::mpsc::sync_channel(1);
             let counts = Box::new(move |result| drop(done.send(result)));
             self.submit(Command::Erase { records, counts });
-            gone.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
+            gone.recv()
+                .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
         }
     }
 }
@@ -365,7 +453,7 @@ impl Replica {
 impl Command {
     fn refuse(self, failure: &Failure) {
         match self {
-            Self::Mint { minted, .. } => minted(Err(failure.clone())),
+            Self::Mint(asked) => (asked.minted)(Err(failure.clone())),
             Self::Join { counts, .. }
             | Self::Meta { counts, .. }
             | Self::Erase { counts, .. }
@@ -378,171 +466,4 @@ impl Command {
 
 fn unreadable(error: &ReadError) -> Failure {
     Failure::Unreadable(error.to_string())
-}
-
-/// What is told after a batch.
-#[derive(Default)]
-struct Completions {
-    minted: Vec<(Done<Minted>, Minted)>,
-    buffered: Vec<Done<()>>,
-    synced: Vec<Done<()>>,
-}
-
-impl Completions {
-    fn count(&mut self, durability: Durability, counts: Done<()>) {
-        match durability {
-            Durability::Synced => self.synced.push(counts),
-            Durability::Buffered => self.buffered.push(counts),
-        }
-    }
-}
-
-struct Writer {
-    ground: Ground,
-    facts: Arc<Facts>,
-    /// Lines raised since the start, by partition.
-    lines: HashMap<Partition, u64>,
-}
-
-impl Writer {
-    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut taken = Vec::with_capacity(BATCH);
-        loop {
-            taken.clear();
-            if commands.blocking_recv_many(&mut taken, BATCH) == 0 {
-                return;
-            }
-            if let Err(error) = self.group(&mut taken) {
-                commands.close();
-                let why = error.to_string();
-                self.facts.failed.send_replace(Some(why.clone()));
-                while let Some(command) = commands.blocking_recv() {
-                    command.refuse(&Failure::Store(why.clone()));
-                }
-                return;
-            }
-        }
-    }
-
-    /// One batch: apply, tell what was minted, sync once, tell what counts.
-    fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), WriteError> {
-        let mut pending = taken.drain(..);
-        while pending.len() > 0 {
-            let mut batch = Batch::new();
-            let mut done = Completions::default();
-            let mut fresh = HashMap::new();
-            let mut carried = 0;
-            for command in pending.by_ref() {
-                carried += 1;
-                prepare(&mut self.ground, &mut self.lines, command, &mut fresh, &mut batch, &mut done)?;
-                if batch.is_full() {
-                    break;
-                }
-            }
-            self.commit(batch, done, carried)?;
-        }
-        Ok(())
-    }
-
-    fn commit(&self, batch: Batch, done: Completions, commands: usize) -> Result<(), WriteError> {
-        let began = std::time::Instant::now();
-        if !batch.is_empty() {
-            self.ground.store.apply(batch)?;
-        }
-        let apply = began.elapsed();
-        done.minted.into_iter().for_each(|(minted, write)| minted(Ok(write)));
-        done.buffered.into_iter().for_each(|counts| counts(Ok(())));
-        let mut sync = None;
-        if !done.synced.is_empty() {
-            let began = std::time::Instant::now();
-            match &self.ground.watermark {
-                Some(watermark) => store::commit(self.ground.store.as_ref(), watermark)?,
-                None => self.ground.store.sync()?,
-            };
-            sync = Some(began.elapsed());
-            done.synced.into_iter().for_each(|counts| counts(Ok(())));
-        }
-        self.facts.groups.fetch_add(1, Ordering::Relaxed);
-        (self.ground.observer)(Group { commands, apply, sync });
-        Ok(())
-    }
-}
-
-/// Objects changed by earlier commands of the same batch.
-type Fresh = HashMap<Vec<u8>, Object>;
-
-fn prepare(
-    ground: &mut Ground,
-    lines: &mut HashMap<Partition, u64>,
-    command: Command,
-    fresh: &mut Fresh,
-    batch: &mut Batch,
-    done: &mut Completions,
-) -> Result<(), WriteError> {
-    match command {
-        Command::Meta { key, value, counts } => {
-            batch.put(Space::Meta, key.as_bytes(), value);
-            done.synced.push(counts);
-        }
-        Command::Flush { counts } => done.synced.push(counts),
-        Command::Erase { records, counts } => {
-            records.iter().for_each(|record| batch.delete(Space::Objects, record));
-            done.buffered.push(counts);
-        }
-        Command::Join { slot, object, durability, counts } => {
-            let record = slot.record();
-            match load(ground, fresh, &record) {
-                Ok(mut held) => {
-                    if held.join(&object) {
-                        batch.put(Space::Objects, &record, codec::encode(&held));
-                        fresh.insert(record, held);
-                    }
-                    done.count(durability, counts);
-                }
-                Err(failure) => {
-                    lines.insert(slot.partition, ground.counters.peek());
-                    counts(Err(failure));
-                }
-            }
-        }
-        Command::Mint { slot, write, caps, durability, minted, counts } => {
-            let record = slot.record();
-            let mut held = match load(ground, fresh, &record) {
-                Ok(held) => held,
-                Err(failure) => {
-                    lines.insert(slot.partition, ground.counters.peek());
-                    minted(Err(failure));
-                    return Ok(());
-                }
-            };
-            let dot = Dot { actor: ground.actor, counter: ground.counters.mint()? };
-            let line = lines.get(&slot.partition).copied().unwrap_or(ground.line);
-            match held.write(Mint { dot, line }, *write, caps) {
-                Ok(written) => {
-                    let sibling = written.shipment.siblings().first();
-                    let modified_at = sibling.map_or(0, |sibling| sibling.content.modified_at);
-                    let shipment = codec::encode(&written.shipment);
-                    let live = held.live().count();
-                    batch.put(Space::Objects, &record, codec::encode(&held));
-                    fresh.insert(record, held);
-                    let write = Minted { dot, shipment, answer: written.answer, modified_at, live };
-                    done.minted.push((minted, write));
-                    done.count(durability, counts);
-                }
-                Err(refused) => minted(Err(Failure::Refused(refused))),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn load(ground: &Ground, fresh: &Fresh, record: &[u8]) -> Result<Object, Failure> {
-    if let Some(object) = fresh.get(record) {
-        return Ok(object.clone());
-    }
-    match ground.store.get(Space::Objects, record) {
-        Ok(Some(bytes)) => codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string())),
-        Ok(None) => Ok(Object::default()),
-        Err(error) => Err(unreadable(&error)),
-    }
 }

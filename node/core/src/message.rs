@@ -10,10 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::context::Context;
-use crate::flow::list::Page;
 use crate::id::{Digest, Dot, Incarnation, NodeId, Trace, WriteId};
 use crate::object::Refused;
-use crate::registry::{self, Durability};
+use crate::registry::Durability;
 
 /// The version of heads that this code writes and reads.
 const VERSION: u8 = 1;
@@ -65,8 +64,8 @@ pub enum Request {
         /// At most so many entries.
         limit: u32,
     },
-    /// The registry's own talk.
-    Registry(registry::Message),
+    /// The registry's own talk: the message is the body, for a document may be large.
+    Registry,
     /// Send the bytes of a module.
     Module {
         /// Which one.
@@ -154,16 +153,14 @@ pub enum Reply {
     },
     /// The write was coordinated.
     Written(Written),
-    /// The keys.
-    Listed(Page),
-    /// The registry's own talk.
-    Registry(registry::Message),
+    /// The body is a page of keys.
+    Listed,
     /// The body is the module.
     Module,
     /// Whether the module is compiled here, or why not.
     Readiness(Result<(), String>),
-    /// The feed, in the order of keys.
-    Conflicts(Vec<Conflict>),
+    /// The body is the feed, in the order of keys.
+    Conflicts,
     /// It could not be done.
     Failed(Failure),
 }

@@ -9,12 +9,15 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::ValueEnum;
-use comfy_table::{Table, presets};
+use comfy_table::{LineStyle, Table, TableStyle, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::failure::Failure;
+
+/// A line under the titles and nothing else, so that tables stay readable and easy to cut.
+const PLAIN: TableStyle = TableStyle::new().header_separator(LineStyle::new('─', '─', '─', '─'));
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,9 +61,7 @@ pub(super) fn to_json(value: &impl Serialize) -> String {
 /// A table with these columns and no rows yet.
 pub(super) fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(columns.to_vec());
+    table.load_style(PLAIN).set_header(columns.to_vec());
     table
 }
 

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use sibyl_core::id::Incarnation;
 use sibyl_core::registry::{Binding, BucketConfig, Change, Expect};
 
+use super::Coordinator;
 use super::modules::ModuleFailed;
 use super::request::{ListError, ListRequest};
-use super::Coordinator;
 use crate::resolver::Failure;
 use crate::tasks::registry::{ChangeFailed, View};
 use crate::telemetry::Span;
@@ -65,8 +65,12 @@ impl Coordinator {
         if let Some(binding) = &config.resolver {
             self.bindable(span, binding).await?;
         }
-        let change = Change::PutBucket { name: name.to_owned(), config: Box::new(config), expect };
-        Ok(self.registry().change(Some(span), change).await?)
+        let change = Change::PutBucket {
+            name: name.to_owned(),
+            config: Box::new(config),
+            expect,
+        };
+        Ok(self.change(span, change).await?)
     }
 
     async fn bindable(&self, span: &Span, binding: &Binding) -> Result<(), BucketFailed> {
@@ -77,7 +81,11 @@ impl Coordinator {
             return Ok(());
         }
         self.ready_everywhere(span, binding.version).await?;
-        match self.platform().check_config(binding.version, binding.config.clone()).await {
+        match self
+            .platform()
+            .check_config(binding.version, binding.config.clone())
+            .await
+        {
             Ok(Ok(())) => Ok(()),
             Ok(Err(message)) => Err(BucketFailed::Config(message)),
             Err(failure) => Err(BucketFailed::Check(failure)),
@@ -97,14 +105,22 @@ impl Coordinator {
     ) -> Result<(), BucketFailed> {
         let exists = self.registry().view().bucket(name).is_some();
         if exists && emptiness == Emptiness::Required {
-            let first = ListRequest { bucket: name.to_owned(), prefix: Bytes::new(), after: None, limit: 1 };
+            let first = ListRequest {
+                bucket: name.to_owned(),
+                prefix: Bytes::new(),
+                after: None,
+                limit: 1,
+            };
             let listed = self.list(span, first).await.map_err(BucketFailed::List)?;
             if !listed.keys.is_empty() {
                 return Err(BucketFailed::NotEmpty);
             }
         }
-        let change = Change::DeleteBucket { name: name.to_owned(), expect };
-        self.registry().change(Some(span), change).await?;
+        let change = Change::DeleteBucket {
+            name: name.to_owned(),
+            expect,
+        };
+        self.change(span, change).await?;
         Ok(())
     }
 
@@ -114,18 +130,25 @@ impl Coordinator {
         let mut swept: BTreeSet<Incarnation> = BTreeSet::new();
         loop {
             let view = Arc::clone(&registry.borrow_and_update());
-            let known: BTreeSet<Incarnation> =
-                view.document().buckets.values().map(|bucket| bucket.incarnation).collect();
+            let known: BTreeSet<Incarnation> = view
+                .document()
+                .buckets
+                .values()
+                .map(|bucket| bucket.incarnation)
+                .collect();
             // The first round looks for what an earlier run left half done.
             if !view.forming() && (swept.is_empty() || !swept.is_subset(&known)) {
                 let (replica, kept) = (self.replica().clone(), known.clone());
                 let (partitions, number) = (view.ring.partitions(), view.number());
                 let erased =
-                    tokio::task::spawn_blocking(move || replica.sweep(partitions, &kept, number)).await;
+                    tokio::task::spawn_blocking(move || replica.sweep(partitions, &kept, number))
+                        .await;
                 match erased {
                     Ok(Ok(0)) => {}
                     Ok(Ok(records)) => tracing::info!(records, "erased what deleted buckets left"),
-                    Ok(Err(failure)) => tracing::warn!(%failure, "deleted buckets are not erased yet"),
+                    Ok(Err(failure)) => {
+                        tracing::warn!(%failure, "deleted buckets are not erased yet");
+                    }
                     Err(error) => tracing::warn!(%error, "deleted buckets are not erased yet"),
                 }
                 swept = known;

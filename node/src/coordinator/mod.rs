@@ -5,6 +5,7 @@
 //! perform the flows; `resolve` makes views; `modules` keeps resolvers on every node.
 
 mod buckets;
+mod change;
 mod conflicts;
 mod explain;
 mod list;
@@ -28,8 +29,8 @@ use sibyl_core::seal::{self, Forged, Opened};
 pub use buckets::{BucketFailed, Emptiness};
 pub use modules::{ModuleFailed, Uploaded};
 pub use request::{
-    Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest, Listed, Owner,
-    PutError, PutRequest, Resolved, ResolverNote, Stored,
+    Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest,
+    Listed, Owner, PutError, PutRequest, Resolved, ResolverNote, Stored,
 };
 
 use crate::peer::Net;
@@ -57,9 +58,6 @@ pub struct Ground {
     pub platform: Platform,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
-    /// count.
-    pub rebuilding: bool,
 }
 
 /// Carries requests. Clones are one.
@@ -86,7 +84,9 @@ impl Coordinator {
             draining: AtomicBool::new(false),
             low_on_disk: AtomicBool::new(false),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// This node.
@@ -114,9 +114,10 @@ impl Coordinator {
         &self.inner.ground.platform
     }
 
-    /// Whether this node lost its data and has not been refilled.
+    /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
+    /// count.
     pub fn is_rebuilding(&self) -> bool {
-        self.inner.ground.rebuilding
+        self.registry().is_rebuilding()
     }
 
     /// From now on no request is begun here; those under way go on.
@@ -167,7 +168,8 @@ impl Coordinator {
     pub fn seal(&self, bucket: Incarnation, key: &[u8], context: &Context) -> Vec<u8> {
         let view = self.registry().view();
         let newest = view.document().context_keys.last();
-        let newest = newest.expect("a node that serves holds document 2, which holds a context key");
+        let newest =
+            newest.expect("a node that serves holds document 2, which holds a context key");
         seal::seal(newest, seal::Place { bucket, key }, now_ms(), context)
     }
 }
@@ -175,12 +177,20 @@ impl Coordinator {
 /// Where a key lies by what is in force.
 fn slot(view: &View, bucket: Incarnation, key: &Bytes) -> Slot {
     let partition = view.ring.partition(bucket, key);
-    Slot { partition, place: Place { bucket, key: key.clone() } }
+    Slot {
+        partition,
+        place: Place {
+            bucket,
+            key: key.clone(),
+        },
+    }
 }
 
 /// The wall clock, which stamps and never decides.
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -1,4 +1,7 @@
 //! Performs the read flow: asks replicas, feeds their answers, answers at R, repairs in the background.
+//!
+//! One task per read lives until the last replica has spoken or the time is up, long after the client has its
+//! answer: what it then knows is who was behind. Repairs are whole objects and count for nobody.
 
 use std::time::Instant;
 
@@ -9,16 +12,17 @@ use futures_util::stream::FuturesUnordered;
 use sibyl_core::codec;
 use sibyl_core::flow::get::{Ask, Effect, Event, Get, Outcome, Said};
 use sibyl_core::id::{Digest, NodeId};
-use sibyl_core::message::{Reply, Request};
+use sibyl_core::message::{Failure, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::{Bucket, Durability};
 use tokio::time::Instant as Deadline;
 
+use super::remote::{REFUSED, TIMEOUT, missed};
 use super::request::{GetError, GetRequest, Got};
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, slot};
 use crate::replica::Slot;
 use crate::tasks::registry::View;
-use crate::telemetry::metrics::{Quorum, QuorumFailure, RepairMode, StorageOp, Success};
+use crate::telemetry::metrics::{Quorum, RepairMode, StorageOp, Success};
 use crate::telemetry::{QuorumEnd, Rpc, Span};
 
 /// After this long without an object, another replica is asked for it: above the usual answer, far below a
@@ -30,6 +34,8 @@ struct Heard {
     from: NodeId,
     said: Said,
     counts: bool,
+    /// Why it said nothing, as a stable word.
+    why: &'static str,
     took: std::time::Duration,
 }
 
@@ -43,7 +49,11 @@ struct Reading {
     began: Instant,
     deadline: Deadline,
     answer: Option<Outcome>,
+    /// The client takes what there is: if R is out of reach, it gets what everyone in reach holds.
+    partial: bool,
     repairs: Vec<(NodeId, Object)>,
+    /// Replicas that said that they could not.
+    refusals: usize,
 }
 
 impl Coordinator {
@@ -53,12 +63,20 @@ impl Coordinator {
     /// [`GetError`].
     pub async fn get(&self, span: &Span, request: GetRequest) -> Result<Got, GetError> {
         let view = self.serving().map_err(GetError::NotServing)?;
-        let bucket = view.bucket(&request.bucket).ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
+        let bucket = view
+            .bucket(&request.bucket)
+            .ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
         let slot = slot(&view, bucket.incarnation, &request.key);
         let (outcome, need) = self.read(span, &view, bucket, &slot, &request).await?;
         if !outcome.met && !request.partial {
-            let Outcome { replies, failed, .. } = outcome;
-            return Err(GetError::Quorum { replies, need, failed });
+            let Outcome {
+                replies, failed, ..
+            } = outcome;
+            return Err(GetError::Quorum {
+                replies,
+                need,
+                failed,
+            });
         }
         Ok(self.show(span, &request, bucket, outcome).await)
     }
@@ -73,12 +91,21 @@ impl Coordinator {
         request: &GetRequest,
     ) -> Result<(Outcome, usize), GetError> {
         let owners = view.owners(bucket, slot.partition);
-        let r = request.r.unwrap_or(bucket.config.r).need(usize::from(bucket.config.n), owners.len());
+        let r = request
+            .r
+            .unwrap_or(bucket.config.r)
+            .need(usize::from(bucket.config.n), owners.len());
         if r > owners.len() {
-            return Err(GetError::Level { asked: r, members: owners.len() });
+            return Err(GetError::Level {
+                asked: r,
+                members: owners.len(),
+            });
         }
         let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
-        let outcome = self.read_owners(span, slot, self.best_first(owners), r, timeout).await;
+        let replicas = self.best_first(owners);
+        let outcome = self
+            .read_owners(span, slot, &replicas, r, timeout, request.partial)
+            .await;
         Ok((outcome, r))
     }
 
@@ -86,11 +113,12 @@ impl Coordinator {
         &self,
         span: &Span,
         slot: &Slot,
-        replicas: Vec<NodeId>,
+        replicas: &[NodeId],
         r: usize,
         timeout: std::time::Duration,
+        partial: bool,
     ) -> Outcome {
-        let (get, effects) = Get::new(&replicas, r);
+        let (get, effects) = Get::new(replicas, r);
         let mut reading = Reading {
             coordinator: self.clone(),
             slot: slot.clone(),
@@ -100,11 +128,13 @@ impl Coordinator {
             began: Instant::now(),
             deadline: Deadline::now() + timeout,
             answer: None,
+            partial,
             repairs: Vec::new(),
+            refusals: 0,
         };
         reading.perform(effects);
         let outcome = reading.until_answered().await;
-        if reading.get.is_done() {
+        if reading.get.is_done() && reading.waiting.is_empty() {
             reading.repair();
         } else {
             tokio::spawn(reading.until_done());
@@ -124,12 +154,28 @@ impl Coordinator {
         replicas
     }
 
-    fn local(&self, slot: &Slot, ask: Ask, span: &Span) -> (Said, bool) {
+    /// This node's copy of a key as it lies in the store, measured.
+    ///
+    /// # Errors
+    /// [`Failure::Unreadable`].
+    pub fn own_copy(&self, slot: &Slot, span: &Span) -> Result<Option<Bytes>, Failure> {
         let began = Instant::now();
         let encoded = self.replica().encoded(slot);
         let took = began.elapsed();
         self.inner.ground.metrics.storage(StorageOp::Get, took);
-        span.storage_read(took, encoded.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len));
+        span.storage_read(
+            took,
+            encoded
+                .as_ref()
+                .ok()
+                .and_then(Option::as_ref)
+                .map_or(0, Bytes::len),
+        );
+        encoded
+    }
+
+    fn local(&self, slot: &Slot, ask: Ask, span: &Span) -> (Said, bool) {
+        let encoded = self.own_copy(slot, span);
         let said = match (encoded, ask) {
             (Err(failure), _) => {
                 tracing::error!(%failure, "this node cannot read its copy of a key");
@@ -169,7 +215,11 @@ impl Reading {
         tokio::pin!(hedge);
         let mut hedged = false;
         loop {
-            if let Some(outcome) = self.answer.take() {
+            let answer = self
+                .answer
+                .take()
+                .filter(|outcome| outcome.met || !self.partial);
+            if let Some(outcome) = answer.or_else(|| self.get.is_done().then(|| self.get.found())) {
                 self.settle(&outcome);
                 return outcome;
             }
@@ -193,16 +243,33 @@ impl Reading {
                 () = tokio::time::sleep_until(self.deadline) => self.time_is_up(),
             }
         }
+        let waiting = std::mem::take(&mut self.waiting);
         self.repair();
+        // Every call ends by its own deadline: it is counted and its span says how it went.
+        let _late: usize = waiting.count().await;
     }
 
     fn hear(&mut self, heard: Heard) {
-        let Heard { from, said, counts, took } = heard;
+        let Heard {
+            from,
+            said,
+            counts,
+            why,
+            took,
+        } = heard;
         match &said {
-            Said::Failed => self.span.replica_failed(&from, "failed", took),
             Said::Object(..) | Said::Digest(_) => self.span.replica_ack(&from, took),
+            Said::Failed if why == TIMEOUT => self.span.replica_timeout(&from, took),
+            Said::Failed => {
+                self.refusals += usize::from(why == REFUSED);
+                self.span.replica_failed(&from, why, took);
+            }
         }
-        let effects = self.get.handle(Event::Said { from: &from, said, counts });
+        let effects = self.get.handle(Event::Said {
+            from: &from,
+            said,
+            counts,
+        });
         self.perform(effects);
     }
 
@@ -221,11 +288,17 @@ impl Reading {
         }
     }
 
-    fn ask(&mut self, to: NodeId, ask: Ask) {
+    fn ask(&self, to: NodeId, ask: Ask) {
         let coordinator = &self.coordinator;
         if to == *coordinator.me() {
             let (said, counts) = coordinator.local(&self.slot, ask, &self.span);
-            let heard = Heard { from: to, said, counts, took: self.began.elapsed() };
+            let heard = Heard {
+                from: to,
+                said,
+                counts,
+                why: REFUSED,
+                took: self.began.elapsed(),
+            };
             self.waiting.push(Box::pin(std::future::ready(heard)));
             return;
         }
@@ -239,44 +312,73 @@ impl Reading {
         let answer = coordinator.ask(span, rpc, &to, &request, Bytes::new(), timeout);
         let began = self.began;
         self.waiting.push(Box::pin(async move {
-            let (said, counts) = match answer.await {
-                Ok((Reply::Object { counts }, body)) => (decoded(&body), counts),
-                Ok((Reply::Digest { digest, counts, .. }, _)) => (Said::Digest(digest), counts),
-                Ok(_) | Err(_) => (Said::Failed, false),
+            let (said, counts, why) = match answer.await {
+                Ok((Reply::Object { counts }, body)) => (decoded(&body), counts, REFUSED),
+                Ok((Reply::Digest { digest, counts, .. }, _)) => {
+                    (Said::Digest(digest), counts, REFUSED)
+                }
+                Ok(_) => (Said::Failed, false, REFUSED),
+                Err(error) => (Said::Failed, false, error.word()),
             };
-            Heard { from: to, said, counts, took: began.elapsed() }
+            Heard {
+                from: to,
+                said,
+                counts,
+                why,
+                took: began.elapsed(),
+            }
         }));
     }
 
     fn settle(&self, outcome: &Outcome) {
         let wait = self.began.elapsed();
         let (acks, failures, met) = (outcome.replies, outcome.failed, outcome.met);
-        self.span.quorum_settled(QuorumEnd { acks, failures, sloppy: false, met, wait });
+        self.span.digests_differ(outcome.differed);
+        self.span.quorum_settled(QuorumEnd {
+            acks,
+            failures,
+            sloppy: false,
+            met,
+            wait,
+        });
         let metrics = &self.coordinator.inner.ground.metrics;
-        if met {
-            metrics.quorum(Quorum::Read, acks, wait, &self.span);
-        } else {
-            let late = Deadline::now() >= self.deadline;
-            let reason = if late { QuorumFailure::Timeout } else { QuorumFailure::Unavailable };
-            metrics.quorum_failed(Quorum::Read, reason);
+        metrics.quorum(Quorum::Read, acks, wait, &self.span);
+        if !met {
+            metrics.quorum_failed(Quorum::Read, missed(self.deadline, self.refusals));
         }
     }
 
     /// Sends the joined object to those who lack part of it. A repair is offered once: whoever misses it
     /// is found again by the next read.
     fn repair(self) {
-        let Self { coordinator, slot, span, repairs, .. } = self;
+        let Self {
+            coordinator,
+            slot,
+            span,
+            repairs,
+            ..
+        } = self;
         if repairs.is_empty() {
             return;
         }
         let root = span.read_repair(false);
         drop(span);
         tokio::spawn(async move {
-            let sent = repairs.into_iter().map(|(to, object)| coordinator.repair_one(&root, &slot, to, object));
+            let sent = repairs
+                .into_iter()
+                .map(|(to, object)| coordinator.repair_one(&root, &slot, to, object));
             let results: Vec<bool> = sent.collect::<FuturesUnordered<_>>().collect().await;
             for repaired in results {
-                let result = if repaired { Success::Ok } else { Success::Failed };
-                coordinator.inner.ground.metrics.read_repair(RepairMode::Async, result);
+                let result = if repaired {
+                    Success::Ok
+                } else {
+                    Success::Failed
+                };
+                coordinator
+                    .inner
+                    .ground
+                    .metrics
+                    .read_repair(RepairMode::Async, result);
             }
         });
     }
@@ -286,16 +388,28 @@ impl Coordinator {
     async fn repair_one(&self, root: &Span, slot: &Slot, to: NodeId, object: Object) -> bool {
         if to == *self.me() {
             let (done, joined) = tokio::sync::oneshot::channel();
-            self.replica().join(slot.clone(), object, Durability::Synced, move |result| {
-                // Nobody waits if the node is stopping.
-                let _gone = done.send(result);
-            });
+            self.replica()
+                .join(slot.clone(), object, Durability::Synced, move |result| {
+                    // Nobody waits if the node is stopping.
+                    let _gone = done.send(result);
+                });
             return matches!(joined.await, Ok(Ok(())));
         }
-        let request = Request::Repair { place: slot.place.clone() };
+        let request = Request::Repair {
+            place: slot.place.clone(),
+        };
         let span = root.rpc_client(Rpc::ReplicaRepair, &to);
         let body = codec::encode(&object);
-        let answer = self.ask(span, Rpc::ReplicaRepair, &to, &request, body, DEFAULT_TIMEOUT).await;
+        let answer = self
+            .ask(
+                span,
+                Rpc::ReplicaRepair,
+                &to,
+                &request,
+                body,
+                DEFAULT_TIMEOUT,
+            )
+            .await;
         matches!(answer, Ok((Reply::Joined, _)))
     }
 }

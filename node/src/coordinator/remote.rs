@@ -1,4 +1,7 @@
 //! Asks a peer one thing: a frame out, a frame back, a span and a metric around it.
+//!
+//! The one place where this module touches the transport. An error keeps what the caller must know before it asks
+//! somebody else: whether the peer may have acted.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +11,24 @@ use sibyl_core::message::{self, Failure, Reply, Request};
 
 use super::Coordinator;
 use crate::peer::{CallError, Outgoing, Reason, Sent};
-use crate::telemetry::metrics::RpcResult;
+use crate::telemetry::metrics::{QuorumFailure, RpcResult};
 use crate::telemetry::{Rpc, Span};
+
+/// The word of a replica that did not answer in time.
+pub(super) const TIMEOUT: &str = RpcResult::Timeout.as_str();
+/// The word of a replica that said it could not.
+pub(super) const REFUSED: &str = RpcResult::Rejected.as_str();
+
+/// Why a quorum was missed: the time ran out before enough had spoken, or some refused, or were away.
+pub(super) fn missed(deadline: tokio::time::Instant, refusals: usize) -> QuorumFailure {
+    if tokio::time::Instant::now() >= deadline {
+        QuorumFailure::Timeout
+    } else if refusals > 0 {
+        QuorumFailure::Rejected
+    } else {
+        QuorumFailure::Unavailable
+    }
+}
 
 /// Why a peer gave no answer that can be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -37,8 +56,14 @@ impl AskError {
 
     fn result(&self) -> RpcResult {
         match self {
-            Self::Call(CallError { reason: Reason::Timeout, .. }) => RpcResult::Timeout,
-            Self::Call(CallError { reason: Reason::Remote(_) | Reason::TooLarge, .. }) => RpcResult::Rejected,
+            Self::Call(CallError {
+                reason: Reason::Timeout,
+                ..
+            }) => RpcResult::Timeout,
+            Self::Call(CallError {
+                reason: Reason::Remote(_) | Reason::TooLarge,
+                ..
+            }) => RpcResult::Rejected,
             Self::Call(_) => RpcResult::Unavailable,
             Self::Failed(_) | Self::Nonsense => RpcResult::Rejected,
         }
@@ -73,11 +98,14 @@ impl Coordinator {
         let call = self.net().call(to, outgoing);
         let (metrics, to) = (self.inner.ground.metrics.clone(), to.clone());
         async move {
-            let result = call.await.map_err(AskError::Call).and_then(|answer| match message::decode(&answer.head) {
-                Ok(Reply::Failed(failure)) => Err(AskError::Failed(failure)),
-                Ok(reply) => Ok((reply, answer.body)),
-                Err(_) => Err(AskError::Nonsense),
-            });
+            let result =
+                call.await.map_err(AskError::Call).and_then(|answer| {
+                    match message::decode(&answer.head) {
+                        Ok(Reply::Failed(failure)) => Err(AskError::Failed(failure)),
+                        Ok(reply) => Ok((reply, answer.body)),
+                        Err(_) => Err(AskError::Nonsense),
+                    }
+                });
             let word = match &result {
                 Ok(_) => RpcResult::Ok,
                 Err(error) => {

@@ -1,4 +1,7 @@
 //! What requests ask and get: plain values between HTTP and the coordinator.
+//!
+//! No type of the transport, the store or HTTP. An error says what a client may conclude from it: of writes, only
+//! `PutError::Unknown` may have been written.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Dot, Incarnation, NodeId, WriteId};
-use sibyl_core::message::Failure;
 pub use sibyl_core::message::Conflict;
+use sibyl_core::message::Failure;
 use sibyl_core::object::Sibling;
 use sibyl_core::quorum::Level;
 use sibyl_core::view::View;

@@ -32,6 +32,8 @@ pub struct Arrival<'a> {
     pub method: &'a str,
     /// The route's template, never the path; `unmatched` if there is no such route.
     pub route: &'a str,
+    /// What stands behind `?`, as it came.
+    pub query: Option<&'a str>,
     /// The client's W3C trace context, as it came; may be malformed.
     pub traceparent: Option<&'a str>,
     /// What `Content-Length` says, 0 without it.
@@ -314,10 +316,10 @@ pub struct Health {
 pub enum AdminError {
     /// Too few members can be reached to decide.
     #[error(
-        "{missing} of {members} members cannot be reached, and a change needs a majority; keys can still be read and written"
+        "{missing} more of the {members} members must be reachable, since a change needs a majority; keys can still be read and written"
     )]
     NoMajority {
-        /// How many did not answer.
+        /// How many more had to answer.
         missing: usize,
         /// How many there are.
         members: usize,

@@ -12,18 +12,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId};
-use sibyl_core::registry::{Bucket, ChangeError};
+use sibyl_core::registry::Bucket;
 
 use super::api::{
-    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused, DeleteBucket,
-    Departure, Health, Keys, Module, Operation, Pending, PutBucket, Resolvers, Trial, Tried, Upload, Uploaded,
+    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
+    DeleteBucket, Departure, Health, Keys, Module, Operation, Pending, PutBucket, Resolvers, Trial,
+    Tried, Upload, Uploaded,
 };
 use super::cluster::{ClusterView, RegistryView, RingView};
 use super::resolver_shapes::ResolverView;
 use crate::config::Config;
 use crate::coordinator::{
-    BucketFailed, ConflictPage, Coordinator, Emptiness, Explained, GetError, GetRequest, Got, ListError,
-    ListRequest, Listed, ModuleFailed, PutError, PutRequest, Stored,
+    BucketFailed, ConflictPage, Coordinator, Emptiness, Explained, GetError, GetRequest, Got,
+    ListError, ListRequest, Listed, ModuleFailed, PutError, PutRequest, Stored,
 };
 use crate::resolver::Refusal;
 use crate::tasks::registry::ChangeFailed;
@@ -42,30 +43,50 @@ struct Shared {
     /// What this node was told about itself, for `GET /v1/cluster`.
     listen: String,
     insecure: bool,
+    /// Bytes from and to each peer that `/metrics` has counted so far.
+    counted: Mutex<BTreeMap<NodeId, (u64, u64)>>,
 }
 
 impl Backend {
     /// The API of a node.
     pub fn new(coordinator: Coordinator, telemetry: Telemetry, config: &Config) -> Self {
         let (listen, insecure) = (config.advertise.clone(), config.insecure);
-        let shared = Arc::new(Shared { coordinator, telemetry, listen, insecure });
+        let shared = Arc::new(Shared {
+            coordinator,
+            telemetry,
+            listen,
+            insecure,
+            counted: Mutex::default(),
+        });
         let source = Arc::downgrade(&shared);
         let folder = config.data_dir.clone();
-        shared.telemetry.metrics.on_scrape(move || match source.upgrade() {
-            Some(shared) => shared.readings(&folder),
-            None => Readings::default(),
-        });
+        shared
+            .telemetry
+            .metrics
+            .on_scrape(move || match source.upgrade() {
+                Some(shared) => shared.readings(&folder),
+                None => Readings::default(),
+            });
         Self { shared }
     }
 }
 
 impl Api for Backend {
     fn begin(&self, arrival: Arrival<'_>) -> Arc<dyn Call> {
-        let Arrival { method, route, traceparent, request_bytes } = arrival;
+        let Arrival {
+            method,
+            route,
+            query,
+            traceparent,
+            request_bytes,
+        } = arrival;
         let telemetry = &self.shared.telemetry;
         let span = telemetry.tracer.request(method, route, traceparent);
-        let count = telemetry.metrics.request(op_of(method, route));
-        count.bytes(Direction::In, usize::try_from(request_bytes).unwrap_or(usize::MAX));
+        let count = telemetry.metrics.request(op_of(method, route, query));
+        count.bytes(
+            Direction::In,
+            usize::try_from(request_bytes).unwrap_or(usize::MAX),
+        );
         Arc::new(Exchange {
             shared: Arc::clone(&self.shared),
             span,
@@ -75,12 +96,17 @@ impl Api for Backend {
     }
 }
 
-fn op_of(method: &str, route: &str) -> Op {
+fn op_of(method: &str, route: &str, query: Option<&str>) -> Op {
+    let asks = |pair| query.is_some_and(|query| query.split('&').any(|given| given == pair));
     match (method, route) {
         (_, route) if route.ends_with("/batch") => Op::Batch,
         (_, route) if route.ends_with("/conflicts") => Op::Conflicts,
         (_, "/v1/buckets/{bucket}/keys") => Op::List,
-        ("GET" | "HEAD", route) if route.contains("key}") => Op::Get,
+        ("GET" | "HEAD", route) if route.contains("key}") => match () {
+            () if asks("siblings=true") => Op::Siblings,
+            () if asks("explain=true") => Op::Explain,
+            () => Op::Get,
+        },
         ("DELETE", route) if route.contains("key}") => Op::Delete,
         ("PUT", route) if route.contains("key}") => Op::Put,
         ("POST", "/key") => Op::Put,
@@ -134,11 +160,21 @@ impl Call for Exchange {
     }
 
     fn end(&self, departure: Departure) {
-        let Departure { status, response_bytes } = departure;
+        let Departure {
+            status,
+            response_bytes,
+        } = departure;
         self.span.answered(status);
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let count = self
+            .count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(count) = count {
-            count.bytes(Direction::Out, usize::try_from(response_bytes).unwrap_or(usize::MAX));
+            count.bytes(
+                Direction::Out,
+                usize::try_from(response_bytes).unwrap_or(usize::MAX),
+            );
             count.end(self.outcome(status), &self.span);
         }
     }
@@ -146,14 +182,24 @@ impl Call for Exchange {
 
 impl Keys for Exchange {
     fn max_value_bytes(&self, bucket: &str) -> Result<usize, BucketRefused> {
-        let view = self.coordinator().serving().map_err(BucketRefused::NotServing)?;
-        let known = view.bucket(bucket).ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(BucketRefused::NotServing)?;
+        let known = view
+            .bucket(bucket)
+            .ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
         Ok(usize::try_from(known.config.max_value_bytes).unwrap_or(usize::MAX))
     }
 
     fn open(&self, bucket: &str, key: &[u8], sealed: &[u8]) -> Result<Context, ContextRefused> {
-        let view = self.coordinator().serving().map_err(BucketRefused::NotServing)?;
-        let known = view.bucket(bucket).ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(BucketRefused::NotServing)?;
+        let known = view
+            .bucket(bucket)
+            .ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
         match self.coordinator().open(known.incarnation, key, sealed) {
             Ok(opened) => Ok(opened.context),
             Err(forged) => {
@@ -195,26 +241,47 @@ impl Keys for Exchange {
 
 impl Buckets for Exchange {
     fn buckets(&self) -> Result<BTreeMap<String, Bucket>, AdminError> {
-        let view = self.coordinator().serving().map_err(AdminError::NotServing)?;
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(AdminError::NotServing)?;
         Ok(view.document().buckets.clone())
     }
 
     fn bucket(&self, name: &str) -> Result<Bucket, AdminError> {
-        let view = self.coordinator().serving().map_err(AdminError::NotServing)?;
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(AdminError::NotServing)?;
         view.bucket(name).cloned().ok_or_else(|| no_bucket(name))
     }
 
     fn put_bucket(&self, change: PutBucket) -> Pending<'_, Result<BucketChanged, AdminError>> {
         Box::pin(async move {
-            let PutBucket { name, mut config, keep_n, expect } = change;
-            let before = self.coordinator().serving().map_err(AdminError::NotServing)?;
+            let PutBucket {
+                name,
+                mut config,
+                keep_n,
+                expect,
+            } = change;
+            let before = self
+                .coordinator()
+                .serving()
+                .map_err(AdminError::NotServing)?;
             let known = before.bucket(&name);
             if let (true, Some(known)) = (keep_n, known) {
                 config.n = known.config.n;
             }
             self.span.about_bucket(&name);
-            let view = self.coordinator().put_bucket(&self.span, &name, config, expect).await.map_err(refused)?;
-            let bucket = view.bucket(&name).cloned().ok_or_else(|| no_bucket(&name))?;
+            let view = self
+                .coordinator()
+                .put_bucket(&self.span, &name, config, expect)
+                .await
+                .map_err(refused)?;
+            let bucket = view
+                .bucket(&name)
+                .cloned()
+                .ok_or_else(|| no_bucket(&name))?;
             let created = known.is_none_or(|known| known.incarnation != bucket.incarnation);
             Ok(BucketChanged { bucket, created })
         })
@@ -222,11 +289,24 @@ impl Buckets for Exchange {
 
     fn delete_bucket(&self, change: DeleteBucket) -> Pending<'_, Result<(), AdminError>> {
         Box::pin(async move {
-            let DeleteBucket { name, purge, expect } = change;
-            self.coordinator().serving().map_err(AdminError::NotServing)?;
+            let DeleteBucket {
+                name,
+                purge,
+                expect,
+            } = change;
+            self.coordinator()
+                .serving()
+                .map_err(AdminError::NotServing)?;
             self.span.about_bucket(&name);
-            let emptiness = if purge { Emptiness::Purge } else { Emptiness::Required };
-            self.coordinator().delete_bucket(&self.span, &name, emptiness, expect).await.map_err(refused)
+            let emptiness = if purge {
+                Emptiness::Purge
+            } else {
+                Emptiness::Required
+            };
+            self.coordinator()
+                .delete_bucket(&self.span, &name, emptiness, expect)
+                .await
+                .map_err(refused)
         })
     }
 }
@@ -286,6 +366,7 @@ impl Operation for Exchange {
 
     fn metrics(&self, openmetrics: bool) -> String {
         let accept = openmetrics.then_some("application/openmetrics-text");
+        self.shared.count_bytes();
         self.shared.telemetry.metrics.page(accept).body
     }
 
@@ -300,50 +381,50 @@ impl Operation for Exchange {
     }
 
     fn cut(&self, peer: &NodeId, cut: bool) -> Result<(), AdminError> {
-        self.coordinator().net().cut(peer, cut).map_err(|error| AdminError::NotFound {
-            code: "no_peer",
-            detail: error.to_string(),
-        })
+        self.coordinator()
+            .net()
+            .cut(peer, cut)
+            .map_err(|error| AdminError::NotFound {
+                code: "no_peer",
+                detail: error.to_string(),
+            })
     }
 }
 
 fn no_bucket(name: &str) -> AdminError {
     let detail = format!("there is no bucket {name:?}: create it with PUT /v1/buckets/{name}");
-    AdminError::NotFound { code: "no_bucket", detail }
+    AdminError::NotFound {
+        code: "no_bucket",
+        detail,
+    }
 }
 
 fn no_resolver(name: &str) -> AdminError {
     let detail = format!("there is no resolver {name:?}: upload it with PUT /v1/resolvers/{name}");
-    AdminError::NotFound { code: "no_resolver", detail }
+    AdminError::NotFound {
+        code: "no_resolver",
+        detail,
+    }
 }
 
 /// A change of the registry that was not made.
 fn unchanged(failed: ChangeFailed) -> AdminError {
     let detail = failed.to_string();
     match failed {
-        ChangeFailed::Refused(error) => refused_change(&error),
-        ChangeFailed::NoMajority { unknown: true, .. } | ChangeFailed::Unknown => AdminError::Unknown(detail),
-        ChangeFailed::NoMajority { missing, members, unknown: false } => {
-            AdminError::NoMajority { missing, members }
+        ChangeFailed::Refused(error) => error.into(),
+        ChangeFailed::NoMajority { unknown: true, .. } | ChangeFailed::Unknown => {
+            AdminError::Unknown(detail)
         }
-        ChangeFailed::Busy => AdminError::Busy { code: "registry_busy", detail },
+        ChangeFailed::NoMajority {
+            missing,
+            members,
+            unknown: false,
+        } => AdminError::NoMajority { missing, members },
+        ChangeFailed::Busy => AdminError::Busy {
+            code: "registry_busy",
+            detail,
+        },
         ChangeFailed::Stopping => AdminError::NotServing(detail),
-    }
-}
-
-fn refused_change(error: &ChangeError) -> AdminError {
-    let detail = error.to_string();
-    match error {
-        ChangeError::Forming => AdminError::NotServing(detail),
-        ChangeError::NoBucket(name) => no_bucket(name),
-        ChangeError::Precondition { .. } => AdminError::Precondition(detail),
-        ChangeError::FixedN { .. } => AdminError::Conflict { code: "fixed_n", detail },
-        ChangeError::DefaultBucket => AdminError::Conflict { code: "default_bucket", detail },
-        ChangeError::NoVersion { .. } => AdminError::NotFound { code: "no_version", detail },
-        ChangeError::Bound { .. } => AdminError::Conflict { code: "resolver_bound", detail },
-        ChangeError::NoMember(_) | ChangeError::Config(_) | ChangeError::Malformed(_) => {
-            AdminError::Invalid { code: "bad_config", detail }
-        }
     }
 }
 
@@ -352,10 +433,22 @@ fn refused(failed: BucketFailed) -> AdminError {
     match failed {
         BucketFailed::Registry(failed) => unchanged(failed),
         BucketFailed::Module(failed) => not_taken(failed),
-        BucketFailed::Config(_) => AdminError::Invalid { code: "bad_resolver_config", detail },
-        BucketFailed::Check(_) => AdminError::Conflict { code: "check_config_failed", detail },
-        BucketFailed::NotEmpty => AdminError::Conflict { code: "bucket_not_empty", detail },
-        BucketFailed::List(_) => AdminError::Busy { code: "cannot_list", detail },
+        BucketFailed::Config(_) => AdminError::Invalid {
+            code: "bad_resolver_config",
+            detail,
+        },
+        BucketFailed::Check(_) => AdminError::Conflict {
+            code: "check_config_failed",
+            detail,
+        },
+        BucketFailed::NotEmpty => AdminError::Conflict {
+            code: "bucket_not_empty",
+            detail,
+        },
+        BucketFailed::List(_) => AdminError::Busy {
+            code: "cannot_list",
+            detail,
+        },
     }
 }
 

@@ -1,4 +1,7 @@
 //! `GET /v1/buckets/{bucket}/conflicts`: keys whose siblings nothing merged, and why.
+//!
+//! Pages as the list of keys does, by the last key. It is a feed to look at, made of what reads ran into: a key
+//! that nobody reads is not in it.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -43,10 +46,12 @@ impl From<Conflict> for ConflictJson {
         Self {
             key: Octets(conflict.key),
             reason: conflict.reason,
-            resolver: conflict.resolver.map(|(name, version)| format!("{name}@{version}")),
-            siblings: conflict.siblings,
+            resolver: conflict
+                .resolver
+                .map(|(name, version)| format!("{name}@{version}")),
+            siblings: conflict.siblings as usize,
             since: moment::rfc3339(conflict.since_ms),
-            trace_id: conflict.trace_id.map(json::trace_id),
+            trace_id: Some(json::trace_id(conflict.trace_id)),
         }
     }
 }

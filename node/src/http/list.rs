@@ -1,4 +1,7 @@
 //! `GET /v1/buckets/{bucket}/keys`: keys in byte order, a page at a time.
+//!
+//! A page is complete up to its cursor or the answer is 503, never a short list. Keys are shown as JSON octets,
+//! since a key need not be UTF-8.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,10 +14,18 @@ use super::problem::Problem;
 use super::query::{Kind, Parameter, Query, parameter};
 use crate::coordinator::ListRequest;
 
-const START: Parameter = parameter("start", Kind::Bytes, "Only what comes after this key: `next` of the page before.");
+const START: Parameter = parameter(
+    "start",
+    Kind::Bytes,
+    "Only what comes after this key: `next` of the page before.",
+);
 const LIMIT: Parameter = parameter("limit", Kind::Limit, "At most so many entries.");
 const LIST: &[Parameter] = &[
-    parameter("prefix", Kind::Bytes, "Only keys that begin with these bytes, percent-encoded."),
+    parameter(
+        "prefix",
+        Kind::Bytes,
+        "Only keys that begin with these bytes, percent-encoded.",
+    ),
     START,
     LIMIT,
 ];

@@ -212,6 +212,14 @@ impl Fjall {
         Ok(())
     }
 
+    /// Writes the memtable out as a table, as a full one would be.
+    #[cfg(test)]
+    pub(crate) fn flush(&self) {
+        self.records
+            .rotate_memtable_and_wait()
+            .expect("a healthy disk");
+    }
+
     fn poison(&self, error: ::fjall::Error) -> WriteError {
         self.poisoned.store(true, Ordering::Release);
         WriteError::Failed(Box::new(error))
@@ -332,7 +340,9 @@ fn at_fault(error: io::Error) -> Refusal {
     use io::ErrorKind::{InvalidData, InvalidInput, NotFound, Other, UnexpectedEof};
     match error.kind() {
         InvalidData | InvalidInput | NotFound | Other | UnexpectedEof
-            if error.raw_os_error().is_none_or(|code| code == rustix::io::Errno::NOENT.raw_os_error()) =>
+            if error
+                .raw_os_error()
+                .is_none_or(|code| code == rustix::io::Errno::NOENT.raw_os_error()) =>
         {
             Damage::Engine(Box::new(error)).into()
         }

@@ -139,6 +139,7 @@ fn in_order(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 type Changes = Vec<(Vec<u8>, Option<u32>)>;
+type Item = (Vec<u8>, Option<Vec<u8>>);
 
 struct Reader {
     file: BufReader<File>,
@@ -180,7 +181,9 @@ impl Reader {
         };
         let content = record::unseal(&key, &sealed).ok();
         let marker = content.and_then(Marker::decode);
-        let ended = self.array::<13>()?.is_some_and(|end| end[0] == END && end[9..] == TRAILER);
+        let ended = self
+            .array::<13>()?
+            .is_some_and(|end| end[0] == END && end[9..] == TRAILER);
         match marker {
             Some(marker) if ended && key == MARKER_KEY && marker.checksum == checksum => {
                 changes.push((key, Some(fingerprint(&sealed))));
@@ -191,7 +194,7 @@ impl Reader {
     }
 
     /// Key and sealed value; a value that fails its seal ends the batch.
-    fn item(&mut self) -> io::Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+    fn item(&mut self) -> io::Result<Option<Item>> {
         let Some([ITEM, head @ ..]) = self.array::<21>()? else {
             return Ok(None);
         };
@@ -207,7 +210,9 @@ impl Reader {
         };
         let stored_alike = compression == 0 && head[12..16] == head[16..20];
         Ok(match kind {
-            VALUE if stored_alike && record::unseal(&key, &value).is_ok() => Some((key, Some(value))),
+            VALUE if stored_alike && record::unseal(&key, &value).is_ok() => {
+                Some((key, Some(value)))
+            }
             TOMBSTONE if stored_alike && value.is_empty() => Some((key, None)),
             _ => None,
         })

@@ -253,7 +253,9 @@ impl Store for Memory {
     fn size(&self) -> Size {
         let inner = self.inner();
         let records = inner.visible.iter();
-        let bytes = records.map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let bytes = records
+            .map(|(key, value)| key.len() + value.len())
+            .sum::<usize>();
         Size {
             bytes: bytes as u64,
             records: inner.visible.len() as u64,

@@ -75,7 +75,7 @@ pub enum Cause {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process uses it.
-    #[error("{} is in use by another process: stop it, or choose another --data folder", .0.display())]
+    #[error("{} is in use by another process: stop it, or choose another --data-dir", .0.display())]
     InUse(PathBuf),
     /// A newer build made it.
     #[error("{} was written by another version of sibyl: start that one", .0.display())]
@@ -210,15 +210,16 @@ impl Folder {
         let state = State::unborn(actor, cause.is_some(), counter + BLOCK);
         let watermark = Watermark::create(&self.path, state, Some(lock.clone()));
         let watermark = watermark.map_err(|e| self.io(e))?;
-        let store = Fjall::create(&self.store(actor), Some(lock)).map_err(|refusal| match refusal {
-            Refusal::Locked => OpenError::InUse(self.path.clone()),
-            Refusal::Version => OpenError::Version(self.path.clone()),
-            Refusal::Surroundings(error) => self.io(error),
-            Refusal::Content(source) => OpenError::New {
-                path: self.path.clone(),
-                source,
-            },
-        })?;
+        let store =
+            Fjall::create(&self.store(actor), Some(lock)).map_err(|refusal| match refusal {
+                Refusal::Locked => OpenError::InUse(self.path.clone()),
+                Refusal::Version => OpenError::Version(self.path.clone()),
+                Refusal::Surroundings(error) => self.io(error),
+                Refusal::Content(source) => OpenError::New {
+                    path: self.path.clone(),
+                    source,
+                },
+            })?;
         disk::sync_folder(&self.path).map_err(|e| self.io(e))?;
         let first = store.apply(Batch::new()).and_then(|()| store.sync());
         first

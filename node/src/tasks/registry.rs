@@ -7,18 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
-use sibyl_core::id::{Actor, Incarnation, NodeId, Partition};
+use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
-    Alarm, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message, OpenError, Outcome,
-    Secret, Secrets, Slot,
+    Alarm, Ballot, Change, Document, Effect, Event, Machine, Message, OpenError, Outcome, Secret,
+    Secrets, Slot,
 };
-use sibyl_core::ring::Ring;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::peer::{Net, Outgoing};
@@ -26,8 +25,17 @@ use crate::replica::Replica;
 use crate::store::Watermark;
 use crate::telemetry::{Rpc, Span, Tracer};
 
+mod handle;
+mod view;
+
+pub use handle::{ChangeFailed, Registry};
+pub use view::View;
+
 /// Where the chosen document lies among the node's own records.
 const CHOSEN: &str = "registry/chosen";
+/// The record that says that this store was begun by a member which the registry knew with another one: what
+/// that one held is not here.
+const REBUILDING: &str = "rebuilding";
 /// The one slot of the watermark file that holds the machine's promises.
 const PROMISES: u64 = 1;
 /// The most events that wait; a sender beyond it waits, a message of a peer beyond it is dropped, which
@@ -36,95 +44,23 @@ const QUEUE: usize = 1024;
 /// How long a message to a peer may take before it counts as not delivered.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is in force, as the rest of the node reads it.
-#[derive(Debug)]
-pub struct View {
-    /// The document and its digest.
-    pub held: Held,
-    /// Who owns what by it.
-    pub ring: Ring,
-    names: BTreeMap<Incarnation, String>,
-}
-
-impl View {
-    fn of(held: Held) -> Self {
-        let names = held.document.buckets.iter().map(|(name, bucket)| (bucket.incarnation, name.clone()));
-        Self { ring: held.document.ring(), names: names.collect(), held }
-    }
-
-    /// The document.
-    pub fn document(&self) -> &Document {
-        &self.held.document
-    }
-
-    /// Its number.
-    pub fn number(&self) -> u64 {
-        self.held.document.number
-    }
-
-    /// Whether document 2 is still to be chosen: no contexts, no mints.
-    pub fn forming(&self) -> bool {
-        self.number() < 2
-    }
-
-    /// A bucket by name.
-    pub fn bucket(&self, name: &str) -> Option<&Bucket> {
-        self.document().buckets.get(name)
-    }
-
-    /// A bucket by its incarnation.
-    pub fn bucket_of(&self, incarnation: Incarnation) -> Option<(&str, &Bucket)> {
-        let name = self.names.get(&incarnation)?;
-        Some((name, self.document().buckets.get(name)?))
-    }
-
-    /// The owners of a partition of this bucket.
-    pub fn owners(&self, bucket: &Bucket, partition: Partition) -> &[NodeId] {
-        self.ring.primaries(partition, usize::from(bucket.config.n))
-    }
-}
-
-/// Why a change was not made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeFailed {
-    /// It does not fit what is in force; nothing was changed.
-    #[error(transparent)]
-    Refused(#[from] ChangeError),
-    /// Too few members answered.
-    #[error("{missing} more of the {members} members must answer")]
-    NoMajority {
-        /// How many more had to answer.
-        missing: usize,
-        /// How many there are.
-        members: usize,
-        /// Whether it may still come into force.
-        unknown: bool,
-    },
-    /// Whether it came into force is not known.
-    #[error("other changes came in between")]
-    Unknown,
-    /// Too many changes wait; nothing was changed.
-    #[error("too many changes wait already")]
-    Busy,
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Stopping,
-}
-
 enum Input {
     Event(Event),
-    Change { change: Change, span: Box<Span>, done: oneshot::Sender<Result<Arc<View>, ChangeFailed>> },
+    /// A peer's message, with the span under which it is handled.
+    Heard {
+        from: NodeId,
+        message: Message,
+        span: Option<Box<Span>>,
+    },
+    Change {
+        change: Change,
+        span: Box<Span>,
+        done: Answer,
+    },
 }
 
-/// A handle to the registry.
-#[derive(Clone)]
-pub struct Registry {
-    inbox: mpsc::Sender<Input>,
-    view: watch::Receiver<Arc<View>>,
-    alarms: watch::Receiver<BTreeMap<String, String>>,
-    tracer: Tracer,
-    waiting: Arc<AtomicUsize>,
-}
+/// Where whoever asked for a change hears of it.
+type Answer = oneshot::Sender<Result<Arc<View>, ChangeFailed>>;
 
 /// What the task stands on.
 pub struct Ground {
@@ -151,6 +87,7 @@ pub struct Opened {
     inbox: mpsc::Sender<Input>,
     events: mpsc::Receiver<Input>,
     waiting: Arc<AtomicUsize>,
+    rebuilding: Arc<AtomicBool>,
 }
 
 /// Why the registry cannot be opened.
@@ -170,14 +107,38 @@ impl Opened {
     /// # Errors
     /// [`StartError::Contradiction`] means amnesia.
     pub fn open(ground: Ground) -> Result<Self, StartError> {
-        let chosen = ground.replica.kept(CHOSEN).map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let chosen = ground
+            .replica
+            .kept(CHOSEN)
+            .map_err(|why| StartError::Unreadable(why.to_string()))?;
         let promises = ground.watermark.promised(PROMISES);
         let (me, first) = (ground.me.clone(), ground.first.clone());
-        let machine = Machine::open(me, ground.store, first, chosen.as_deref(), promises.as_deref())?;
+        let machine = Machine::open(
+            me,
+            ground.store,
+            first,
+            chosen.as_deref(),
+            promises.as_deref(),
+        )?;
+        let marked = ground
+            .replica
+            .kept(REBUILDING)
+            .map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let rebuilding = marked.is_some() || ground.watermark.is_rebuilding() || lost(&machine);
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
-        Ok(Self { ground, machine, view, alarms, inbox, events, waiting })
+        let rebuilding = Arc::new(AtomicBool::new(rebuilding));
+        Ok(Self {
+            ground,
+            machine,
+            view,
+            alarms,
+            inbox,
+            events,
+            waiting,
+            rebuilding,
+        })
     }
 
     /// The handle the rest of the node uses.
@@ -188,6 +149,7 @@ impl Opened {
             alarms: self.alarms.subscribe(),
             tracer: self.ground.tracer.clone(),
             waiting: Arc::clone(&self.waiting),
+            rebuilding: Arc::clone(&self.rebuilding),
         }
     }
 
@@ -203,69 +165,11 @@ impl Opened {
             waiting: HashMap::new(),
             next: 0,
             proposing: None,
+            ballots: BTreeSet::new(),
+            rebuilding: self.rebuilding,
         };
         drop(self.inbox);
         tokio::spawn(task.run(self.events));
-    }
-}
-
-impl Registry {
-    /// Starts spans.
-    pub fn tracer(&self) -> &Tracer {
-        &self.tracer
-    }
-
-    /// What is in force.
-    pub fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.borrow())
-    }
-
-    /// Follows what is in force.
-    pub fn watch(&self) -> watch::Receiver<Arc<View>> {
-        self.view.clone()
-    }
-
-    /// What an operator must know, by kind.
-    pub fn alarms(&self) -> Vec<String> {
-        self.alarms.borrow().values().cloned().collect()
-    }
-
-    /// The number that is being chosen, if a change waits to be decided.
-    pub fn pending(&self) -> Option<u64> {
-        (self.waiting.load(Ordering::Relaxed) > 0).then(|| self.view().number() + 1)
-    }
-
-    /// Makes a change, or says why not. `request` is the span of the request that asks for it.
-    ///
-    /// # Errors
-    /// [`ChangeFailed`].
-    pub async fn change(&self, request: Option<&Span>, change: Change) -> Result<Arc<View>, ChangeFailed> {
-        let number = self.view().number() + 1;
-        let span = Box::new(self.tracer.registry_propose(request, number));
-        let (done, decided) = oneshot::channel();
-        let input = Input::Change { change, span, done };
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let result = match self.inbox.send(input).await {
-            Ok(()) => decided.await.unwrap_or(Err(ChangeFailed::Stopping)),
-            Err(_) => Err(ChangeFailed::Stopping),
-        };
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        result
-    }
-
-    /// Takes a peer's message.
-    pub fn hear(&self, from: NodeId, message: Message) {
-        // A full queue loses it, as a network may.
-        let _lost = self.inbox.try_send(Input::Event(Event::Message { from, message }));
-    }
-
-    /// A peer carried a higher number. Waits until it is in force here, or the time is up.
-    pub async fn catch_up(&self, from: NodeId, number: u64, patience: Duration) {
-        let _lost = self.inbox.try_send(Input::Event(Event::Seen { from, number }));
-        let mut view = self.view.clone();
-        let there = view.wait_for(|view| view.number() >= number);
-        // Too late: the caller goes on with what there is, and answers by that.
-        let _late = tokio::time::timeout(patience, there).await;
     }
 }
 
@@ -276,36 +180,64 @@ struct Task {
     alarms: watch::Sender<BTreeMap<String, String>>,
     inbox: mpsc::WeakSender<Input>,
     net: Net,
-    waiting: HashMap<u64, (Box<Span>, oneshot::Sender<Result<Arc<View>, ChangeFailed>>)>,
+    waiting: HashMap<u64, (Box<Span>, Answer)>,
     next: u64,
     /// The change whose ballots are under way: its span is the parent of what is sent.
     proposing: Option<u64>,
+    /// The ballots it took so far.
+    ballots: BTreeSet<Ballot>,
+    rebuilding: Arc<AtomicBool>,
+}
+
+/// Whether the registry names another store of this node: the one here was begun after that was lost.
+fn lost(machine: &Machine) -> bool {
+    machine.amnesiac() && !machine.forming()
 }
 
 impl Task {
     async fn run(mut self, mut events: mpsc::Receiver<Input>) {
+        // Subscribed before anything is sent: a peer that connects meanwhile must be heard of.
+        let mut changes = self.net.changes();
+        let mut seen = self.net.registry_seen();
+        changes.mark_changed();
+        seen.mark_changed();
         self.introduce();
         if self.machine.forming() {
             let secret = || Secret(rand::rng().random());
-            let secrets = Secrets { context_key: secret(), cluster_key: secret() };
+            let secrets = Secrets {
+                context_key: secret(),
+                cluster_key: secret(),
+            };
             self.take(Event::Form(secrets)).await;
         }
-        self.name_store().await;
-        let mut changes = self.net.changes();
-        let mut seen = self.net.registry_seen();
+        if let Err(error) = self.name_store().await {
+            tracing::error!(%error, "the registry cannot persist");
+            return;
+        }
         let mut reached = BTreeSet::new();
         loop {
             tokio::select! {
                 input = events.recv() => match input {
                     Some(Input::Event(event)) => self.take(event).await,
+                    Some(Input::Heard { from, message, span }) => {
+                        self.take(Event::Message { from, message }).await;
+                        drop(span);
+                    }
                     Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
                     None => return,
                 },
                 Ok(()) = changes.changed() => {
                     let now: BTreeSet<NodeId> =
                         self.net.peers().into_iter().filter(|peer| peer.reachable).map(|peer| peer.node_id).collect();
-                    for peer in now.difference(&reached).cloned().collect::<Vec<_>>() {
+                    let new: Vec<_> = now.difference(&reached).cloned().collect();
+                    let more = !new.is_empty();
+                    for peer in new {
                         self.take(Event::Reached(peer)).await;
+                    }
+                    // The last attempt may have found too few of them.
+                    if more && let Err(error) = self.name_store().await {
+                        tracing::error!(%error, "the registry cannot persist");
+                        return;
                     }
                     reached = now;
                 }
@@ -320,25 +252,37 @@ impl Task {
         }
     }
 
-    async fn propose(
-        &mut self,
-        change: Change,
-        span: Box<Span>,
-        done: oneshot::Sender<Result<Arc<View>, ChangeFailed>>,
-    ) {
+    async fn propose(&mut self, change: Change, span: Box<Span>, done: Answer) {
         self.next += 1;
         self.waiting.insert(self.next, (span, done));
-        self.proposing.get_or_insert(self.next);
-        self.take(Event::Propose { id: self.next, change }).await;
+        if self.proposing.is_none() {
+            self.proposing = Some(self.next);
+            self.ballots.clear();
+        }
+        self.take(Event::Propose {
+            id: self.next,
+            change,
+        })
+        .await;
     }
 
-    /// An amnesiac asks the others to name its new store; until then it does not vote.
-    async fn name_store(&mut self) {
-        if self.machine.amnesiac() && !self.machine.forming() {
-            let change = Change::NameStore { node: self.ground.me.clone(), store: self.ground.store };
+    /// An amnesiac asks the others to name its new store; until then it does not vote. Once it is named nothing
+    /// else tells that an empty folder took a member's place, so that is marked on disk before.
+    async fn name_store(&mut self) -> Result<(), String> {
+        if lost(&self.machine) {
+            self.keep(REBUILDING, Bytes::from_static(b"1")).await?;
+            let change = Change::NameStore {
+                node: self.ground.me.clone(),
+                store: self.ground.store,
+            };
             self.next += 1;
-            self.take(Event::Propose { id: self.next, change }).await;
+            self.take(Event::Propose {
+                id: self.next,
+                change,
+            })
+            .await;
         }
+        Ok(())
     }
 
     async fn take(&mut self, event: Event) {
@@ -353,22 +297,43 @@ impl Task {
 
     async fn perform(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Persist { slot: Slot::Chosen, bytes } => self.keep(bytes.into()).await?,
-            Effect::Persist { slot: Slot::Promises, bytes } => {
+            Effect::Persist {
+                slot: Slot::Chosen,
+                bytes,
+            } => self.keep(CHOSEN, bytes.into()).await?,
+            Effect::Persist {
+                slot: Slot::Promises,
+                bytes,
+            } => {
                 let watermark = Arc::clone(&self.ground.watermark);
-                let written = tokio::task::spawn_blocking(move || watermark.promise(PROMISES, bytes.into()));
-                written.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+                let written =
+                    tokio::task::spawn_blocking(move || watermark.promise(PROMISES, bytes.into()));
+                written
+                    .await
+                    .map_err(|error| error.to_string())?
+                    .map_err(|error| error.to_string())?;
             }
             Effect::Send { to, message } => self.send(to, message),
             Effect::Chosen(held) => {
                 let number = held.document.number;
                 tracing::info!(number, digest = %held.digest, "a registry document is in force");
+                if lost(&self.machine) {
+                    tracing::error!(
+                        "the registry names another store of this node: what that one held is lost"
+                    );
+                    self.rebuilding.store(true, Ordering::Release);
+                }
                 self.view.send_replace(Arc::new(View::of(*held)));
-                self.alarms.send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
+                self.alarms
+                    .send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
                 self.introduce();
-                Box::pin(self.name_store()).await;
+                Box::pin(self.name_store()).await?;
             }
-            Effect::Timer { token, min_ms, max_ms } => {
+            Effect::Timer {
+                token,
+                min_ms,
+                max_ms,
+            } => {
                 let after = Duration::from_millis(rand::rng().random_range(min_ms..=max_ms));
                 self.later(after, Event::Timer { token });
             }
@@ -378,19 +343,26 @@ impl Task {
         Ok(())
     }
 
-    async fn keep(&self, bytes: Bytes) -> Result<(), String> {
+    async fn keep(&self, key: &'static str, bytes: Bytes) -> Result<(), String> {
         let (done, kept) = oneshot::channel();
-        self.ground.replica.keep(CHOSEN, bytes, move |result| {
+        self.ground.replica.keep(key, bytes, move |result| {
             // The task waits for it, unless the node is going down.
             let _gone = done.send(result);
         });
-        kept.await.map_err(|error| error.to_string())?.map_err(|failure| failure.to_string())
+        kept.await
+            .map_err(|error| error.to_string())?
+            .map_err(|failure| failure.to_string())
     }
 
     /// Tells the network who the members are and which lineage this node belongs to.
     fn introduce(&self) {
         let document = &self.machine.held().document;
-        for (node, member) in document.layout.members.iter().filter(|(node, _)| **node != self.ground.me) {
+        for (node, member) in document
+            .layout
+            .members
+            .iter()
+            .filter(|(node, _)| **node != self.ground.me)
+        {
             self.net.set_peer(node.clone(), member.peer_addr.clone());
         }
         let mut identity = self.net.identity();
@@ -399,18 +371,20 @@ impl Task {
         self.net.set_registry(document.number);
     }
 
-    fn send(&self, to: NodeId, message: Message) {
-        let rpc = match &message {
-            Message::Prepare { .. } => Rpc::RegistryPrepare,
-            Message::Accept { .. } => Rpc::RegistryAccept,
-            Message::Fetch { .. } => Rpc::RegistryFetch,
-            _ => Rpc::RegistryLearn,
-        };
-        let parent = self.proposing.and_then(|id| self.waiting.get(&id)).map(|(span, _)| span);
-        let span = parent.map(|parent| parent.rpc_client(rpc, &to));
+    fn send(&mut self, to: NodeId, message: Message) {
+        if let Message::Prepare { ballot, .. } = &message {
+            self.ballots.insert(*ballot);
+        }
+        let parent = self
+            .proposing
+            .and_then(|id| self.waiting.get(&id))
+            .map(|(span, _)| span);
+        let span = parent
+            .zip(rpc_of_message(&message))
+            .map(|(parent, rpc)| parent.rpc_client(rpc, &to));
         let outgoing = Outgoing {
-            head: message::encode(&Request::Registry(message)),
-            body: Bytes::new(),
+            head: message::encode(&Request::Registry),
+            body: message::encode(&message),
             timeout: SEND_TIMEOUT,
             registry: self.machine.held().document.number,
             span: span.as_ref().map(Span::context),
@@ -443,16 +417,29 @@ impl Task {
     fn finish(&mut self, id: u64, outcome: Outcome) {
         let waiting = self.waiting.remove(&id);
         self.proposing = self.waiting.keys().min().copied();
+        // Alone nobody is asked, and one ballot does.
+        let ballots = std::mem::take(&mut self.ballots).len().max(1);
         let Some((span, done)) = waiting else { return };
         let view = Arc::clone(&self.view.borrow());
-        let members = view.document().layout.members.len();
-        span.registry_settled(1, members, matches!(outcome, Outcome::Done { .. }));
+        let chosen = matches!(outcome, Outcome::Done { .. });
+        let proof = view.held.proof.as_ref().filter(|_| chosen);
+        span.registry_settled(
+            ballots as u64,
+            proof.map_or(0, |proof| proof.accepts.len()),
+            chosen,
+        );
         let result = match outcome {
             Outcome::Done { .. } => Ok(view),
             Outcome::Refused(error) => Err(ChangeFailed::Refused(error)),
-            Outcome::GaveUp { missing, members, unknown } => {
-                Err(ChangeFailed::NoMajority { missing, members, unknown })
-            }
+            Outcome::GaveUp {
+                missing,
+                members,
+                unknown,
+            } => Err(ChangeFailed::NoMajority {
+                missing,
+                members,
+                unknown,
+            }),
             Outcome::Unknown => Err(ChangeFailed::Unknown),
             Outcome::Busy => Err(ChangeFailed::Busy),
         };
@@ -476,5 +463,20 @@ impl Task {
         self.alarms.send_modify(|alarms| {
             alarms.insert(kind, alarm.to_string());
         });
+    }
+}
+
+/// What a message is called in traces; `None` for answers, which are part of the call they answer.
+pub fn rpc_of_message(message: &Message) -> Option<Rpc> {
+    match message {
+        Message::Prepare { .. } => Some(Rpc::RegistryPrepare),
+        Message::Accept { .. } => Some(Rpc::RegistryAccept),
+        Message::Chosen { .. } => Some(Rpc::RegistryLearn),
+        Message::Fetch { .. } => Some(Rpc::RegistryFetch),
+        Message::Promise { .. }
+        | Message::Accepted { .. }
+        | Message::Refused { .. }
+        | Message::Abstain { .. }
+        | Message::Differs { .. } => None,
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
-use super::load::{Load, Op, Running, Seen, Work};
+use super::load::{Load, Op, Running, Seen, Values, Work};
 use super::report::{Cell, Report};
-use super::usage::Servers;
+use super::usage::{Servers, Usage};
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output;
@@ -20,6 +20,9 @@ const PRELOAD_CONNECTIONS: usize = 32;
 /// How often a preload is looked at.
 const WATCH: Duration = Duration::from_millis(100);
 
+/// How often a measurement looks whether the work is done.
+const STEP: Duration = Duration::from_millis(20);
+
 /// Who is measured.
 pub(super) struct Subject {
     /// Its name in the report.
@@ -28,6 +31,8 @@ pub(super) struct Subject {
     pub(super) targets: Vec<String>,
     /// Path that keys are appended to.
     pub(super) path: String,
+    /// What is written.
+    pub(super) values: Values,
     /// Whose CPU counts.
     pub(super) servers: Servers,
 }
@@ -110,24 +115,39 @@ impl<'a> Bench<'a> {
             .to_possible_value()
             .map(|value| value.get_name().to_owned())
             .unwrap_or_default();
-        let waiting = output::spinner(format!(
-            "{}: {name} at {connections} connections",
-            subject.what
-        ));
         // Shifted, so that the cells of one run and the runs of one day do not meet.
         let work = Work::Steady {
             op,
             keys: self.args.keys,
             run: (self.run << 8) + self.cells,
         };
-        let running = self.start(subject, work, connections)?;
-        let measured = self.count(subject, running);
+        self.work(subject, &name, work, connections)
+    }
+
+    /// Measures work of any kind. Work that ends by itself gets no warm-up, or nothing would be left.
+    pub(super) fn work(
+        &self,
+        subject: &Subject,
+        name: &str,
+        work: Work,
+        connections: usize,
+    ) -> Result<Cell, Failure> {
+        let warm_up = if matches!(work, Work::Steady { .. }) {
+            self.args.warm_up
+        } else {
+            Duration::ZERO
+        };
+        let waiting = output::spinner(format!(
+            "{}: {name} at {connections} connections",
+            subject.what
+        ));
+        let measured = self.count(subject, work, connections, warm_up);
         waiting.finish_and_clear();
         let (seconds, seen, used) = measured?;
         let value_bytes = usize::try_from(self.args.value_bytes).unwrap_or(usize::MAX);
         Ok(Cell::new(
             &subject.what,
-            &name,
+            name,
             connections,
             value_bytes,
             seconds,
@@ -139,13 +159,26 @@ impl<'a> Bench<'a> {
     fn count(
         &self,
         subject: &Subject,
-        running: Running,
-    ) -> Result<(f64, Seen, super::usage::Usage), Failure> {
-        let mut interrupted = self.interrupt.wait(self.args.warm_up);
-        let before = subject.servers.usage();
+        work: Work,
+        connections: usize,
+        warm_up: Duration,
+    ) -> Result<(f64, Seen, Usage), Failure> {
+        let before_start = subject.servers.usage();
+        let running = self.start(subject, work, connections)?;
+        let mut interrupted = self.interrupt.wait(warm_up);
+        let before = if warm_up.is_zero() {
+            before_start
+        } else {
+            subject.servers.usage()
+        };
         let started = Instant::now();
         running.measure();
-        interrupted = interrupted || self.interrupt.wait(Duration::from_secs(self.args.seconds));
+        let time = Duration::from_secs(self.args.seconds);
+        while !interrupted && !running.is_finished() && started.elapsed() < time {
+            interrupted = self
+                .interrupt
+                .wait(STEP.min(time.saturating_sub(started.elapsed())));
+        }
         let used = subject.servers.usage().since(&before);
         let seconds = started.elapsed().as_secs_f64();
         let seen = running.stop();
@@ -162,6 +195,7 @@ impl<'a> Bench<'a> {
             path: subject.path.clone(),
             connections,
             value_bytes: usize::try_from(self.args.value_bytes).unwrap_or(usize::MAX),
+            values: subject.values,
             work,
         };
         load.start().map_err(|source| Failure::File {

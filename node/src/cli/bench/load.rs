@@ -49,11 +49,25 @@ pub(super) enum Work {
         /// Makes the keys of writes differ from those of any other run.
         run: u64,
     },
-    /// Each of the first `keys` keys once.
+    /// Writes each of the first `keys` keys once.
     Preload {
         /// How many keys.
         keys: u64,
     },
+    /// Reads each of the first `keys` keys once, so that no cache can help.
+    Once {
+        /// How many keys.
+        keys: u64,
+    },
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    /// Bytes that do not compress.
+    Random,
+    /// Shopping carts in JSON that the shipped resolver merges, each with an item of its own.
+    Carts,
 }
 
 /// A load to be put on a cluster.
@@ -67,6 +81,8 @@ pub(super) struct Load {
     pub(super) connections: usize,
     /// Size of a value.
     pub(super) value_bytes: usize,
+    /// What is written.
+    pub(super) values: Values,
     /// The requests.
     pub(super) work: Work,
 }
@@ -95,13 +111,14 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts the load. Nothing is counted until [`Running::measure`], except for a preload, which counts all.
+    /// Starts the load. Nothing is counted until [`Running::measure`], except for work that ends by itself, of which
+    /// everything counts.
     ///
     /// # Errors
     /// The system gives no thread.
     pub(super) fn start(self) -> std::io::Result<Running> {
         let shared = Arc::new(Shared {
-            measuring: AtomicBool::new(matches!(self.work, Work::Preload { .. })),
+            measuring: AtomicBool::new(!matches!(self.work, Work::Steady { .. })),
             stopping: AtomicBool::new(false),
             next: AtomicU64::new(0),
             pool: random_pool(),
@@ -262,6 +279,10 @@ impl<'a> Loop<'a> {
                 let key = self.shared.next.fetch_add(1, Ordering::Relaxed);
                 (key < keys).then(|| self.put(&format!("k{key:08}")))
             }
+            Work::Once { keys } => {
+                let key = self.shared.next.fetch_add(1, Ordering::Relaxed);
+                (key < keys).then(|| self.get(&format!("k{key:08}")))
+            }
             Work::Steady { op, keys, run } => {
                 let draw = self.draw();
                 let read = op == Op::Get || op == Op::Mix && draw & 1 == 0;
@@ -279,10 +300,19 @@ impl<'a> Loop<'a> {
     }
 
     fn put(&mut self, key: &str) -> Request<Full<Bytes>> {
+        let draw = self.draw();
+        let value = match self.load.values {
+            Values::Random => self.random_value(draw),
+            Values::Carts => cart(draw, self.load.value_bytes),
+        };
+        self.build(Method::PUT, key, value)
+    }
+
+    fn random_value(&self, draw: u64) -> Bytes {
         let size = self.load.value_bytes;
         let room = self.shared.pool.len().saturating_sub(size).max(1);
-        let start = usize::try_from(self.draw()).unwrap_or(usize::MAX) % room;
-        let value = match self.shared.pool.get(start..start + size) {
+        let start = usize::try_from(draw).unwrap_or(usize::MAX) % room;
+        match self.shared.pool.get(start..start + size) {
             Some(_) => self.shared.pool.slice(start..start + size),
             // Larger than the pool: rare, so the copy does not matter.
             None => self
@@ -294,8 +324,7 @@ impl<'a> Loop<'a> {
                 .skip(start)
                 .take(size)
                 .collect(),
-        };
-        self.build(Method::PUT, key, value)
+        }
     }
 
     fn build(&self, method: Method, key: &str, body: Bytes) -> Request<Full<Bytes>> {
@@ -343,6 +372,22 @@ async fn exchange(
         frame?;
     }
     Ok(response.status().as_u16())
+}
+
+/// A cart of about `size` bytes: items named and counted by `draw`, so that two carts share some and differ in some.
+fn cart(draw: u64, size: usize) -> Bytes {
+    // `"item-12":345,` takes 14 bytes; `{"items":{}}` the other 12.
+    let items = (size.saturating_sub(12) / 14).clamp(1, 90) as u64;
+    let items: Vec<String> = (0..items)
+        .map(|item| {
+            format!(
+                "\"item-{:02}\":{}",
+                item + 10,
+                100 + (draw >> (item % 57)) % 900
+            )
+        })
+        .collect();
+    Bytes::from(format!("{{\"items\":{{{}}}}}", items.join(",")))
 }
 
 /// Bytes that do not compress; a fixed seed, since only their disorder matters.

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cell::{Bench, Subject};
-use super::load::Op;
+use super::load::{Op, Values};
 use super::report::Report;
 use super::usage::Servers;
-use super::{Args, REQUEST_TIMEOUT, create_bucket, target};
+use super::{Args, REQUEST_TIMEOUT, create_bucket, merged, target};
 use crate::cli::client::{Client, bucket_path};
 use crate::cli::dev::executable;
 use crate::cli::failure::Failure;
@@ -49,6 +49,7 @@ pub(super) fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Fail
         durable(args, &cluster, durability, &mut bench, &mut report)?;
     }
     ratios(&mut report);
+    merged::measure(args, &cluster, &bench, &mut report)?;
     Ok(report)
 }
 
@@ -123,7 +124,12 @@ fn durable(
     bench.measure_loaded(&subject, report)
 }
 
-fn subject(what: &str, cluster: &LocalCluster, path: String) -> Result<Subject, Failure> {
+/// A cluster as something to measure, by its processes.
+pub(super) fn subject(
+    what: &str,
+    cluster: &LocalCluster,
+    path: String,
+) -> Result<Subject, Failure> {
     Ok(Subject {
         what: what.to_owned(),
         targets: cluster
@@ -132,6 +138,7 @@ fn subject(what: &str, cluster: &LocalCluster, path: String) -> Result<Subject, 
             .map(|node| target(&node.url))
             .collect::<Result<_, _>>()?,
         path,
+        values: Values::Random,
         servers: Servers::Pids(
             cluster
                 .nodes()

@@ -8,6 +8,7 @@ mod cell;
 mod histogram;
 mod load;
 mod local;
+mod merged;
 mod report;
 mod usage;
 
@@ -21,7 +22,7 @@ use super::failure::Failure;
 use super::interrupt::Interrupt;
 use super::output::{self, Format};
 use cell::{Bench, Subject};
-use load::Op;
+use load::{Op, Values};
 use report::Report;
 use usage::Servers;
 
@@ -156,6 +157,7 @@ fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Failure> {
             .map(|url| target(url))
             .collect::<Result<_, _>>()?,
         path: format!("{}/keys", bucket_path(&args.bucket)),
+        values: Values::Random,
         servers,
     };
     let mut report = Report::new("how much does this cluster do, and what does an operation cost?");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::scene::Scene;
 
 /// The resolver, as it travels in the repository.
-const MODULE: &[u8] = include_bytes!("../../../../resolvers/prebuilt/cart.wasm");
+pub(in crate::cli) const MODULE: &[u8] = include_bytes!("../../../../resolvers/prebuilt/cart.wasm");
 
 /// The scene.
 pub(super) fn scene() -> Scene {

@@ -5,7 +5,7 @@
 //! merged value read from every node; once with a shopping cart, once with Automerge documents. Exit code 0 only
 //! if all of that was seen. Nodes are stopped and data removed on every path, unless `--keep`.
 
-mod cart;
+pub(super) mod cart;
 mod documents;
 mod scene;
 mod stage;
@@ -83,17 +83,25 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         path: std::env::temp_dir(),
         source,
     })?;
-    let mut story = Story::new(args.output);
     let mut cluster = None;
-    let told = tell(args, folder.path(), &mut cluster, &interrupt, &mut story);
-    if let (Some(cluster), Ok(_), true) = (cluster.take_if(|_| args.keep), &told, args.keep) {
-        return leave(cluster, folder, &mut story);
+    let told = tell(args, folder.path(), &mut cluster, &interrupt);
+    match (told, cluster) {
+        (Ok(mut story), Some(cluster)) if args.keep => {
+            leave(cluster, folder, &mut story)?;
+            story.finish()
+        }
+        (Ok(story), cluster) => {
+            drop(cluster);
+            story.finish()
+        }
+        (Err(failure), cluster) => {
+            drop(cluster);
+            if !interrupt.came() {
+                keep_only_logs(folder);
+            }
+            Err(failure)
+        }
     }
-    drop(cluster);
-    if told.is_err() && !interrupt.came() {
-        keep_only_logs(folder);
-    }
-    told?.finish()
 }
 
 /// Starts the cluster and tells the story on another thread, so that Ctrl-C is heard during long requests.
@@ -102,8 +110,8 @@ fn tell(
     folder: &Path,
     slot: &mut Option<LocalCluster>,
     interrupt: &Interrupt,
-    story: &mut Story,
 ) -> Result<Story, Failure> {
+    let mut story = Story::new(args.output);
     story.title("Sibyl demo: a cut, two writes of one key, one merge")?;
     story.step("Three nodes, each its own process, form a cluster")?;
     let started = Instant::now();
@@ -124,8 +132,7 @@ fn tell(
         story::duration(started.elapsed())
     ))?;
     let stage = Stage::new(cluster, folder)?;
-    let told = std::mem::take(story);
-    let play = move || play(&stage, told);
+    let play = move || play(&stage, story);
     let telling = std::thread::Builder::new()
         .name("story".to_owned())
         .spawn(play);

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::stage::{Actor, COMPILE_LIMIT, SETTLE_LIMIT, Stage};
+use super::stage::{Actor, COMPILE_LIMIT, MERGE_LIMIT, SETTLE_LIMIT, Stage};
 use super::story::{Story, duration};
 use crate::cli::client::{Answer, Error, Parts, key_path};
 use crate::cli::failure::Failure;
@@ -437,7 +437,7 @@ fn read_everywhere(
             "read {} via {} with the resolver",
             conflict.key, actor.node_id
         );
-        let answer = stage.until(actor, &doing, "200, outcome=merged", COMPILE_LIMIT, || {
+        let answer = stage.until(actor, &doing, "200, outcome=merged", MERGE_LIMIT, || {
             let answer = stage
                 .read(actor, scene.bucket, &conflict.key)
                 .map_err(|error| error.to_string())?;

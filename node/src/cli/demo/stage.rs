@@ -20,6 +20,9 @@ pub(super) const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 /// Uploading a large module compiles it on three nodes, in a debug build for a long time.
 pub(super) const COMPILE_LIMIT: Duration = Duration::from_secs(240);
 
+/// A bound resolver is compiled everywhere, but a first call on a busy machine, in a debug build, takes its time.
+pub(super) const MERGE_LIMIT: Duration = Duration::from_secs(60);
+
 /// One request of the data API; the node's own limit is shorter.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 

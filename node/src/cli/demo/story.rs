@@ -26,12 +26,6 @@ struct Step {
     seen: Vec<String>,
 }
 
-impl Default for Story {
-    fn default() -> Story {
-        Story::new(Format::Table)
-    }
-}
-
 impl Story {
     pub(super) fn new(format: Format) -> Story {
         Story {

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::super::handshake::{self, Hello, VERSIONS, Versions, Welcome};
@@ -18,7 +18,10 @@ pub(super) struct Raw {
 
 impl Raw {
     async fn connect(node: &Node) -> Self {
-        let stream = TcpStream::connect(&node.addr).await.expect("it listens");
+        Self::over(TcpStream::connect(&node.addr).await.expect("it listens"))
+    }
+
+    fn over(stream: TcpStream) -> Self {
         let stamp = Stamp {
             version: 1,
             session: 0,
@@ -214,4 +217,33 @@ async fn a_garbled_hello_is_refused_by_name() {
     let frame = raw.frame().await.expect("a refusal");
     let text: String = handshake::parse(&frame).expect("a text");
     assert!(text.starts_with("malformed: Hello frame"), "{text}");
+}
+
+#[tokio::test]
+async fn a_listener_that_answers_as_another_node_is_refused() {
+    let a = Node::echo("a").await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("it is bound").to_string();
+    a.net.set_peer(id("b"), addr);
+    let (stream, _) = limited(listener.accept()).await.expect("a dials");
+    let mut raw = Raw::over(stream);
+    let frame = raw.frame().await.expect("a hello");
+    let hello: Hello = handshake::parse(&frame).expect("a good hello");
+    assert_eq!((hello.wanted, hello.identity), (id("b"), identity("a")));
+    let (version, session, identity) = (1, 5, identity("c"));
+    let welcome = Welcome {
+        version,
+        session,
+        identity,
+    };
+    raw.send(&handshake::frame(Kind::Welcome, &welcome, 0))
+        .await;
+    let told = raw.frame().await.expect("a refusal");
+    let text: String = handshake::parse(&told).expect("a text");
+    assert!(
+        text.starts_with("wrong_node: wanted b, reached c"),
+        "{text}"
+    );
+    a.until("b", |peer| peer.refused.as_deref() == Some(text.as_str()))
+        .await;
 }

@@ -50,7 +50,9 @@ pub enum Damage {
         last: u64,
     },
     /// Written by a newer build.
-    #[error("the watermark file has version {0}; this build reads {VERSION}: start the newer build")]
+    #[error(
+        "the watermark file has version {0}; this build reads {VERSION}: start the newer build"
+    )]
     Newer(u8),
 }
 
@@ -91,7 +93,11 @@ impl Entry {
     }
 
     fn decode(kind: u8, payload: &[u8]) -> Option<Self> {
-        let number = || payload.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let number = || {
+            payload
+                .first_chunk()
+                .map(|bytes| u64::from_le_bytes(*bytes))
+        };
         Some(match kind {
             1 => Self::Header {
                 actor: Actor(u64::from_le_bytes(*payload.get(2..)?.first_chunk()?)),
@@ -241,7 +247,9 @@ fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Damage> {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
     };
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     let end = HEADER_BYTES + word(4) as usize;
     let Some(covered) = bytes.get(4..end) else {

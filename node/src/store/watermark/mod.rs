@@ -75,6 +75,10 @@ impl State {
             promises: BTreeMap::new(),
         }
     }
+
+    fn has_room_for(&self, number: u64) -> bool {
+        self.promises.len() < MAX_PROMISES || self.promises.contains_key(&number)
+    }
 }
 
 /// Why the file could not be used.
@@ -207,8 +211,7 @@ impl Watermark {
         if bytes.len() > MAX_PROMISE_BYTES {
             return Err(PromiseError::TooLong(bytes.len()));
         }
-        let promises = &self.inner().state.promises;
-        if promises.len() >= MAX_PROMISES && !promises.contains_key(&number) {
+        if !self.inner().state.has_room_for(number) {
             return Err(PromiseError::TooMany);
         }
         Ok(self.append(vec![Entry::Promise(number, bytes)])?)
