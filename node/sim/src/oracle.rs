@@ -76,6 +76,8 @@ pub struct Minted {
     pub payload: Option<Bytes>,
     /// What it may supersede: what its client saw and the tombstones it covered, with their pasts.
     pub past: Writes,
+    /// What its client's context claims: what it supersedes, wherever it arrives.
+    pub covers: Writes,
     /// How many copies were promised, once it was acknowledged.
     pub promised: Option<usize>,
     /// How many synced copies were taken away by wipes, within the budget.
@@ -121,6 +123,17 @@ impl Oracle {
         claimed.fold(Writes::default(), |set, (number, _)| {
             set.and(Writes::of(number))
         })
+    }
+
+    /// The writes to a key that a copy holds, with their effect: it claims them, and keeps nothing that they
+    /// supersede. A copy may claim a tombstone and still keep what it deleted: a blind write covers the
+    /// tombstones of its coordinator by their dots, and travels without what those had seen.
+    pub fn held(&self, key: usize, object: &Object) -> Writes {
+        let surviving = self.surviving(object);
+        let claimed = self.claimed(key, object.context()).iter();
+        let effective =
+            claimed.filter(|write| self.writes[*write].covers.common(surviving).is_empty());
+        effective.fold(Writes::default(), |set, number| set.and(Writes::of(number)))
     }
 
     /// The writes that an object still holds as siblings.

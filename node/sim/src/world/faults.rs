@@ -152,7 +152,7 @@ impl World {
     fn read_disk(&mut self, node: usize) {
         for key in 0..self.keys.len() {
             let object = self.nodes[node].disk.object(&self.keys[key].record);
-            self.nodes[node].synced[key] = self.oracle.claimed(key, object.context());
+            self.nodes[node].synced[key] = self.oracle.held(key, &object);
         }
     }
 

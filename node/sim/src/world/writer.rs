@@ -186,7 +186,7 @@ impl World {
         }
         let group = std::mem::take(&mut self.process(node).writer.group);
         for (key, object) in &group.changed {
-            let known = self.oracle.claimed(*key, object.context());
+            let known = self.oracle.held(*key, object);
             let synced = &mut self.nodes[node].synced[*key];
             *synced = synced.and(known);
         }
@@ -346,12 +346,14 @@ impl World {
             self.hold(seen::handed(&self.oracle, key, context, seen));
         }
         let past = self.oracle.known(seen.and(buried));
+        let covers = context.map(|context| self.oracle.claimed(key, context));
         let minted = oracle::Minted {
             dot,
             key,
             request,
             payload,
             past,
+            covers: covers.unwrap_or_default(),
             promised: None,
             destroyed: 0,
         };
