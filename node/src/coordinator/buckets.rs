@@ -147,7 +147,7 @@ impl Coordinator {
                     Ok(Ok(0)) => {}
                     Ok(Ok(records)) => tracing::info!(records, "erased what deleted buckets left"),
                     Ok(Err(failure)) => {
-                        tracing::warn!(%failure, "deleted buckets are not erased yet")
+                        tracing::warn!(%failure, "deleted buckets are not erased yet");
                     }
                     Err(error) => tracing::warn!(%error, "deleted buckets are not erased yet"),
                 }

@@ -280,6 +280,9 @@ struct Done {
     acked: Result<(), &'static str>,
 }
 
+/// What the replica will tell.
+type Told<T> = oneshot::Receiver<Result<T, Failure>>;
+
 /// A write under way on its coordinator.
 struct Writing {
     coordinator: Coordinator,
@@ -336,14 +339,7 @@ impl Writing {
         }
     }
 
-    fn mint(
-        &self,
-        coordinate: Coordinate,
-        value: Bytes,
-    ) -> (
-        oneshot::Receiver<Result<Minted, Failure>>,
-        oneshot::Receiver<Result<(), Failure>>,
-    ) {
+    fn mint(&self, coordinate: Coordinate, value: Bytes) -> (Told<Minted>, Told<()>) {
         let write = Write {
             context: coordinate.context,
             tombstones: coordinate.tombstones,
@@ -404,7 +400,7 @@ impl Writing {
         }
     }
 
-    fn replicate(&mut self, to: NodeId) {
+    fn replicate(&self, to: NodeId) {
         let Some(minted) = &self.minted else { return };
         let request = Request::Replicate {
             place: self.slot.place.clone(),

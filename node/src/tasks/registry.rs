@@ -55,9 +55,12 @@ enum Input {
     Change {
         change: Change,
         span: Box<Span>,
-        done: oneshot::Sender<Result<Arc<View>, ChangeFailed>>,
+        done: Answer,
     },
 }
+
+/// Where whoever asked for a change hears of it.
+type Answer = oneshot::Sender<Result<Arc<View>, ChangeFailed>>;
 
 /// What the task stands on.
 pub struct Ground {
@@ -177,7 +180,7 @@ struct Task {
     alarms: watch::Sender<BTreeMap<String, String>>,
     inbox: mpsc::WeakSender<Input>,
     net: Net,
-    waiting: HashMap<u64, (Box<Span>, oneshot::Sender<Result<Arc<View>, ChangeFailed>>)>,
+    waiting: HashMap<u64, (Box<Span>, Answer)>,
     next: u64,
     /// The change whose ballots are under way: its span is the parent of what is sent.
     proposing: Option<u64>,
@@ -249,12 +252,7 @@ impl Task {
         }
     }
 
-    async fn propose(
-        &mut self,
-        change: Change,
-        span: Box<Span>,
-        done: oneshot::Sender<Result<Arc<View>, ChangeFailed>>,
-    ) {
+    async fn propose(&mut self, change: Change, span: Box<Span>, done: Answer) {
         self.next += 1;
         self.waiting.insert(self.next, (span, done));
         if self.proposing.is_none() {

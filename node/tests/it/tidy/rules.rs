@@ -160,9 +160,8 @@ fn rooms(source: &Source) -> Vec<String> {
             }
         }
     }
-    // Below its own folder a task is still itself.
-    let beside = inside != "tasks/mod.rs" && inside.matches('/').count() == 1;
-    if room == "tasks" && beside && source.code.contains("use super::") {
+    let is_task = room == "tasks" && inside.matches('/').count() == 1 && inside != "tasks/mod.rs";
+    if is_task && source.code.contains("use super::") {
         found.push(format!(
             "{}: tasks do not import one another: let node.rs hand over what is needed",
             source.path

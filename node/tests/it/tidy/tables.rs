@@ -268,12 +268,6 @@ pub const EXCEPTIONS: &[(&str, &str, &str, &str)] = &[
         "as above: the writer is the second noun",
     ),
     (
-        "size",
-        "node/src/tasks/registry.rs",
-        "2026-11-22",
-        "as above: the handle is the second noun",
-    ),
-    (
         "function",
         "node/src/cli/demo/scene.rs",
         "2026-11-22",
