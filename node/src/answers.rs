@@ -96,7 +96,9 @@ impl Service for Answers {
         // while the store that the registry names is here.
         let Some(named) = member.store.filter(|store| store.0 != remote.store) else { return Ok(()) };
         let peers = self.coordinator.get().map(|coordinator| coordinator.net().peers()).unwrap_or_default();
-        let here = peers.iter().find(|peer| peer.node_id == remote.node_id).and_then(|peer| peer.identity.as_ref());
+        // What a link that is down was last told says nothing about who is there now.
+        let here = peers.iter().find(|peer| peer.connected && peer.node_id == remote.node_id);
+        let here = here.and_then(|peer| peer.identity.as_ref());
         if here.is_some_and(|identity| identity.store == named.0) {
             let id = &remote.node_id;
             return Err(format!("two nodes call themselves {id}; the registry names the store of the other one"));
@@ -238,13 +240,14 @@ fn join(
         Ok(slot) => slot,
         Err(failure) => return refuse(reply, failure, number),
     };
-    if coordinator.is_low_on_disk() {
-        return refuse(reply, Failure::DiskFull, number);
-    }
     let object = match codec::decode(body) {
         Ok(object) => object,
         Err(error) => return refuse(reply, Failure::Malformed(error.to_string()), number),
     };
+    // Deletes go on: they are what makes room.
+    if coordinator.is_low_on_disk() && object.live().next().is_some() {
+        return refuse(reply, Failure::DiskFull, number);
+    }
     let storage = span.storage_write(body.len(), durability == Durability::Synced);
     coordinator.replica().join(slot, object, durability, move |result| {
         drop(storage);

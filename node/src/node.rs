@@ -57,7 +57,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         };
         node.stop().await;
         match failure {
-            Some(why) => anyhow::bail!("the store failed, and what it holds is unknown: {why}"),
+            Some(why) => anyhow::bail!("the store failed: {why}"),
             None => Ok(()),
         }
     })
@@ -92,7 +92,7 @@ impl Node {
         let me: NodeId = config.node_id.parse()?;
         let first = first_document(&config, &me)?;
         let telemetry = start_telemetry(&config, &me, &first)?;
-        let Store { replica, registry, rebuilding, actor } = open_store(&config, &me, &first, &telemetry)?;
+        let Store { replica, registry, actor } = open_store(&config, &me, &first, &telemetry)?;
 
         let peers = bind(config.peer_listen, "peer-listen").await?;
         let identity = Identity {
@@ -120,7 +120,7 @@ impl Node {
             registry: registry.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
-            rebuilding,
+            rebuilding: registry.rebuilding(),
         });
         answers.serve(coordinator.clone());
         registry.start(net);
@@ -234,7 +234,6 @@ fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Re
 struct Store {
     replica: Replica,
     registry: Opened,
-    rebuilding: bool,
     actor: u64,
 }
 
@@ -277,8 +276,7 @@ fn open_store(
         });
         match registry {
             Ok(registry) => {
-                let rebuilding = watermark.is_rebuilding();
-                return Ok(Store { replica, registry, rebuilding, actor: actor.0 });
+                return Ok(Store { replica, registry, actor: actor.0 });
             }
             Err(StartError::Contradiction(why)) => {
                 tracing::error!(%why, "the registry's records contradict themselves: the store lost data");

@@ -3,7 +3,8 @@
 //! One thread owns every read-modify-write. It takes all that is queued, makes one batch of it, applies it,
 //! says what was minted (shipments leave before the sync), syncs once for all, and only then says what
 //! counts. Reads go past it to the store. Decisions are `sibyl-core`'s; this knows keys, batches and the
-//! counter, and no peer. A store that failed a write ends the node: what it holds is unknown.
+//! counter, and no peer. A store that failed a write ends the node: what it holds is unknown. So does one
+//! that meets a counter of its own which it never gave out: it has lost data, and is disowned.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use sibyl_core::id::{Actor, Digest, Dot, Incarnation, Partition};
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Caps, Mint, Object, Write};
 use sibyl_core::registry::Durability;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::{self, Batch, Counters, ReadError, Space, Store, Watermark, WriteError};
 
@@ -97,6 +98,17 @@ struct Facts {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+impl Facts {
+    /// The node must stop; the first reason stands.
+    fn fail(&self, why: String) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert(why);
+            first
+        });
+    }
+}
+
 /// What the writer stands on.
 pub struct Ground {
     /// The engine.
@@ -168,6 +180,11 @@ impl Replica {
         self.facts.actor
     }
 
+    /// Ends the writer, and by it the node: something else than a write showed that the store cannot go on.
+    pub fn fail(&self, why: String) {
+        self.facts.fail(why);
+    }
+
     /// Becomes `Some` once the store failed; then the node must stop.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.facts.failed.subscribe()
@@ -208,14 +225,18 @@ impl Replica {
         self.submit(Command::Join { slot, object, durability, counts: Box::new(counts) });
     }
 
-    /// Keeps something of the node's own beside the objects; `counts` is told once it is on disk.
-    pub fn keep(
-        &self,
-        key: &'static str,
-        value: Bytes,
-        counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
-    ) {
-        self.submit(Command::Meta { key, value, counts: Box::new(counts) });
+    /// Keeps something of the node's own beside the objects; returns once it is on disk. It waits for its
+    /// turn where a client's write would be shed: what the node itself must remember is never left out.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn keep(&self, key: &'static str, value: Bytes) -> Result<(), Failure> {
+        let (done, kept) = oneshot::channel();
+        // The waiter is there until it is told.
+        let counts = Box::new(move |result| drop(done.send(result)));
+        let submitted = self.queue.send(Command::Meta { key, value, counts }).await;
+        submitted.map_err(|_| self.stopped())?;
+        kept.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
     /// What [`Replica::keep`] kept.
@@ -244,7 +265,7 @@ impl Replica {
     pub fn flush(&self) -> Result<(), Failure> {
         let (done, flushed) = std::sync::mpsc::sync_channel(1);
         let counts = Box::new(move |result| drop(done.send(result)));
-        self.submit(Command::Flush { counts });
+        self.submit_in_turn(Command::Flush { counts });
         flushed.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
     }
 
@@ -253,11 +274,27 @@ impl Replica {
         match self.queue.try_send(command) {
             Ok(()) => {}
             Err(TrySendError::Full(command)) => command.refuse(&Failure::Overloaded),
-            Err(TrySendError::Closed(command)) => {
-                let why = self.facts.failed.borrow().clone();
-                command.refuse(&Failure::Store(why.unwrap_or_else(|| "the node is stopping".into())));
-            }
+            Err(TrySendError::Closed(command)) => command.refuse(&self.stopped()),
         }
+    }
+
+    /// As [`Replica::submit`], but blocks while the queue is full.
+    fn submit_in_turn(&self, command: Command) {
+        use mpsc::error::TrySendError;
+        let refused = match self.queue.try_send(command) {
+            Ok(()) => return,
+            Err(TrySendError::Full(command)) => self.queue.blocking_send(command).err().map(|refused| refused.0),
+            Err(TrySendError::Closed(command)) => Some(command),
+        };
+        if let Some(command) = refused {
+            command.refuse(&self.stopped());
+        }
+    }
+
+    /// Why nothing is taken any more.
+    fn stopped(&self) -> Failure {
+        let why = self.facts.failed.borrow().clone();
+        Failure::Store(why.unwrap_or_else(|| "the node is stopping".into()))
     }
 
     /// The record of a key as it lies in the store: an encoded object, `None` if there is none.
@@ -356,7 +393,7 @@ impl Replica {
             let records = found.into_iter().map(|(key, _)| key).collect();
             let (done, gone) = std::sync::mpsc::sync_channel(1);
             let counts = Box::new(move |result| drop(done.send(result)));
-            self.submit(Command::Erase { records, counts });
+            self.submit_in_turn(Command::Erase { records, counts });
             gone.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
         }
     }
@@ -397,6 +434,30 @@ impl Completions {
     }
 }
 
+/// Why the writer ends, and the node with it.
+#[derive(Debug, thiserror::Error)]
+enum Fatal {
+    /// The store failed a write.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A context holds a counter of this actor that it never gave out.
+    #[error(
+        "a context holds counter {seen} of this store, which remembers none above {known}: it has lost data, and the next start begins a new one"
+    )]
+    Forgotten { seen: u64, known: u64 },
+}
+
+/// Tells the node if the writer panics: nothing could be written any more, and nobody would know why.
+struct LastWords(Arc<Facts>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the writer panicked".into());
+        }
+    }
+}
+
 struct Writer {
     ground: Ground,
     facts: Arc<Facts>,
@@ -406,16 +467,19 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let _last_words = LastWords(Arc::clone(&self.facts));
         let mut taken = Vec::with_capacity(BATCH);
         loop {
             taken.clear();
             if commands.blocking_recv_many(&mut taken, BATCH) == 0 {
                 return;
             }
-            if let Err(error) = self.group(&mut taken) {
+            let failed = self.facts.failed.borrow().clone();
+            let done = failed.map_or_else(|| self.group(&mut taken).map_err(|fatal| self.end(&fatal)), Err);
+            if let Err(why) = done {
                 commands.close();
-                let why = error.to_string();
-                self.facts.failed.send_replace(Some(why.clone()));
+                self.facts.fail(why.clone());
+                taken.drain(..).for_each(|command| command.refuse(&Failure::Store(why.clone())));
                 while let Some(command) = commands.blocking_recv() {
                     command.refuse(&Failure::Store(why.clone()));
                 }
@@ -424,8 +488,18 @@ impl Writer {
         }
     }
 
+    /// The last thing a writer does; says why it ends.
+    fn end(&self, fatal: &Fatal) -> String {
+        if let (Fatal::Forgotten { .. }, Some(watermark)) = (fatal, &self.ground.watermark)
+            && let Err(error) = watermark.disown()
+        {
+            tracing::error!(%error, "the store cannot be disowned");
+        }
+        fatal.to_string()
+    }
+
     /// One batch: apply, tell what was minted, sync once, tell what counts.
-    fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), WriteError> {
+    fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
         let mut pending = taken.drain(..);
         while pending.len() > 0 {
             let mut batch = Batch::new();
@@ -478,7 +552,7 @@ fn prepare(
     fresh: &mut Fresh,
     batch: &mut Batch,
     done: &mut Completions,
-) -> Result<(), WriteError> {
+) -> Result<(), Fatal> {
     match command {
         Command::Meta { key, value, counts } => {
             batch.put(Space::Meta, key.as_bytes(), value);
@@ -490,6 +564,7 @@ fn prepare(
             done.buffered.push(counts);
         }
         Command::Join { slot, object, durability, counts } => {
+            check_memory(ground, object.context())?;
             let record = slot.record();
             match load(ground, fresh, &record) {
                 Ok(mut held) => {
@@ -515,6 +590,9 @@ fn prepare(
                     return Ok(());
                 }
             };
+            check_memory(ground, held.context())?;
+            check_memory(ground, &write.tombstones)?;
+            write.context.as_ref().map_or(Ok(()), |context| check_memory(ground, context))?;
             let dot = Dot { actor: ground.actor, counter: ground.counters.mint()? };
             let line = lines.get(&slot.partition).copied().unwrap_or(ground.line);
             match held.write(Mint { dot, line }, *write, caps) {
@@ -534,6 +612,16 @@ fn prepare(
         }
     }
     Ok(())
+}
+
+/// Whether this store gave out every counter of its own that a context holds. If not, its next dots would be
+/// taken for ones that are long superseded.
+fn check_memory(ground: &Ground, context: &Context) -> Result<(), Fatal> {
+    let known = ground.counters.peek().saturating_sub(1);
+    match context.highest_above(ground.actor, known) {
+        Some(seen) => Err(Fatal::Forgotten { seen, known }),
+        None => Ok(()),
+    }
 }
 
 fn load(ground: &Ground, fresh: &Fresh, record: &[u8]) -> Result<Object, Failure> {

@@ -15,13 +15,14 @@ mod request;
 mod resolve;
 mod write;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sibyl_core::context::Context;
-use sibyl_core::id::{Incarnation, NodeId};
+use sibyl_core::id::{Digest, Incarnation, NodeId};
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::seal::{self, Forged, Opened};
 
@@ -59,7 +60,7 @@ pub struct Ground {
     pub metrics: Arc<Metrics>,
     /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
     /// count.
-    pub rebuilding: bool,
+    pub rebuilding: Arc<AtomicBool>,
 }
 
 /// Carries requests. Clones are one.
@@ -74,6 +75,8 @@ struct Inner {
     feed: conflicts::Feed,
     draining: AtomicBool,
     low_on_disk: AtomicBool,
+    /// Modules that a read asked for and that are being had.
+    fetching: Mutex<BTreeSet<Digest>>,
 }
 
 impl Coordinator {
@@ -85,6 +88,7 @@ impl Coordinator {
             feed: conflicts::Feed::new(),
             draining: AtomicBool::new(false),
             low_on_disk: AtomicBool::new(false),
+            fetching: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -116,7 +120,7 @@ impl Coordinator {
 
     /// Whether this node lost its data and has not been refilled.
     pub fn is_rebuilding(&self) -> bool {
-        self.inner.ground.rebuilding
+        self.inner.ground.rebuilding.load(Ordering::Acquire)
     }
 
     /// From now on no request is begun here; those under way go on.
@@ -159,8 +163,8 @@ impl Coordinator {
     /// # Errors
     /// [`Forged`].
     pub fn open(&self, bucket: Incarnation, key: &[u8], sealed: &[u8]) -> Result<Opened, Forged> {
-        let keys = &self.registry().view().held.document.context_keys.clone();
-        seal::open(keys, seal::Place { bucket, key }, sealed)
+        let view = self.registry().view();
+        seal::open(&view.document().context_keys, seal::Place { bucket, key }, sealed)
     }
 
     /// Seals a context for a client.
@@ -195,5 +199,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::DiskFull
             | Failure::Overloaded
             | Failure::NotServing(_)
+            | Failure::Malformed(_)
     )
 }

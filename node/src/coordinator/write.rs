@@ -122,6 +122,10 @@ impl Coordinator {
         let mut refused = None;
         for owner in self.candidates(owners) {
             let left = deadline.saturating_duration_since(Deadline::now());
+            if left.is_zero() && refused.is_some() {
+                // Nothing was written so far; asking on without time could only make that unknown.
+                break;
+            }
             let result = if owner == *self.me() {
                 self.coordinate(span, coordinate.clone(), value.clone(), left).await.map_err(AskError::Failed)
             } else {
@@ -245,8 +249,15 @@ struct Writing {
 
 impl Writing {
     async fn run(mut self, coordinate: Coordinate, value: Bytes) {
+        let deadline = tokio::time::sleep_until(self.deadline);
+        tokio::pin!(deadline);
         let (minted, counts) = self.mint(coordinate, value);
-        match minted.await.unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into()))) {
+        let minted = tokio::select! {
+            minted = minted => minted.unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into()))),
+            // The writer may mint it yet: the outcome is unknown.
+            () = &mut deadline => return self.time_is_up(),
+        };
+        match minted {
             Ok(minted) => self.minted = Some(minted),
             Err(failure) => return self.tell(Err(failure)),
         }
@@ -260,14 +271,15 @@ impl Writing {
         while !self.put.is_done() {
             let effects = tokio::select! {
                 Some(done) = self.waiting.next() => self.hear(&done),
-                () = tokio::time::sleep_until(self.deadline) => {
-                    let effects = self.put.handle(Event::Deadline);
-                    self.perform(effects);
-                    return;
-                }
+                () = &mut deadline => return self.time_is_up(),
             };
             self.perform(effects);
         }
+    }
+
+    fn time_is_up(&mut self) {
+        let effects = self.put.handle(Event::Deadline);
+        self.perform(effects);
     }
 
     fn mint(
@@ -367,7 +379,7 @@ impl Writing {
 
     fn tell(&mut self, result: Result<Written, Failure>) {
         debug_assert!(self.minted.is_some() || result.as_ref().is_err_and(|failure| {
-            was_not_minted(failure) || matches!(failure, Failure::Refused(_) | Failure::Store(_))
+            was_not_minted(failure) || matches!(failure, Failure::Refused(_) | Failure::Store(_) | Failure::Quorum { .. })
         }));
         if let Some(answer) = self.answer.take() {
             // The client may have left; the write goes on.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,9 @@ use crate::telemetry::{Rpc, Span, Tracer};
 
 /// Where the chosen document lies among the node's own records.
 const CHOSEN: &str = "registry/chosen";
+/// The mark of a node that lost its copies and has not got them back: kept before its new store is named,
+/// since after that nothing else tells it from one that has everything.
+const REBUILDING: &str = "node/rebuilding";
 /// The one slot of the watermark file that holds the machine's promises.
 const PROMISES: u64 = 1;
 /// The most events that wait; a sender beyond it waits, a message of a peer beyond it is dropped, which
@@ -35,6 +38,8 @@ const PROMISES: u64 = 1;
 const QUEUE: usize = 1024;
 /// How long a message to a peer may take before it counts as not delivered.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node that lost its store waits before it asks again to have the new one named.
+const NAME_AGAIN: Duration = Duration::from_secs(2);
 
 /// What is in force, as the rest of the node reads it.
 #[derive(Debug)]
@@ -114,6 +119,7 @@ pub enum ChangeFailed {
 enum Input {
     Event(Event),
     Change { change: Change, span: Box<Span>, done: oneshot::Sender<Result<Arc<View>, ChangeFailed>> },
+    NameStore,
 }
 
 /// A handle to the registry.
@@ -167,6 +173,7 @@ pub struct Opened {
     inbox: mpsc::Sender<Input>,
     events: mpsc::Receiver<Input>,
     waiting: Arc<AtomicUsize>,
+    rebuilding: Arc<AtomicBool>,
 }
 
 /// Why the registry cannot be opened.
@@ -190,10 +197,19 @@ impl Opened {
         let promises = ground.watermark.promised(PROMISES);
         let (me, first) = (ground.me.clone(), ground.first.clone());
         let machine = Machine::open(me, ground.store, first, chosen.as_deref(), promises.as_deref())?;
+        let marked = ground.replica.kept(REBUILDING).map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let lost = marked.is_some() || ground.watermark.is_rebuilding() || lost_store(&machine);
+        let rebuilding = Arc::new(AtomicBool::new(lost));
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
-        Ok(Self { ground, machine, view, alarms, inbox, events, waiting })
+        Ok(Self { ground, machine, view, alarms, inbox, events, waiting, rebuilding })
+    }
+
+    /// Whether this node lost its copies and has not got them back. It can turn out late: an empty folder
+    /// looks like a first start until the registry names another store for this node.
+    pub fn rebuilding(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.rebuilding)
     }
 
     /// The handle the rest of the node uses.
@@ -219,10 +235,17 @@ impl Opened {
             waiting: HashMap::new(),
             next: 0,
             proposing: None,
+            naming: None,
+            rebuilding: self.rebuilding,
         };
         drop(self.inbox);
         tokio::spawn(task.run(self.events));
     }
+}
+
+/// Whether the registry names another store for this node than the one it has.
+fn lost_store(machine: &Machine) -> bool {
+    machine.amnesiac() && !machine.forming()
 }
 
 impl Registry {
@@ -292,6 +315,9 @@ struct Task {
     next: u64,
     /// The change whose ballots are under way: its span is the parent of what is sent.
     proposing: Option<u64>,
+    /// The wish to have the new store named, while it is under way.
+    naming: Option<u64>,
+    rebuilding: Arc<AtomicBool>,
 }
 
 impl Task {
@@ -311,6 +337,7 @@ impl Task {
                 input = events.recv() => match input {
                     Some(Input::Event(event)) => self.take(event).await,
                     Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
+                    Some(Input::NameStore) => self.name_store().await,
                     None => return,
                 },
                 Ok(()) = changes.changed() => {
@@ -344,23 +371,39 @@ impl Task {
         self.take(Event::Propose { id: self.next, change }).await;
     }
 
-    /// An amnesiac asks the others to name its new store; until then it does not vote.
+    /// An amnesiac asks the others to name its new store; until then it does not vote. That it has no copies
+    /// is on disk before.
     async fn name_store(&mut self) {
-        if self.machine.amnesiac() && !self.machine.forming() {
-            let change = Change::NameStore { node: self.ground.me.clone(), store: self.ground.store };
-            self.next += 1;
-            self.take(Event::Propose { id: self.next, change }).await;
+        if !lost_store(&self.machine) || self.naming.is_some() {
+            return;
+        }
+        self.rebuilding.store(true, Ordering::Release);
+        if let Err(error) = self.ground.replica.keep(REBUILDING, Bytes::from_static(b"1")).await {
+            return self.give_up(&error.to_string());
+        }
+        let change = Change::NameStore { node: self.ground.me.clone(), store: self.ground.store };
+        self.next += 1;
+        self.naming = Some(self.next);
+        self.take(Event::Propose { id: self.next, change }).await;
+    }
+
+    /// Performs what follows from an event, all of it before anything else is begun.
+    async fn take(&mut self, event: Event) {
+        let number = self.machine.held().document.number;
+        for effect in self.machine.handle(event) {
+            if let Err(error) = self.perform(effect).await {
+                return self.give_up(&error);
+            }
+        }
+        if self.machine.held().document.number > number {
+            Box::pin(self.name_store()).await;
         }
     }
 
-    async fn take(&mut self, event: Event) {
-        for effect in self.machine.handle(event) {
-            if let Err(error) = self.perform(effect).await {
-                // The writer reports the store's failure and stops the node; nothing more may be said.
-                tracing::error!(%error, "the registry cannot persist");
-                return;
-            }
-        }
+    /// What could not be persisted was not done: nothing more may be said, and the node must stop.
+    fn give_up(&self, why: &str) {
+        tracing::error!(why, "the registry cannot persist");
+        self.ground.replica.fail(format!("the registry cannot persist: {why}"));
     }
 
     async fn perform(&mut self, effect: Effect) -> Result<(), String> {
@@ -375,28 +418,26 @@ impl Task {
             Effect::Chosen(held) => {
                 let number = held.document.number;
                 tracing::info!(number, digest = %held.digest, "a registry document is in force");
+                if lost_store(&self.machine) {
+                    // Before anybody reads by this document: what this node lacks is not absent.
+                    self.rebuilding.store(true, Ordering::Release);
+                }
                 self.view.send_replace(Arc::new(View::of(*held)));
                 self.alarms.send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
                 self.introduce();
-                Box::pin(self.name_store()).await;
             }
             Effect::Timer { token, min_ms, max_ms } => {
                 let after = Duration::from_millis(rand::rng().random_range(min_ms..=max_ms));
-                self.later(after, Event::Timer { token });
+                self.later(after, Input::Event(Event::Timer { token }));
             }
             Effect::Finished { id, outcome } => self.finish(id, outcome),
-            Effect::Alarm(alarm) => self.alarm(&alarm),
+            Effect::Alarm(alarm) => self.alarm(&alarm).await,
         }
         Ok(())
     }
 
     async fn keep(&self, bytes: Bytes) -> Result<(), String> {
-        let (done, kept) = oneshot::channel();
-        self.ground.replica.keep(CHOSEN, bytes, move |result| {
-            // The task waits for it, unless the node is going down.
-            let _gone = done.send(result);
-        });
-        kept.await.map_err(|error| error.to_string())?.map_err(|failure| failure.to_string())
+        self.ground.replica.keep(CHOSEN, bytes).await.map_err(|failure| failure.to_string())
     }
 
     /// Tells the network who the members are and which lineage this node belongs to.
@@ -441,18 +482,24 @@ impl Task {
         });
     }
 
-    fn later(&self, after: Duration, event: Event) {
+    fn later(&self, after: Duration, input: Input) {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
             if let Some(inbox) = inbox.upgrade() {
                 // Closed: the node is stopping.
-                let _gone = inbox.send(Input::Event(event)).await;
+                let _gone = inbox.send(input).await;
             }
         });
     }
 
     fn finish(&mut self, id: u64, outcome: Outcome) {
+        if self.naming == Some(id) {
+            self.naming = None;
+            if !matches!(outcome, Outcome::Done { .. }) {
+                self.later(NAME_AGAIN, Input::NameStore);
+            }
+        }
         let waiting = self.waiting.remove(&id);
         self.proposing = self.waiting.keys().min().copied();
         let Some((span, done)) = waiting else { return };
@@ -472,7 +519,7 @@ impl Task {
         let _gone = done.send(result);
     }
 
-    fn alarm(&self, alarm: &Alarm) {
+    async fn alarm(&self, alarm: &Alarm) {
         tracing::error!(%alarm, "registry");
         let kind = match alarm {
             Alarm::FlagsDiffer { .. } => "flags".to_owned(),
@@ -480,10 +527,13 @@ impl Task {
             Alarm::Forgotten(_) => "forgotten".to_owned(),
         };
         if matches!(alarm, Alarm::Forgotten(_)) {
-            // The next start begins a new store under a new actor.
-            if let Err(error) = self.ground.watermark.disown() {
-                tracing::error!(%error, "the store cannot be disowned");
+            // The node stops, and its next start begins a new store under a new actor.
+            let watermark = Arc::clone(&self.ground.watermark);
+            let disowned = tokio::task::spawn_blocking(move || watermark.disown()).await;
+            if !matches!(disowned, Ok(Ok(()))) {
+                tracing::error!(?disowned, "the store cannot be disowned");
             }
+            self.ground.replica.fail(alarm.to_string());
         }
         self.alarms.send_modify(|alarms| {
             alarms.insert(kind, alarm.to_string());
