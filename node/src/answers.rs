@@ -42,7 +42,11 @@ struct Asked {
 impl Answers {
     /// Answers that wait for their coordinator: the network must stand before it can.
     pub fn new(registry: Registry, tracer: Tracer) -> Self {
-        Self { coordinator: OnceLock::new(), registry, tracer }
+        Self {
+            coordinator: OnceLock::new(),
+            registry,
+            tracer,
+        }
     }
 
     /// From now on questions are answered.
@@ -70,11 +74,25 @@ impl Service for Answers {
             };
         }
         let Some(coordinator) = self.coordinator.get() else {
-            return refuse(reply, Failure::NotServing("the node is starting".into()), number);
+            return refuse(
+                reply,
+                Failure::NotServing("the node is starting".into()),
+                number,
+            );
         };
-        let span = self.tracer.rpc_server(rpc_of(&request), peer, incoming.span);
-        let timeout = incoming.deadline.saturating_duration_since(tokio::time::Instant::now());
-        let asked = Asked { request, body: incoming.body, span, timeout, reply };
+        let span = self
+            .tracer
+            .rpc_server(rpc_of(&request), peer, incoming.span);
+        let timeout = incoming
+            .deadline
+            .saturating_duration_since(tokio::time::Instant::now());
+        let asked = Asked {
+            request,
+            body: incoming.body,
+            span,
+            timeout,
+            reply,
+        };
         if incoming.registry > number {
             let (registry, coordinator) = (self.registry.clone(), coordinator.clone());
             let peer = peer.clone();
@@ -90,18 +108,31 @@ impl Service for Answers {
     fn admit(&self, remote: &Identity) -> Result<(), String> {
         let view = self.registry.view();
         let Some(member) = view.document().layout.members.get(&remote.node_id) else {
-            return Err(format!("{} is not a member of this cluster", remote.node_id));
+            return Err(format!(
+                "{} is not a member of this cluster",
+                remote.node_id
+            ));
         };
         // A node that lost its store comes back with another and must be heard to have it named; but not
         // while the store that the registry names is here.
-        let Some(named) = member.store.filter(|store| store.0 != remote.store) else { return Ok(()) };
-        let peers = self.coordinator.get().map(|coordinator| coordinator.net().peers()).unwrap_or_default();
+        let Some(named) = member.store.filter(|store| store.0 != remote.store) else {
+            return Ok(());
+        };
+        let peers = self
+            .coordinator
+            .get()
+            .map(|coordinator| coordinator.net().peers())
+            .unwrap_or_default();
         // What a link that is down was last told says nothing about who is there now.
-        let here = peers.iter().find(|peer| peer.connected && peer.node_id == remote.node_id);
+        let here = peers
+            .iter()
+            .find(|peer| peer.connected && peer.node_id == remote.node_id);
         let here = here.and_then(|peer| peer.identity.as_ref());
         if here.is_some_and(|identity| identity.store == named.0) {
             let id = &remote.node_id;
-            return Err(format!("two nodes call themselves {id}; the registry names the store of the other one"));
+            return Err(format!(
+                "two nodes call themselves {id}; the registry names the store of the other one"
+            ));
         }
         Ok(())
     }
@@ -123,25 +154,51 @@ fn rpc_of(request: &Request) -> Rpc {
 }
 
 fn dispatch(coordinator: &Coordinator, asked: Asked) {
-    let Asked { request, body, span, timeout, reply } = asked;
+    let Asked {
+        request,
+        body,
+        span,
+        timeout,
+        reply,
+    } = asked;
     let number = coordinator.registry().view().number();
     match request {
-        Request::Replicate { place, durability } => join(coordinator, place, durability, &body, span, reply),
-        Request::Repair { place } => join(coordinator, place, Durability::Synced, &body, span, reply),
+        Request::Replicate { place, durability } => {
+            join(coordinator, place, durability, &body, span, reply)
+        }
+        Request::Repair { place } => {
+            join(coordinator, place, Durability::Synced, &body, span, reply)
+        }
         Request::Object { place } => match read(coordinator, place, &span) {
             Ok(bytes) => {
                 let counts = !coordinator.is_rebuilding();
-                answer(reply, &Reply::Object { counts }, bytes.unwrap_or_default(), number);
+                answer(
+                    reply,
+                    &Reply::Object { counts },
+                    bytes.unwrap_or_default(),
+                    number,
+                );
             }
             Err(failure) => refuse(reply, failure, number),
         },
-        Request::Digest { place } => match read(coordinator, place, &span).and_then(|bytes| digest(bytes.as_ref())) {
-            Ok((digest, siblings)) => {
-                let counts = !coordinator.is_rebuilding();
-                answer(reply, &Reply::Digest { digest, siblings, counts }, Bytes::new(), number);
+        Request::Digest { place } => {
+            match read(coordinator, place, &span).and_then(|bytes| digest(bytes.as_ref())) {
+                Ok((digest, siblings)) => {
+                    let counts = !coordinator.is_rebuilding();
+                    answer(
+                        reply,
+                        &Reply::Digest {
+                            digest,
+                            siblings,
+                            counts,
+                        },
+                        Bytes::new(),
+                        number,
+                    );
+                }
+                Err(failure) => refuse(reply, failure, number),
             }
-            Err(failure) => refuse(reply, failure, number),
-        },
+        }
         waits => {
             let coordinator = coordinator.clone();
             tokio::spawn(async move {
@@ -168,18 +225,33 @@ async fn wait(
         Request::Coordinate(coordinate) => {
             // A slice of a large read buffer: what is kept in views must not hold all of it.
             let value = Bytes::copy_from_slice(&body);
-            match coordinator.coordinate(span, *coordinate, value, timeout).await {
+            match coordinator
+                .coordinate(span, *coordinate, value, timeout)
+                .await
+            {
                 Ok(written) => plain(Reply::Written(written)),
                 Err(failure) => plain(Reply::Failed(failure)),
             }
         }
-        Request::List { bucket, prefix, after, limit } => {
-            match coordinator.own_page(bucket, prefix, after, limit as usize).await {
+        Request::List {
+            bucket,
+            prefix,
+            after,
+            limit,
+        } => {
+            match coordinator
+                .own_page(bucket, prefix, after, limit as usize)
+                .await
+            {
                 Ok(page) => (Reply::Listed, message::encode(&page)),
                 Err(failure) => plain(Reply::Failed(failure)),
             }
         }
-        Request::Conflicts { bucket, after, limit } => {
+        Request::Conflicts {
+            bucket,
+            after,
+            limit,
+        } => {
             let feed = coordinator.own_conflicts(bucket, after.as_ref(), limit);
             (Reply::Conflicts, message::encode(&feed))
         }
@@ -187,15 +259,19 @@ async fn wait(
             Ok(bytes) => (Reply::Module, bytes),
             Err(failure) => plain(Reply::Failed(failure)),
         },
-        Request::Prepare { digest } => {
-            plain(Reply::Readiness(coordinator.take_module(digest, Bytes::copy_from_slice(&body)).await))
-        }
+        Request::Prepare { digest } => plain(Reply::Readiness(
+            coordinator
+                .take_module(digest, Bytes::copy_from_slice(&body))
+                .await,
+        )),
         Request::Readiness { digest } => plain(Reply::Readiness(coordinator.prepare(digest).await)),
         Request::Replicate { .. }
         | Request::Repair { .. }
         | Request::Object { .. }
         | Request::Digest { .. }
-        | Request::Registry => plain(Reply::Failed(Failure::Malformed("answered elsewhere".into()))),
+        | Request::Registry => plain(Reply::Failed(Failure::Malformed(
+            "answered elsewhere".into(),
+        ))),
     }
 }
 
@@ -213,17 +289,27 @@ fn own(coordinator: &Coordinator, place: Place) -> Result<Slot, Failure> {
 fn read(coordinator: &Coordinator, place: Place, span: &Span) -> Result<Option<Bytes>, Failure> {
     let view = coordinator.registry().view();
     view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
-    let slot = Slot { partition: view.ring.partition(place.bucket, &place.key), place };
+    let slot = Slot {
+        partition: view.ring.partition(place.bucket, &place.key),
+        place,
+    };
     let began = std::time::Instant::now();
     let bytes = coordinator.replica().encoded(&slot);
-    let length = bytes.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
+    let length = bytes
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .map_or(0, Bytes::len);
     span.storage_read(began.elapsed(), length);
     bytes
 }
 
 fn digest(bytes: Option<&Bytes>) -> Result<(Digest, u32), Failure> {
-    let Some(bytes) = bytes else { return Ok((codec::digest(&Object::default()), 0)) };
-    let siblings = codec::sibling_count(bytes).map_err(|error| Failure::Unreadable(error.to_string()))?;
+    let Some(bytes) = bytes else {
+        return Ok((codec::digest(&Object::default()), 0));
+    };
+    let siblings =
+        codec::sibling_count(bytes).map_err(|error| Failure::Unreadable(error.to_string()))?;
     Ok((Digest::of(bytes), siblings))
 }
 
@@ -244,21 +330,30 @@ fn join(
         Ok(object) => object,
         Err(error) => return refuse(reply, Failure::Malformed(error.to_string()), number),
     };
-    // Deletes go on: they are what makes room.
-    if coordinator.is_low_on_disk() && object.live().next().is_some() {
-        return refuse(reply, Failure::DiskFull, number);
+    if let Err(failure) = has_room(coordinator, &object) {
+        return refuse(reply, failure, number);
     }
     let storage = span.storage_write(body.len(), durability == Durability::Synced);
-    coordinator.replica().join(slot, object, durability, move |result| {
-        drop(storage);
-        match result {
-            Ok(()) => answer(reply, &Reply::Joined, Bytes::new(), number),
-            Err(failure) => {
-                span.fail("failed", &failure);
-                refuse(reply, failure, number);
+    coordinator
+        .replica()
+        .join(slot, object, durability, move |result| {
+            drop(storage);
+            match result {
+                Ok(()) => answer(reply, &Reply::Joined, Bytes::new(), number),
+                Err(failure) => {
+                    span.fail("failed", &failure);
+                    refuse(reply, failure, number);
+                }
             }
-        }
-    });
+        });
+}
+
+/// Below the disk's low-water mark only deletes go on: they are what makes room.
+pub(crate) fn has_room(coordinator: &Coordinator, object: &Object) -> Result<(), Failure> {
+    if coordinator.is_low_on_disk() && object.live().next().is_some() {
+        return Err(Failure::DiskFull);
+    }
+    Ok(())
 }
 
 fn refuse(reply: Responder, failure: Failure, number: u64) {
@@ -268,4 +363,3 @@ fn refuse(reply: Responder, failure: Failure, number: u64) {
 fn answer(reply: Responder, head: &Reply, body: Bytes, number: u64) {
     reply.answer(message::encode(head), body, number);
 }
-

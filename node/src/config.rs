@@ -79,8 +79,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// Filter of log lines, as `tracing` understands it.
     pub log: String,
-    /// How log lines look.
-    pub log_format: LogFormat,
+    /// How log lines look; `None`: text on a terminal, JSON elsewhere.
+    pub log_format: Option<LogFormat>,
 }
 
 /// How log lines look.

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
-use crate::config::{Config, Forming};
+use crate::config::{Config, Forming, LogFormat};
 use crate::coordinator::{Coordinator, Ground};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
@@ -29,6 +29,9 @@ use crate::store::{self, Start, disk};
 use crate::tasks::registry::{Opened, StartError};
 use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
 use crate::telemetry::{self, Collector, Telemetry};
+
+#[cfg(test)]
+mod tests;
 
 /// How often the free space of the disk is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(5);
@@ -42,12 +45,17 @@ const MOST_STARTS: usize = 2;
 /// # Errors
 /// Whatever keeps it from starting, or ended it; in words for an operator.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    telemetry::logs::start(Some(&config.log)).context("cannot set up logging")?;
+    let json = config.log_format.map(|format| format == LogFormat::Json);
+    telemetry::logs::start(Some(&config.log), json).context("cannot set up logging")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = config.workers {
         runtime.worker_threads(workers);
     }
-    let runtime = runtime.enable_all().thread_name("sibyl").build().context("cannot start worker threads")?;
+    let runtime = runtime
+        .enable_all()
+        .thread_name("sibyl")
+        .build()
+        .context("cannot start worker threads")?;
     runtime.block_on(async {
         let node = Node::start(config).await?;
         let mut failed = node.coordinator.replica().failed();
@@ -92,7 +100,11 @@ impl Node {
         let me: NodeId = config.node_id.parse()?;
         let first = first_document(&config, &me)?;
         let telemetry = start_telemetry(&config, &me, &first)?;
-        let Store { replica, registry, actor } = open_store(&config, &me, &first, &telemetry)?;
+        let Store {
+            replica,
+            registry,
+            actor,
+        } = open_store(&config, &me, &first, &telemetry)?;
 
         let peers = bind(config.peer_listen, "peer-listen").await?;
         let identity = Identity {
@@ -110,8 +122,11 @@ impl Node {
 
         let resolvers = config.data_dir.join("resolvers");
         let compiler = std::env::current_exe().context("cannot find this executable")?;
-        let platform = tokio::task::spawn_blocking(move || Platform::open(Settings::new(resolvers, compiler)));
-        let platform = platform.await?.context("cannot open the resolver platform")?;
+        let platform =
+            tokio::task::spawn_blocking(move || Platform::open(Settings::new(resolvers, compiler)));
+        let platform = platform
+            .await?
+            .context("cannot open the resolver platform")?;
 
         let coordinator = Coordinator::new(Ground {
             me,
@@ -133,14 +148,30 @@ impl Node {
         let backend = backend::Backend::new(coordinator.clone(), telemetry.clone(), &config);
         let (stop, stopped) = watch::channel(false);
         let mut servers = Vec::new();
-        let surface = if config.admin_listen.is_some() { http::Surface::Clients } else { http::Surface::Whole };
+        let surface = if config.admin_listen.is_some() {
+            http::Surface::Clients
+        } else {
+            http::Surface::Whole
+        };
         servers.push(serve(clients, &backend, surface, &config, stopped.clone()));
         if let Some(admin) = config.admin_listen {
             let admin = bind(admin, "admin-listen").await?;
-            servers.push(serve(admin, &backend, http::Surface::Admin, &config, stopped));
+            servers.push(serve(
+                admin,
+                &backend,
+                http::Surface::Admin,
+                &config,
+                stopped,
+            ));
         }
         tracing::info!(node = %coordinator.me(), %listen, "serving");
-        Ok(Self { coordinator, telemetry, listen, stop, servers })
+        Ok(Self {
+            coordinator,
+            telemetry,
+            listen,
+            stop,
+            servers,
+        })
     }
 
     /// Where clients connect.
@@ -150,7 +181,13 @@ impl Node {
 
     /// Drains and stops: what is under way ends or fails within bounds, what was acknowledged is on disk.
     pub async fn stop(self) {
-        let Self { coordinator, telemetry, listen: _, stop, servers } = self;
+        let Self {
+            coordinator,
+            telemetry,
+            listen: _,
+            stop,
+            servers,
+        } = self;
         // Health says so at once; requests under way go on.
         stop.send_replace(true);
         for server in servers {
@@ -187,7 +224,11 @@ fn serve(
         allow_cuts: config.allow_cuts,
         limits,
     };
-    let server = http::Server { listener, router: http::router(&options), limits };
+    let server = http::Server {
+        listener,
+        router: http::router(&options),
+        limits,
+    };
     tokio::spawn(server.serve(async move {
         // Closed: the node is gone, and this with it.
         let _gone = stopped.wait_for(|stopped| *stopped).await;
@@ -196,30 +237,51 @@ fn serve(
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("cannot listen on {address} (--{flag}): is another process there?"))
+    bound.with_context(|| {
+        format!("cannot listen on {address} (--{flag}): is another process there?")
+    })
 }
 
 /// Document 1 by the flags. A cluster of one is its own only member.
 fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
-    let alone = || First { peer_addr: config.peer_advertise.clone(), zone: config.zone.clone() };
+    let alone = || First {
+        peer_addr: config.peer_advertise.clone(),
+        zone: config.zone.clone(),
+    };
     let (cluster, members) = match &config.forming {
         Forming::Alone { cluster_id } => {
             let name = cluster_id.clone().unwrap_or_else(|| "alone".to_owned());
             (name, BTreeMap::from([(me.clone(), alone())]))
         }
-        Forming::Members { cluster_id, members } => {
+        Forming::Members {
+            cluster_id,
+            members,
+        } => {
             let first = |member: &crate::config::Member| {
-                let first = First { peer_addr: member.address.clone(), zone: member.zone.clone() };
+                let first = First {
+                    peer_addr: member.address.clone(),
+                    zone: member.zone.clone(),
+                };
                 member.node_id.parse::<NodeId>().map(|id| (id, first))
             };
-            (cluster_id.clone(), members.iter().map(first).collect::<Result<_, _>>()?)
+            (
+                cluster_id.clone(),
+                members.iter().map(first).collect::<Result<_, _>>()?,
+            )
         }
     };
-    Ok(registry::first_document(&cluster, &members, config.partitions, config.tokens)?)
+    Ok(registry::first_document(
+        &cluster,
+        &members,
+        config.partitions,
+        config.tokens,
+    )?)
 }
 
 fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Result<Telemetry> {
-    let collector = Collector::read(config.otlp_endpoint.as_deref(), |name| std::env::var(name).ok())?;
+    let collector = Collector::read(config.otlp_endpoint.as_deref(), |name| {
+        std::env::var(name).ok()
+    })?;
     Ok(Telemetry::start(telemetry::Settings {
         collector,
         node_id: me.clone(),
@@ -247,7 +309,14 @@ fn open_store(
     for _ in 0..MOST_STARTS {
         let opened = store::open(&config.data_dir.join("data"), || rand::rng().random())?;
         report(&opened.start, telemetry);
-        let store::Opened { store, watermark, counters, actor, counter, start: _ } = opened;
+        let store::Opened {
+            store,
+            watermark,
+            counters,
+            actor,
+            counter,
+            start: _,
+        } = opened;
         if watermark.is_rebuilding() && first.layout.members.len() == 1 {
             // Nobody else holds anything: there is nothing to refill from.
             watermark.rebuilt()?;
@@ -276,7 +345,11 @@ fn open_store(
         });
         match registry {
             Ok(registry) => {
-                return Ok(Store { replica, registry, actor: actor.0 });
+                return Ok(Store {
+                    replica,
+                    registry,
+                    actor: actor.0,
+                });
             }
             Err(StartError::Contradiction(why)) => {
                 tracing::error!(%why, "the registry's records contradict themselves: the store lost data");
@@ -286,7 +359,10 @@ fn open_store(
             Err(error) => return Err(error.into()),
         }
     }
-    anyhow::bail!("{} contradicts itself even when begun anew: examine the disk", config.data_dir.display())
+    anyhow::bail!(
+        "{} contradicts itself even when begun anew: examine the disk",
+        config.data_dir.display()
+    )
 }
 
 fn report(start: &Start, telemetry: &Telemetry) {
@@ -315,7 +391,10 @@ async fn watch_disk(coordinator: Coordinator, folder: std::path::PathBuf) {
                 let low = room.is_low(disk::LOW_WATER_BYTES);
                 if low && !coordinator.is_low_on_disk() {
                     let available = room.available_bytes;
-                    tracing::error!(available, "the disk is below its low-water mark: writes are refused");
+                    tracing::error!(
+                        available,
+                        "the disk is below its low-water mark: writes are refused"
+                    );
                 }
                 coordinator.set_low_on_disk(low);
             }

@@ -74,11 +74,32 @@ pub struct Minted {
 type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
 
 enum Command {
-    Mint { slot: Slot, write: Box<Write>, caps: Caps, durability: Durability, minted: Done<Minted>, counts: Done<()> },
-    Join { slot: Slot, object: Object, durability: Durability, counts: Done<()> },
-    Meta { key: &'static str, value: Bytes, counts: Done<()> },
-    Erase { records: Vec<Bytes>, counts: Done<()> },
-    Flush { counts: Done<()> },
+    Mint {
+        slot: Slot,
+        write: Box<Write>,
+        caps: Caps,
+        durability: Durability,
+        minted: Done<Minted>,
+        counts: Done<()>,
+    },
+    Join {
+        slot: Slot,
+        object: Object,
+        durability: Durability,
+        counts: Done<()>,
+    },
+    Meta {
+        key: &'static str,
+        value: Bytes,
+        counts: Done<()>,
+    },
+    Erase {
+        records: Vec<Bytes>,
+        counts: Done<()>,
+    },
+    Flush {
+        counts: Done<()>,
+    },
 }
 
 /// A handle to this node's copies.
@@ -168,11 +189,21 @@ impl Replica {
             thread: Mutex::new(None),
         });
         let store = Arc::clone(&ground.store);
-        let writer = Writer { lines: HashMap::new(), ground, facts: Arc::clone(&facts) };
+        let writer = Writer {
+            lines: HashMap::new(),
+            ground,
+            facts: Arc::clone(&facts),
+        };
         let thread = std::thread::Builder::new().name("sibyl-writer".into());
-        let thread = thread.spawn(move || writer.run(commands)).expect("a thread can be had at start");
+        let thread = thread
+            .spawn(move || writer.run(commands))
+            .expect("a thread can be had at start");
         *facts.thread.lock().expect("nobody panics while holding it") = Some(thread);
-        Self { store, queue, facts }
+        Self {
+            store,
+            queue,
+            facts,
+        }
     }
 
     /// Whose store this is.
@@ -211,7 +242,14 @@ impl Replica {
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
         let (minted, counts) = (Box::new(minted), Box::new(counts));
-        self.submit(Command::Mint { slot, write: Box::new(write), caps, durability, minted, counts });
+        self.submit(Command::Mint {
+            slot,
+            write: Box::new(write),
+            caps,
+            durability,
+            minted,
+            counts,
+        });
     }
 
     /// Joins an object that came from elsewhere; `counts` is told once it counts.
@@ -222,7 +260,12 @@ impl Replica {
         durability: Durability,
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
-        self.submit(Command::Join { slot, object, durability, counts: Box::new(counts) });
+        self.submit(Command::Join {
+            slot,
+            object,
+            durability,
+            counts: Box::new(counts),
+        });
     }
 
     /// Keeps something of the node's own beside the objects; returns once it is on disk. It waits for its
@@ -244,14 +287,24 @@ impl Replica {
     /// # Errors
     /// If the record cannot be read.
     pub fn kept(&self, key: &'static str) -> Result<Option<Bytes>, Failure> {
-        self.store.get(Space::Meta, key.as_bytes()).map_err(|error| unreadable(&error))
+        self.store
+            .get(Space::Meta, key.as_bytes())
+            .map_err(|error| unreadable(&error))
     }
 
     /// Waits until the queue is empty and the thread has ended; call it when nobody submits any more.
     pub fn stop(self) {
-        let Self { store: _, queue, facts } = self;
+        let Self {
+            store: _,
+            queue,
+            facts,
+        } = self;
         drop(queue);
-        let thread = facts.thread.lock().expect("nobody panics while holding it").take();
+        let thread = facts
+            .thread
+            .lock()
+            .expect("nobody panics while holding it")
+            .take();
         if let Some(thread) = thread {
             // A panic of the writer was reported where it happened.
             let _ended = thread.join();
@@ -266,7 +319,9 @@ impl Replica {
         let (done, flushed) = std::sync::mpsc::sync_channel(1);
         let counts = Box::new(move |result| drop(done.send(result)));
         self.submit_in_turn(Command::Flush { counts });
-        flushed.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
+        flushed
+            .recv()
+            .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
     }
 
     fn submit(&self, command: Command) {
@@ -283,7 +338,11 @@ impl Replica {
         use mpsc::error::TrySendError;
         let refused = match self.queue.try_send(command) {
             Ok(()) => return,
-            Err(TrySendError::Full(command)) => self.queue.blocking_send(command).err().map(|refused| refused.0),
+            Err(TrySendError::Full(command)) => self
+                .queue
+                .blocking_send(command)
+                .err()
+                .map(|refused| refused.0),
             Err(TrySendError::Closed(command)) => Some(command),
         };
         if let Some(command) = refused {
@@ -302,7 +361,9 @@ impl Replica {
     /// # Errors
     /// [`Failure::Unreadable`]: never the same as "absent".
     pub fn encoded(&self, slot: &Slot) -> Result<Option<Bytes>, Failure> {
-        self.store.get(Space::Objects, &slot.record()).map_err(|error| unreadable(&error))
+        self.store
+            .get(Space::Objects, &slot.record())
+            .map_err(|error| unreadable(&error))
     }
 
     /// A key's object; an empty one if there is none.
@@ -311,7 +372,9 @@ impl Replica {
     /// As [`Replica::encoded`].
     pub fn object(&self, slot: &Slot) -> Result<Object, Failure> {
         match self.encoded(slot)? {
-            Some(bytes) => codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string())),
+            Some(bytes) => {
+                codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
+            }
             None => Ok(Object::default()),
         }
     }
@@ -322,7 +385,10 @@ impl Replica {
     /// As [`Replica::encoded`].
     pub fn digest(&self, slot: &Slot) -> Result<Digest, Failure> {
         let encoded = self.encoded(slot)?;
-        Ok(encoded.map_or_else(|| codec::digest(&Object::default()), |bytes| Digest::of(&bytes)))
+        Ok(encoded.map_or_else(
+            || codec::digest(&Object::default()),
+            |bytes| Digest::of(&bytes),
+        ))
     }
 
     /// Up to `limit` keys of a bucket within one partition, in key order, from `from` on (inclusive).
@@ -338,7 +404,10 @@ impl Replica {
     ) -> Result<Vec<(Bytes, Object)>, Failure> {
         let start = record(partition, bucket, from);
         let end = record(partition, Incarnation(bucket.0 + 1), b"");
-        let pairs = self.store.scan(Space::Objects, &start, &end, limit).map_err(|error| unreadable(&error))?;
+        let pairs = self
+            .store
+            .scan(Space::Objects, &start, &end, limit)
+            .map_err(|error| unreadable(&error))?;
         let object = |(key, bytes): (Bytes, Bytes)| match codec::decode(&bytes) {
             Ok(object) => Ok((key.slice(RECORD_HEAD..), object)),
             Err(error) => Err(Failure::Unreadable(error.to_string())),
@@ -356,7 +425,12 @@ impl Replica {
     ///
     /// # Errors
     /// If the store cannot be read or written.
-    pub fn sweep(&self, partitions: u32, known: &BTreeSet<Incarnation>, number: u64) -> Result<usize, Failure> {
+    pub fn sweep(
+        &self,
+        partitions: u32,
+        known: &BTreeSet<Incarnation>,
+        number: u64,
+    ) -> Result<usize, Failure> {
         let mut erased = 0;
         for partition in (0..partitions).map(Partition) {
             let mut from = record(partition, Incarnation(0), b"");
@@ -372,7 +446,10 @@ impl Replica {
     }
 
     fn first_bucket(&self, from: &[u8], end: &[u8]) -> Result<Option<Incarnation>, Failure> {
-        let first = self.store.scan(Space::Objects, from, end, 1).map_err(|error| unreadable(&error))?;
+        let first = self
+            .store
+            .scan(Space::Objects, from, end, 1)
+            .map_err(|error| unreadable(&error))?;
         let bucket = |(key, _): &(Bytes, Bytes)| {
             let number = key.get(4..RECORD_HEAD)?.try_into().ok()?;
             Some(Incarnation(u64::from_be_bytes(number)))
@@ -381,11 +458,16 @@ impl Replica {
     }
 
     fn erase(&self, partition: Partition, bucket: Incarnation) -> Result<usize, Failure> {
-        let (start, end) =
-            (record(partition, bucket, b""), record(partition, Incarnation(bucket.0 + 1), b""));
+        let (start, end) = (
+            record(partition, bucket, b""),
+            record(partition, Incarnation(bucket.0 + 1), b""),
+        );
         let mut erased = 0;
         loop {
-            let found = self.store.scan(Space::Objects, &start, &end, ERASE).map_err(|error| unreadable(&error))?;
+            let found = self
+                .store
+                .scan(Space::Objects, &start, &end, ERASE)
+                .map_err(|error| unreadable(&error))?;
             if found.is_empty() {
                 return Ok(erased);
             }
@@ -394,7 +476,8 @@ impl Replica {
             let (done, gone) = std::sync::mpsc::sync_channel(1);
             let counts = Box::new(move |result| drop(done.send(result)));
             self.submit_in_turn(Command::Erase { records, counts });
-            gone.recv().unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
+            gone.recv()
+                .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
         }
     }
 }
@@ -475,11 +558,16 @@ impl Writer {
                 return;
             }
             let failed = self.facts.failed.borrow().clone();
-            let done = failed.map_or_else(|| self.group(&mut taken).map_err(|fatal| self.end(&fatal)), Err);
+            let done = failed.map_or_else(
+                || self.group(&mut taken).map_err(|fatal| self.end(&fatal)),
+                Err,
+            );
             if let Err(why) = done {
                 commands.close();
                 self.facts.fail(why.clone());
-                taken.drain(..).for_each(|command| command.refuse(&Failure::Store(why.clone())));
+                taken
+                    .drain(..)
+                    .for_each(|command| command.refuse(&Failure::Store(why.clone())));
                 while let Some(command) = commands.blocking_recv() {
                     command.refuse(&Failure::Store(why.clone()));
                 }
@@ -508,7 +596,14 @@ impl Writer {
             let mut carried = 0;
             for command in pending.by_ref() {
                 carried += 1;
-                prepare(&mut self.ground, &mut self.lines, command, &mut fresh, &mut batch, &mut done)?;
+                prepare(
+                    &mut self.ground,
+                    &mut self.lines,
+                    command,
+                    &mut fresh,
+                    &mut batch,
+                    &mut done,
+                )?;
                 if batch.is_full() {
                     break;
                 }
@@ -524,7 +619,9 @@ impl Writer {
             self.ground.store.apply(batch)?;
         }
         let apply = began.elapsed();
-        done.minted.into_iter().for_each(|(minted, write)| minted(Ok(write)));
+        done.minted
+            .into_iter()
+            .for_each(|(minted, write)| minted(Ok(write)));
         done.buffered.into_iter().for_each(|counts| counts(Ok(())));
         let mut sync = None;
         if !done.synced.is_empty() {
@@ -537,7 +634,11 @@ impl Writer {
             done.synced.into_iter().for_each(|counts| counts(Ok(())));
         }
         self.facts.groups.fetch_add(1, Ordering::Relaxed);
-        (self.ground.observer)(Group { commands, apply, sync });
+        (self.ground.observer)(Group {
+            commands,
+            apply,
+            sync,
+        });
         Ok(())
     }
 }
@@ -560,10 +661,17 @@ fn prepare(
         }
         Command::Flush { counts } => done.synced.push(counts),
         Command::Erase { records, counts } => {
-            records.iter().for_each(|record| batch.delete(Space::Objects, record));
+            records
+                .iter()
+                .for_each(|record| batch.delete(Space::Objects, record));
             done.buffered.push(counts);
         }
-        Command::Join { slot, object, durability, counts } => {
+        Command::Join {
+            slot,
+            object,
+            durability,
+            counts,
+        } => {
             check_memory(ground, object.context())?;
             let record = slot.record();
             match load(ground, fresh, &record) {
@@ -580,7 +688,14 @@ fn prepare(
                 }
             }
         }
-        Command::Mint { slot, write, caps, durability, minted, counts } => {
+        Command::Mint {
+            slot,
+            write,
+            caps,
+            durability,
+            minted,
+            counts,
+        } => {
             let record = slot.record();
             let mut held = match load(ground, fresh, &record) {
                 Ok(held) => held,
@@ -592,8 +707,14 @@ fn prepare(
             };
             check_memory(ground, held.context())?;
             check_memory(ground, &write.tombstones)?;
-            write.context.as_ref().map_or(Ok(()), |context| check_memory(ground, context))?;
-            let dot = Dot { actor: ground.actor, counter: ground.counters.mint()? };
+            write
+                .context
+                .as_ref()
+                .map_or(Ok(()), |context| check_memory(ground, context))?;
+            let dot = Dot {
+                actor: ground.actor,
+                counter: ground.counters.mint()?,
+            };
             let line = lines.get(&slot.partition).copied().unwrap_or(ground.line);
             match held.write(Mint { dot, line }, *write, caps) {
                 Ok(written) => {
@@ -603,7 +724,13 @@ fn prepare(
                     let live = held.live().count();
                     batch.put(Space::Objects, &record, codec::encode(&held));
                     fresh.insert(record, held);
-                    let write = Minted { dot, shipment, answer: written.answer, modified_at, live };
+                    let write = Minted {
+                        dot,
+                        shipment,
+                        answer: written.answer,
+                        modified_at,
+                        live,
+                    };
                     done.minted.push((minted, write));
                     done.count(durability, counts);
                 }
@@ -629,7 +756,9 @@ fn load(ground: &Ground, fresh: &Fresh, record: &[u8]) -> Result<Object, Failure
         return Ok(object.clone());
     }
     match ground.store.get(Space::Objects, record) {
-        Ok(Some(bytes)) => codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string())),
+        Ok(Some(bytes)) => {
+            codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
+        }
         Ok(None) => Ok(Object::default()),
         Err(error) => Err(unreadable(&error)),
     }

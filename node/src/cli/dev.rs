@@ -62,14 +62,15 @@ struct Mark {
 /// `sibyl dev`.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
-    check_mark(
-        &args.data_dir,
-        &Mark {
-            nodes: args.nodes,
-            port: args.port,
-        },
-    )?;
-    let mut cluster = LocalCluster::start(&plan(args)?)?;
+    let mark = Mark {
+        nodes: args.nodes,
+        port: args.port,
+    };
+    let plan = plan(args)?;
+    mark.check(&args.data_dir)?;
+    let mut cluster = LocalCluster::start(&plan)?;
+    // Only now: ports that were taken must not bind the folder to them.
+    mark.write(&args.data_dir)?;
     let waiting = output::spinner(format!("{} nodes form a cluster", args.nodes));
     let ready = cluster.wait_ready(READY_LIMIT, || interrupt.came());
     waiting.finish_and_clear();
@@ -130,34 +131,40 @@ pub(super) fn executable() -> Result<PathBuf, Failure> {
     })
 }
 
-fn check_mark(folder: &Path, wanted: &Mark) -> Result<(), Failure> {
-    let path = folder.join(MARK);
-    let file = |doing| {
-        let path = path.clone();
-        move |source| Failure::File {
-            doing,
+impl Mark {
+    /// Refuses a folder that holds another cluster.
+    fn check(&self, folder: &Path) -> Result<(), Failure> {
+        let path = folder.join(MARK);
+        let found = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Mark>(&bytes).map_err(std::io::Error::other),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => Err(error),
+        };
+        let found = found.map_err(|source| Failure::File {
+            doing: "read",
             path,
             source,
+        })?;
+        if found == *self {
+            return Ok(());
         }
-    };
-    match std::fs::read(&path) {
-        Ok(bytes) => match serde_json::from_slice::<Mark>(&bytes) {
-            Ok(found) if found == *wanted => Ok(()),
-            Ok(found) => Err(Failure::Usage(format!(
-                "{} holds a cluster of {} nodes at port {}: use --nodes {} --port {}, another --data-dir, or delete the folder",
-                folder.display(),
-                found.nodes,
-                found.port,
-                found.nodes,
-                found.port
-            ))),
-            Err(error) => Err(file("understand")(std::io::Error::other(error))),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(folder).map_err(file("create"))?;
-            std::fs::write(&path, output::to_json(wanted)).map_err(file("write"))
-        }
-        Err(error) => Err(file("read")(error)),
+        Err(Failure::Usage(format!(
+            "{} holds a cluster of {} nodes at port {}: use --nodes {} --port {}, another --data-dir, or delete it",
+            folder.display(),
+            found.nodes,
+            found.port,
+            found.nodes,
+            found.port
+        )))
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), Failure> {
+        let path = folder.join(MARK);
+        std::fs::write(&path, output::to_json(self)).map_err(|source| Failure::File {
+            doing: "write",
+            path,
+            source,
+        })
     }
 }
 
@@ -208,40 +215,40 @@ fn stop(mut cluster: LocalCluster) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mark, check_mark};
+    use super::Mark;
 
     #[test]
     fn a_folder_remembers_its_cluster() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data");
-        check_mark(
-            &path,
-            &Mark {
-                nodes: 3,
-                port: 7070,
-            },
-        )
-        .unwrap();
-        check_mark(
-            &path,
-            &Mark {
-                nodes: 3,
-                port: 7070,
-            },
-        )
-        .unwrap();
-        let message = check_mark(
-            &path,
-            &Mark {
-                nodes: 5,
-                port: 7070,
-            },
-        )
-        .unwrap_err()
-        .to_string();
+        let three = Mark {
+            nodes: 3,
+            port: 7070,
+        };
+        three.check(folder.path()).unwrap();
+        three.write(folder.path()).unwrap();
+        three.check(folder.path()).unwrap();
+        let five = Mark {
+            nodes: 5,
+            port: 7070,
+        };
+        let message = five.check(folder.path()).unwrap_err().to_string();
         assert!(
             message.contains("3 nodes at port 7070") && message.contains("--data-dir"),
             "{message}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_mark_is_an_error_and_not_a_new_cluster() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(super::MARK), "{").unwrap();
+        assert!(
+            Mark {
+                nodes: 3,
+                port: 7070
+            }
+            .check(folder.path())
+            .is_err()
         );
     }
 }

@@ -169,7 +169,12 @@ pub const FLAGS: &[Flag] = &[
         "info",
         "Which log lines are written, for example info,sibyl=debug",
     ),
-    value("log-format", "text|json", "text", "How log lines look"),
+    value(
+        "log-format",
+        "text|json",
+        "",
+        "How log lines look; left out: text on a terminal, else JSON",
+    ),
     switch(
         "allow-cuts",
         "Allow POST /v1/cluster/cut, which cuts the link to a peer; for tests on one machine",

@@ -58,7 +58,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         trace_ratio: read(settings, "trace-ratio", share)?.unwrap_or(1.0),
         workers: read(settings, "workers", workers)?,
         log: read(settings, "log", text)?.unwrap_or_else(|| "info".to_owned()),
-        log_format: read(settings, "log-format", log_format)?.unwrap_or(LogFormat::Text),
+        log_format: read(settings, "log-format", log_format)?,
         node_id,
     };
     check_listeners(&config)?;

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use sibyl_core::id::Incarnation;
 use sibyl_core::registry::{Binding, BucketConfig, Change, Expect};
 
+use super::Coordinator;
 use super::modules::ModuleFailed;
 use super::request::{ListError, ListRequest};
-use super::Coordinator;
 use crate::resolver::Failure;
 use crate::tasks::registry::{ChangeFailed, View};
 use crate::telemetry::Span;
@@ -69,7 +69,11 @@ impl Coordinator {
         if let Some(binding) = &config.resolver {
             self.bindable(span, binding).await?;
         }
-        let change = Change::PutBucket { name: name.to_owned(), config: Box::new(config), expect };
+        let change = Change::PutBucket {
+            name: name.to_owned(),
+            config: Box::new(config),
+            expect,
+        };
         Ok(self.registry().change(Some(span), change).await?)
     }
 
@@ -81,7 +85,11 @@ impl Coordinator {
             return Ok(());
         }
         self.ready_everywhere(span, binding.version).await?;
-        match self.platform().check_config(binding.version, binding.config.clone()).await {
+        match self
+            .platform()
+            .check_config(binding.version, binding.config.clone())
+            .await
+        {
             Ok(Ok(())) => Ok(()),
             Ok(Err(message)) => Err(BucketFailed::Config(message)),
             Err(failure) => Err(BucketFailed::Check(failure)),
@@ -101,12 +109,18 @@ impl Coordinator {
     ) -> Result<(), BucketFailed> {
         let exists = self.registry().view().bucket(name).is_some();
         if exists && emptiness == Emptiness::Required {
-            let empty = self.is_empty(span, name).await.map_err(BucketFailed::List)?;
+            let empty = self
+                .is_empty(span, name)
+                .await
+                .map_err(BucketFailed::List)?;
             if !empty {
                 return Err(BucketFailed::NotEmpty);
             }
         }
-        let change = Change::DeleteBucket { name: name.to_owned(), expect };
+        let change = Change::DeleteBucket {
+            name: name.to_owned(),
+            expect,
+        };
         self.registry().change(Some(span), change).await?;
         Ok(())
     }
@@ -115,7 +129,12 @@ impl Coordinator {
     async fn is_empty(&self, span: &Span, name: &str) -> Result<bool, ListError> {
         let mut after = None;
         loop {
-            let page = ListRequest { bucket: name.to_owned(), prefix: Bytes::new(), after, limit: LOOK_AHEAD };
+            let page = ListRequest {
+                bucket: name.to_owned(),
+                prefix: Bytes::new(),
+                after,
+                limit: LOOK_AHEAD,
+            };
             let listed = self.list(span, page).await?;
             if !listed.keys.is_empty() || listed.next.is_none() {
                 return Ok(listed.keys.is_empty());
@@ -130,14 +149,19 @@ impl Coordinator {
         let mut swept: BTreeSet<Incarnation> = BTreeSet::new();
         loop {
             let view = Arc::clone(&registry.borrow_and_update());
-            let known: BTreeSet<Incarnation> =
-                view.document().buckets.values().map(|bucket| bucket.incarnation).collect();
+            let known: BTreeSet<Incarnation> = view
+                .document()
+                .buckets
+                .values()
+                .map(|bucket| bucket.incarnation)
+                .collect();
             // The first round looks for what an earlier run left half done.
             if !view.forming() && (swept.is_empty() || !swept.is_subset(&known)) {
                 let (replica, kept) = (self.replica().clone(), known.clone());
                 let (partitions, number) = (view.ring.partitions(), view.number());
                 let erased =
-                    tokio::task::spawn_blocking(move || replica.sweep(partitions, &kept, number)).await;
+                    tokio::task::spawn_blocking(move || replica.sweep(partitions, &kept, number))
+                        .await;
                 self.inner.feed.forget_others(&known);
                 match erased {
                     Ok(Ok(records)) => {
@@ -147,7 +171,9 @@ impl Coordinator {
                         swept = known;
                     }
                     // The next document tries again.
-                    Ok(Err(failure)) => tracing::warn!(%failure, "deleted buckets are not erased yet"),
+                    Ok(Err(failure)) => {
+                        tracing::warn!(%failure, "deleted buckets are not erased yet")
+                    }
                     Err(error) => tracing::warn!(%error, "deleted buckets are not erased yet"),
                 }
             } else if !view.forming() {

@@ -64,14 +64,23 @@ impl Feed {
         self.lock().retain(|(bucket, _), _| known.contains(bucket));
     }
 
-    pub(super) fn page(&self, bucket: Incarnation, after: Option<&Bytes>, limit: usize) -> Vec<Conflict> {
+    pub(super) fn page(
+        &self,
+        bucket: Incarnation,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Vec<Conflict> {
         let from = match after {
             Some(key) => Bound::Excluded((bucket, key.clone())),
             None => Bound::Included((bucket, Bytes::new())),
         };
         let entries = self.lock();
-        let mine = entries.range((from, Bound::Unbounded)).take_while(|((of, _), _)| *of == bucket);
-        mine.take(limit).map(|(_, (_, conflict))| conflict.clone()).collect()
+        let mine = entries
+            .range((from, Bound::Unbounded))
+            .take_while(|((of, _), _)| *of == bucket);
+        mine.take(limit)
+            .map(|(_, (_, conflict))| conflict.clone())
+            .collect()
     }
 }
 
@@ -80,17 +89,34 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`ListError`].
-    pub async fn conflicts(&self, span: &Span, request: ListRequest) -> Result<ConflictPage, ListError> {
+    pub async fn conflicts(
+        &self,
+        span: &Span,
+        request: ListRequest,
+    ) -> Result<ConflictPage, ListError> {
         let view = self.serving().map_err(ListError::NotServing)?;
-        let bucket = view.bucket(&request.bucket).ok_or_else(|| ListError::NoBucket(request.bucket.clone()))?;
+        let bucket = view
+            .bucket(&request.bucket)
+            .ok_or_else(|| ListError::NoBucket(request.bucket.clone()))?;
         let bucket = bucket.incarnation;
         let limit = u32::try_from(request.limit).unwrap_or(u32::MAX);
-        let question = Request::Conflicts { bucket, after: request.after.clone(), limit };
+        let question = Request::Conflicts {
+            bucket,
+            after: request.after.clone(),
+            limit,
+        };
         let others = self.net().peers().into_iter().filter(|peer| peer.reachable);
         let mut asked: FuturesUnordered<_> = others
             .map(|peer| {
                 let rpc_span = span.rpc_client(Rpc::NodeStatus, &peer.node_id);
-                self.ask(rpc_span, Rpc::NodeStatus, &peer.node_id, &question, Bytes::new(), DEFAULT_TIMEOUT)
+                self.ask(
+                    rpc_span,
+                    Rpc::NodeStatus,
+                    &peer.node_id,
+                    &question,
+                    Bytes::new(),
+                    DEFAULT_TIMEOUT,
+                )
             })
             .collect();
         let mut all = BTreeMap::new();
@@ -101,7 +127,11 @@ impl Coordinator {
                 all.entry(conflict.key.clone()).or_insert(conflict);
             }
         };
-        take(self.inner.feed.page(bucket, request.after.as_ref(), request.limit));
+        take(
+            self.inner
+                .feed
+                .page(bucket, request.after.as_ref(), request.limit),
+        );
         while let Some(answer) = asked.next().await {
             if let Ok((Reply::Conflicts, body)) = answer
                 && let Ok(page) = message::decode(&body)
@@ -111,12 +141,20 @@ impl Coordinator {
         }
         more |= all.len() > request.limit;
         let conflicts: Vec<Conflict> = all.into_values().take(request.limit).collect();
-        let next = conflicts.last().filter(|_| more).map(|last| last.key.clone());
+        let next = conflicts
+            .last()
+            .filter(|_| more)
+            .map(|last| last.key.clone());
         Ok(ConflictPage { conflicts, next })
     }
 
     /// What this node itself remembers, for a peer that asks.
-    pub fn own_conflicts(&self, bucket: Incarnation, after: Option<&Bytes>, limit: u32) -> Vec<Conflict> {
+    pub fn own_conflicts(
+        &self,
+        bucket: Incarnation,
+        after: Option<&Bytes>,
+        limit: u32,
+    ) -> Vec<Conflict> {
         self.inner.feed.page(bucket, after, limit as usize)
     }
 }

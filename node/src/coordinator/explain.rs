@@ -23,36 +23,70 @@ impl Coordinator {
     /// [`GetError`]: the read it needs may fail.
     pub async fn explain(&self, span: &Span, request: GetRequest) -> Result<Explained, GetError> {
         let view = self.serving().map_err(GetError::NotServing)?;
-        let bucket = view.bucket(&request.bucket).ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
+        let bucket = view
+            .bucket(&request.bucket)
+            .ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
         let slot = slot(&view, bucket.incarnation, &request.key);
         let owners = view.owners(bucket, slot.partition);
         let nodes = view.ring.preference(slot.partition).iter().take(MOST_NODES);
-        let mut copies: FuturesOrdered<_> = nodes.map(|node| self.copy(span, node.clone(), &slot)).collect();
+        let mut copies: FuturesOrdered<_> = nodes
+            .map(|node| self.copy(span, node.clone(), &slot))
+            .collect();
         let mut preference = Vec::with_capacity(copies.len());
         while let Some((node, copy)) = copies.next().await {
             preference.push(Owner {
                 primary: owners.contains(&node),
-                state: if node == *self.me() || self.net().is_reachable(&node) { "alive" } else { "suspect" },
-                digest: copy.filter(|(digest, _)| *digest != codec::digest(&Object::default())).map(|(digest, _)| digest),
+                state: if node == *self.me() || self.net().is_reachable(&node) {
+                    "alive"
+                } else {
+                    "suspect"
+                },
+                digest: copy
+                    .filter(|(digest, _)| *digest != codec::digest(&Object::default()))
+                    .map(|(digest, _)| digest),
                 siblings: copy.map(|(_, siblings)| siblings),
                 node,
             });
         }
         let got = self.get(span, request).await?;
         let partition = slot.partition.0;
-        Ok(Explained { partition, preference, siblings: got.siblings, resolver: got.resolver })
+        Ok(Explained {
+            partition,
+            preference,
+            siblings: got.siblings,
+            resolver: got.resolver,
+        })
     }
 
-    async fn copy(&self, span: &Span, node: NodeId, slot: &Slot) -> (NodeId, Option<(Digest, u32)>) {
+    async fn copy(
+        &self,
+        span: &Span,
+        node: NodeId,
+        slot: &Slot,
+    ) -> (NodeId, Option<(Digest, u32)>) {
         if node == *self.me() {
             return (node, self.own_digest(slot));
         }
         let place = slot.place.clone();
         let rpc = span.rpc_client(Rpc::ReplicaDigest, &node);
         let question = Request::Digest { place };
-        let answer = self.ask(rpc, Rpc::ReplicaDigest, &node, &question, Bytes::new(), DEFAULT_TIMEOUT).await;
+        let answer = self
+            .ask(
+                rpc,
+                Rpc::ReplicaDigest,
+                &node,
+                &question,
+                Bytes::new(),
+                DEFAULT_TIMEOUT,
+            )
+            .await;
         let copy = match answer {
-            Ok((Reply::Digest { digest, siblings, .. }, _)) => Some((digest, siblings)),
+            Ok((
+                Reply::Digest {
+                    digest, siblings, ..
+                },
+                _,
+            )) => Some((digest, siblings)),
             Ok(_) | Err(_) => None,
         };
         (node, copy)
@@ -61,6 +95,9 @@ impl Coordinator {
     /// The digest of this node's copy and how many siblings it has; `None` if it cannot be read.
     fn own_digest(&self, slot: &Slot) -> Option<(Digest, u32)> {
         let object = self.replica().object(slot).ok()?;
-        Some((codec::digest(&object), u32::try_from(object.siblings().len()).unwrap_or(u32::MAX)))
+        Some((
+            codec::digest(&object),
+            u32::try_from(object.siblings().len()).unwrap_or(u32::MAX),
+        ))
     }
 }

@@ -32,11 +32,21 @@ impl Coordinator {
     /// # Errors
     /// [`ListError`]; a partition with too few answers is one, never a short list.
     pub async fn list(&self, span: &Span, request: ListRequest) -> Result<Listed, ListError> {
-        let mut listed = Listed { keys: Vec::new(), next: request.after.clone() };
+        let mut listed = Listed {
+            keys: Vec::new(),
+            next: request.after.clone(),
+        };
         for round in 0..MAX_ROUNDS {
             let left = request.limit - listed.keys.len();
-            let after = listed.next.take().filter(|_| round > 0 || request.after.is_some());
-            let page = ListRequest { after, limit: left, ..request.clone() };
+            let after = listed
+                .next
+                .take()
+                .filter(|_| round > 0 || request.after.is_some());
+            let page = ListRequest {
+                after,
+                limit: left,
+                ..request.clone()
+            };
             let page = self.list_page(span, &page).await?;
             listed.keys.extend(page.keys);
             listed.next = page.next;
@@ -49,14 +59,21 @@ impl Coordinator {
 
     async fn list_page(&self, span: &Span, request: &ListRequest) -> Result<Listed, ListError> {
         let view = self.serving().map_err(ListError::NotServing)?;
-        let bucket = view.bucket(&request.bucket).ok_or_else(|| ListError::NoBucket(request.bucket.clone()))?;
+        let bucket = view
+            .bucket(&request.bucket)
+            .ok_or_else(|| ListError::NoBucket(request.bucket.clone()))?;
         let incarnation = bucket.incarnation;
         let pages = self.pages(span, incarnation, request).await;
         let partitions = 0..view.ring.partitions();
-        let owners: Vec<_> =
-            partitions.map(|at| view.owners(bucket, Partition(at)).to_vec()).collect();
+        let owners: Vec<_> = partitions
+            .map(|at| view.owners(bucket, Partition(at)).to_vec())
+            .collect();
         let members = owners.first().map_or(0, Vec::len);
-        let need = bucket.config.r.need(usize::from(bucket.config.n), members).min(members);
+        let need = bucket
+            .config
+            .r
+            .need(usize::from(bucket.config.n), members)
+            .min(members);
         let partition_of = |key: &[u8]| view.ring.partition(incarnation, key);
         let listing = list::merge(&pages, &owners, need, request.limit, partition_of)
             .map_err(|uncovered| ListError::Uncovered(uncovered.to_string()))?;
@@ -68,11 +85,22 @@ impl Coordinator {
             Ok::<_, ListError>(lives.then_some(key))
         });
         let checked: Vec<_> = checked.buffered(READS_AT_ONCE).collect().await;
-        let keys = checked.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
-        Ok(Listed { keys, next: listing.next })
+        let keys = checked
+            .into_iter()
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
+        Ok(Listed {
+            keys,
+            next: listing.next,
+        })
     }
 
-    async fn lives(&self, span: &Span, request: &ListRequest, key: &Bytes) -> Result<bool, ListError> {
+    async fn lives(
+        &self,
+        span: &Span,
+        request: &ListRequest,
+        key: &Bytes,
+    ) -> Result<bool, ListError> {
         let read = GetRequest {
             bucket: request.bucket.clone(),
             key: key.clone(),
@@ -103,8 +131,14 @@ impl Coordinator {
             .iter()
             .map(|peer| {
                 let rpc = span.rpc_client(Rpc::ReplicaList, &peer.node_id);
-                let answer =
-                    self.ask(rpc, Rpc::ReplicaList, &peer.node_id, &question, Bytes::new(), DEFAULT_TIMEOUT);
+                let answer = self.ask(
+                    rpc,
+                    Rpc::ReplicaList,
+                    &peer.node_id,
+                    &question,
+                    Bytes::new(),
+                    DEFAULT_TIMEOUT,
+                );
                 async move { (peer.node_id.clone(), answer.await) }
             })
             .collect();
@@ -149,10 +183,13 @@ impl Coordinator {
         };
         let partitions = view.ring.partitions();
         let scanned = tokio::task::spawn_blocking(move || {
-            let cursors = (0..partitions).map(|at| Cursor::new(Partition(at), bucket, from.clone()));
+            let cursors =
+                (0..partitions).map(|at| Cursor::new(Partition(at), bucket, from.clone()));
             in_key_order(&replica, cursors.collect(), &prefix, limit)
         });
-        scanned.await.unwrap_or_else(|error| Err(Failure::Unreadable(error.to_string())))
+        scanned
+            .await
+            .unwrap_or_else(|error| Err(Failure::Unreadable(error.to_string())))
     }
 }
 
@@ -167,7 +204,12 @@ struct Cursor {
 
 impl Cursor {
     fn new(partition: Partition, bucket: Incarnation, from: Vec<u8>) -> Self {
-        Self { partition, bucket, from: Some(from), chunk: VecDeque::new() }
+        Self {
+            partition,
+            bucket,
+            from: Some(from),
+            chunk: VecDeque::new(),
+        }
     }
 
     /// Reads the next chunk if the last one is used up; the key at its front.
@@ -175,14 +217,20 @@ impl Cursor {
         if let (true, Some(from)) = (self.chunk.is_empty(), self.from.take()) {
             let found = replica.scan(self.partition, self.bucket, &from, CHUNK)?;
             let whole = found.len() == CHUNK;
-            self.from = found.last().filter(|_| whole).map(|(key, _)| crate::store::following(key));
+            self.from = found
+                .last()
+                .filter(|_| whole)
+                .map(|(key, _)| crate::store::following(key));
             for (key, object) in found {
                 if !key.starts_with(prefix) {
                     self.from = None;
                     break;
                 }
                 let live = object.live().next().is_some();
-                self.chunk.push_back(Entry { key: Bytes::copy_from_slice(&key), live });
+                self.chunk.push_back(Entry {
+                    key: Bytes::copy_from_slice(&key),
+                    live,
+                });
             }
         }
         Ok(self.chunk.front().map(|entry| entry.key.clone()))

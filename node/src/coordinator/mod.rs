@@ -29,8 +29,8 @@ use sibyl_core::seal::{self, Forged, Opened};
 pub use buckets::{BucketFailed, Emptiness};
 pub use modules::{ModuleFailed, Uploaded};
 pub use request::{
-    Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest, Listed, Owner,
-    PutError, PutRequest, Resolved, ResolverNote, Stored,
+    Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest,
+    Listed, Owner, PutError, PutRequest, Resolved, ResolverNote, Stored,
 };
 
 use crate::peer::Net;
@@ -90,7 +90,9 @@ impl Coordinator {
             low_on_disk: AtomicBool::new(false),
             fetching: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// This node.
@@ -171,7 +173,8 @@ impl Coordinator {
     pub fn seal(&self, bucket: Incarnation, key: &[u8], context: &Context) -> Vec<u8> {
         let view = self.registry().view();
         let newest = view.document().context_keys.last();
-        let newest = newest.expect("a node that serves holds document 2, which holds a context key");
+        let newest =
+            newest.expect("a node that serves holds document 2, which holds a context key");
         seal::seal(newest, seal::Place { bucket, key }, now_ms(), context)
     }
 }
@@ -179,12 +182,20 @@ impl Coordinator {
 /// Where a key lies by what is in force.
 fn slot(view: &View, bucket: Incarnation, key: &Bytes) -> Slot {
     let partition = view.ring.partition(bucket, key);
-    Slot { partition, place: Place { bucket, key: key.clone() } }
+    Slot {
+        partition,
+        place: Place {
+            bucket,
+            key: key.clone(),
+        },
+    }
 }
 
 /// The wall clock, which stamps and never decides.
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

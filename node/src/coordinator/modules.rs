@@ -66,13 +66,22 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`ModuleFailed`]; a version that the registry does not name does not exist.
-    pub async fn upload(&self, span: &Span, name: &str, bytes: Bytes) -> Result<Uploaded, ModuleFailed> {
+    pub async fn upload(
+        &self,
+        span: &Span,
+        name: &str,
+        bytes: Bytes,
+    ) -> Result<Uploaded, ModuleFailed> {
         let view = self.serving().map_err(ModuleFailed::NotServing)?;
         let admitted = self.platform().admit(bytes.clone()).await?;
         self.inner.ground.metrics.compiled(admitted.compile);
         let digest = admitted.digest;
         if let Some(known) = version_of(&view, name, &digest) {
-            return Ok(Uploaded { admitted, version: known.clone(), created: false });
+            return Ok(Uploaded {
+                admitted,
+                version: known.clone(),
+                created: false,
+            });
         }
         self.push(span, digest, &bytes).await;
         let version = Version {
@@ -86,10 +95,18 @@ impl Coordinator {
             description: summary(&admitted),
             tier: Tier::Unchecked,
         };
-        let change = Change::AddVersion { name: name.to_owned(), digest, version: version.clone() };
+        let change = Change::AddVersion {
+            name: name.to_owned(),
+            digest,
+            version: version.clone(),
+        };
         let view = self.registry().change(Some(span), change).await?;
         let version = version_of(&view, name, &digest).cloned().unwrap_or(version);
-        Ok(Uploaded { admitted, version, created: true })
+        Ok(Uploaded {
+            admitted,
+            version,
+            created: true,
+        })
     }
 
     /// Sends a module to every peer that can be reached. Who misses it fetches it once the registry names it.
@@ -99,7 +116,14 @@ impl Coordinator {
         let sent = peers.map(|peer| {
             let rpc = span.rpc_client(Rpc::ResolverStore, &peer.node_id);
             let to = &peer.node_id;
-            let answer = self.ask(rpc, Rpc::ResolverStore, to, &question, bytes.clone(), PREPARE_TIMEOUT);
+            let answer = self.ask(
+                rpc,
+                Rpc::ResolverStore,
+                to,
+                &question,
+                bytes.clone(),
+                PREPARE_TIMEOUT,
+            );
             async move { (peer.node_id.clone(), answer.await) }
         });
         let mut sent: FuturesUnordered<_> = sent.collect();
@@ -116,7 +140,9 @@ impl Coordinator {
     /// [`ModuleFailed::NotReady`] names the first that has not.
     pub async fn ready_everywhere(&self, span: &Span, digest: Digest) -> Result<(), ModuleFailed> {
         let me = self.me().clone();
-        self.prepare(digest).await.map_err(|why| ModuleFailed::NotReady { node: me, why })?;
+        self.prepare(digest)
+            .await
+            .map_err(|why| ModuleFailed::NotReady { node: me, why })?;
         for (node, answer) in self.readiness(span, digest).await {
             answer.map_err(|why| ModuleFailed::NotReady { node, why })?;
         }
@@ -124,12 +150,23 @@ impl Coordinator {
     }
 
     /// What each reachable peer says about a version.
-    pub async fn readiness(&self, span: &Span, digest: Digest) -> Vec<(NodeId, Result<(), String>)> {
+    pub async fn readiness(
+        &self,
+        span: &Span,
+        digest: Digest,
+    ) -> Vec<(NodeId, Result<(), String>)> {
         let question = Request::Readiness { digest };
         let peers = self.net().peers().into_iter().filter(|peer| peer.reachable);
         let asked = peers.map(|peer| {
             let rpc = span.rpc_client(Rpc::NodeStatus, &peer.node_id);
-            let answer = self.ask(rpc, Rpc::NodeStatus, &peer.node_id, &question, Bytes::new(), PREPARE_TIMEOUT);
+            let answer = self.ask(
+                rpc,
+                Rpc::NodeStatus,
+                &peer.node_id,
+                &question,
+                Bytes::new(),
+                PREPARE_TIMEOUT,
+            );
             async move {
                 let said = match answer.await {
                     Ok((Reply::Readiness(said), _)) => said,
@@ -152,7 +189,10 @@ impl Coordinator {
             Err(PrepareError::Absent) => self.fetch(digest).await?,
             Err(PrepareError::Refused(refusal)) => return Err(refusal.to_string()),
         }
-        self.platform().prepare(digest).await.map_err(|error| error.to_string())
+        self.platform()
+            .prepare(digest)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Keeps and compiles a module that a peer sent.
@@ -164,13 +204,17 @@ impl Coordinator {
             return Err("the bytes do not have that digest".into());
         }
         self.keep(digest, bytes).await?;
-        self.platform().prepare(digest).await.map_err(|error| error.to_string())
+        self.platform()
+            .prepare(digest)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn keep(&self, digest: Digest, bytes: Bytes) -> Result<(), String> {
         let platform = self.platform().clone();
         let kept = tokio::task::spawn_blocking(move || platform.keep(digest, &bytes)).await;
-        kept.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        kept.map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
     }
 
     /// The bytes of a module this node holds.
@@ -189,11 +233,24 @@ impl Coordinator {
     }
 
     async fn fetch(&self, digest: Digest) -> Result<(), String> {
-        let span = self.registry().tracer().root(names::span::RESOLVER_FETCH, telemetry::Kind::Internal).start();
+        let span = self
+            .registry()
+            .tracer()
+            .root(names::span::RESOLVER_FETCH, telemetry::Kind::Internal)
+            .start();
         let question = Request::Module { digest };
         for peer in self.net().peers().into_iter().filter(|peer| peer.reachable) {
             let rpc = span.rpc_client(Rpc::ResolverFetch, &peer.node_id);
-            let answer = self.ask(rpc, Rpc::ResolverFetch, &peer.node_id, &question, Bytes::new(), FETCH_TIMEOUT).await;
+            let answer = self
+                .ask(
+                    rpc,
+                    Rpc::ResolverFetch,
+                    &peer.node_id,
+                    &question,
+                    Bytes::new(),
+                    FETCH_TIMEOUT,
+                )
+                .await;
             if let Ok((Reply::Module, bytes)) = answer
                 && Digest::of(&bytes) == digest
             {
@@ -241,10 +298,14 @@ impl Coordinator {
 
     async fn have_modules(&self, view: &View) -> bool {
         let resolvers = view.document().resolvers.values();
-        let all: BTreeSet<Digest> = resolvers.flat_map(|resolver| resolver.versions.keys().copied()).collect();
+        let all: BTreeSet<Digest> = resolvers
+            .flat_map(|resolver| resolver.versions.keys().copied())
+            .collect();
         let buckets = view.document().buckets.values();
-        let bound: BTreeSet<Digest> =
-            buckets.filter_map(|bucket| bucket.config.resolver.as_ref()).map(|binding| binding.version).collect();
+        let bound: BTreeSet<Digest> = buckets
+            .filter_map(|bucket| bucket.config.resolver.as_ref())
+            .map(|binding| binding.version)
+            .collect();
         let mut complete = true;
         for digest in all {
             let state = self.platform().state(&digest);
@@ -252,7 +313,10 @@ impl Coordinator {
                 ModuleState::Absent => self.prepare(digest).await.is_ok(),
                 ModuleState::Kept if bound.contains(&digest) => self.prepare(digest).await.is_ok(),
                 // A module that cannot be compiled here will not be by trying again.
-                ModuleState::Kept | ModuleState::Compiling | ModuleState::Ready | ModuleState::Failed(_) => true,
+                ModuleState::Kept
+                | ModuleState::Compiling
+                | ModuleState::Ready
+                | ModuleState::Failed(_) => true,
             };
             complete &= had;
         }
@@ -265,7 +329,10 @@ fn version_of<'a>(view: &'a View, name: &str, digest: &Digest) -> Option<&'a Ver
 }
 
 fn summary(admitted: &Admitted) -> String {
-    let summary = admitted.description.as_ref().map_or("", |description| description.summary.as_str());
+    let summary = admitted
+        .description
+        .as_ref()
+        .map_or("", |description| description.summary.as_str());
     let end = summary.floor_char_boundary(sibyl_core::registry::MAX_DESCRIPTION_BYTES);
     summary[..end].to_owned()
 }

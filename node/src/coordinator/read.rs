@@ -53,12 +53,20 @@ impl Coordinator {
     /// [`GetError`].
     pub async fn get(&self, span: &Span, request: GetRequest) -> Result<Got, GetError> {
         let view = self.serving().map_err(GetError::NotServing)?;
-        let bucket = view.bucket(&request.bucket).ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
+        let bucket = view
+            .bucket(&request.bucket)
+            .ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
         let slot = slot(&view, bucket.incarnation, &request.key);
         let (outcome, need) = self.read(span, &view, bucket, &slot, &request).await?;
         if !outcome.met && !request.partial {
-            let Outcome { replies, failed, .. } = outcome;
-            return Err(GetError::Quorum { replies, need, failed });
+            let Outcome {
+                replies, failed, ..
+            } = outcome;
+            return Err(GetError::Quorum {
+                replies,
+                need,
+                failed,
+            });
         }
         Ok(self.show(span, &request, bucket, outcome).await)
     }
@@ -73,12 +81,20 @@ impl Coordinator {
         request: &GetRequest,
     ) -> Result<(Outcome, usize), GetError> {
         let owners = view.owners(bucket, slot.partition);
-        let r = request.r.unwrap_or(bucket.config.r).need(usize::from(bucket.config.n), owners.len());
+        let r = request
+            .r
+            .unwrap_or(bucket.config.r)
+            .need(usize::from(bucket.config.n), owners.len());
         if r > owners.len() {
-            return Err(GetError::Level { asked: r, members: owners.len() });
+            return Err(GetError::Level {
+                asked: r,
+                members: owners.len(),
+            });
         }
         let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
-        let outcome = self.read_owners(span, slot, self.best_first(owners), r, timeout).await;
+        let outcome = self
+            .read_owners(span, slot, self.best_first(owners), r, timeout)
+            .await;
         Ok((outcome, r))
     }
 
@@ -129,7 +145,14 @@ impl Coordinator {
         let encoded = self.replica().encoded(slot);
         let took = began.elapsed();
         self.inner.ground.metrics.storage(StorageOp::Get, took);
-        span.storage_read(took, encoded.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len));
+        span.storage_read(
+            took,
+            encoded
+                .as_ref()
+                .ok()
+                .and_then(Option::as_ref)
+                .map_or(0, Bytes::len),
+        );
         let said = match (encoded, ask) {
             (Err(failure), _) => {
                 tracing::error!(%failure, "this node cannot read its copy of a key");
@@ -199,12 +222,21 @@ impl Reading {
     }
 
     fn hear(&mut self, heard: Heard) {
-        let Heard { from, said, counts, took } = heard;
+        let Heard {
+            from,
+            said,
+            counts,
+            took,
+        } = heard;
         match &said {
             Said::Failed => self.span.replica_failed(&from, "failed", took),
             Said::Object(..) | Said::Digest(_) => self.span.replica_ack(&from, took),
         }
-        let effects = self.get.handle(Event::Said { from: &from, said, counts });
+        let effects = self.get.handle(Event::Said {
+            from: &from,
+            said,
+            counts,
+        });
         self.perform(effects);
     }
 
@@ -227,7 +259,12 @@ impl Reading {
         let coordinator = &self.coordinator;
         if to == *coordinator.me() {
             let (said, counts) = coordinator.local(&self.slot, ask, &self.span);
-            let heard = Heard { from: to, said, counts, took: self.began.elapsed() };
+            let heard = Heard {
+                from: to,
+                said,
+                counts,
+                took: self.began.elapsed(),
+            };
             self.waiting.push(Box::pin(std::future::ready(heard)));
             return;
         }
@@ -246,20 +283,35 @@ impl Reading {
                 Ok((Reply::Digest { digest, counts, .. }, _)) => (Said::Digest(digest), counts),
                 Ok(_) | Err(_) => (Said::Failed, false),
             };
-            Heard { from: to, said, counts, took: began.elapsed() }
+            Heard {
+                from: to,
+                said,
+                counts,
+                took: began.elapsed(),
+            }
         }));
     }
 
     fn settle(&self, outcome: &Outcome) {
         let wait = self.began.elapsed();
         let (acks, failures, met) = (outcome.replies, outcome.failed, outcome.met);
-        self.span.quorum_settled(QuorumEnd { acks, failures, sloppy: false, met, wait });
+        self.span.quorum_settled(QuorumEnd {
+            acks,
+            failures,
+            sloppy: false,
+            met,
+            wait,
+        });
         let metrics = &self.coordinator.inner.ground.metrics;
         if met {
             metrics.quorum(Quorum::Read, acks, wait, &self.span);
         } else {
             let late = Deadline::now() >= self.deadline;
-            let reason = if late { QuorumFailure::Timeout } else { QuorumFailure::Unavailable };
+            let reason = if late {
+                QuorumFailure::Timeout
+            } else {
+                QuorumFailure::Unavailable
+            };
             metrics.quorum_failed(Quorum::Read, reason);
         }
     }
@@ -267,18 +319,34 @@ impl Reading {
     /// Sends the joined object to those who lack part of it. A repair is offered once: whoever misses it
     /// is found again by the next read.
     fn repair(self) {
-        let Self { coordinator, slot, span, repairs, .. } = self;
+        let Self {
+            coordinator,
+            slot,
+            span,
+            repairs,
+            ..
+        } = self;
         if repairs.is_empty() {
             return;
         }
         let root = span.read_repair(false);
         drop(span);
         tokio::spawn(async move {
-            let sent = repairs.into_iter().map(|(to, object)| coordinator.repair_one(&root, &slot, to, object));
+            let sent = repairs
+                .into_iter()
+                .map(|(to, object)| coordinator.repair_one(&root, &slot, to, object));
             let results: Vec<bool> = sent.collect::<FuturesUnordered<_>>().collect().await;
             for repaired in results {
-                let result = if repaired { Success::Ok } else { Success::Failed };
-                coordinator.inner.ground.metrics.read_repair(RepairMode::Async, result);
+                let result = if repaired {
+                    Success::Ok
+                } else {
+                    Success::Failed
+                };
+                coordinator
+                    .inner
+                    .ground
+                    .metrics
+                    .read_repair(RepairMode::Async, result);
             }
         });
     }
@@ -288,16 +356,28 @@ impl Coordinator {
     async fn repair_one(&self, root: &Span, slot: &Slot, to: NodeId, object: Object) -> bool {
         if to == *self.me() {
             let (done, joined) = tokio::sync::oneshot::channel();
-            self.replica().join(slot.clone(), object, Durability::Synced, move |result| {
-                // Nobody waits if the node is stopping.
-                let _gone = done.send(result);
-            });
+            self.replica()
+                .join(slot.clone(), object, Durability::Synced, move |result| {
+                    // Nobody waits if the node is stopping.
+                    let _gone = done.send(result);
+                });
             return matches!(joined.await, Ok(Ok(())));
         }
-        let request = Request::Repair { place: slot.place.clone() };
+        let request = Request::Repair {
+            place: slot.place.clone(),
+        };
         let span = root.rpc_client(Rpc::ReplicaRepair, &to);
         let body = codec::encode(&object);
-        let answer = self.ask(span, Rpc::ReplicaRepair, &to, &request, body, DEFAULT_TIMEOUT).await;
+        let answer = self
+            .ask(
+                span,
+                Rpc::ReplicaRepair,
+                &to,
+                &request,
+                body,
+                DEFAULT_TIMEOUT,
+            )
+            .await;
         matches!(answer, Ok((Reply::Joined, _)))
     }
 }

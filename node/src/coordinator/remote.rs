@@ -37,8 +37,14 @@ impl AskError {
 
     fn result(&self) -> RpcResult {
         match self {
-            Self::Call(CallError { reason: Reason::Timeout, .. }) => RpcResult::Timeout,
-            Self::Call(CallError { reason: Reason::Remote(_) | Reason::TooLarge, .. }) => RpcResult::Rejected,
+            Self::Call(CallError {
+                reason: Reason::Timeout,
+                ..
+            }) => RpcResult::Timeout,
+            Self::Call(CallError {
+                reason: Reason::Remote(_) | Reason::TooLarge,
+                ..
+            }) => RpcResult::Rejected,
             Self::Call(_) => RpcResult::Unavailable,
             Self::Failed(_) | Self::Nonsense => RpcResult::Rejected,
         }
@@ -73,11 +79,14 @@ impl Coordinator {
         let call = self.net().call(to, outgoing);
         let (metrics, to) = (self.inner.ground.metrics.clone(), to.clone());
         async move {
-            let result = call.await.map_err(AskError::Call).and_then(|answer| match message::decode(&answer.head) {
-                Ok(Reply::Failed(failure)) => Err(AskError::Failed(failure)),
-                Ok(reply) => Ok((reply, answer.body)),
-                Err(_) => Err(AskError::Nonsense),
-            });
+            let result =
+                call.await.map_err(AskError::Call).and_then(|answer| {
+                    match message::decode(&answer.head) {
+                        Ok(Reply::Failed(failure)) => Err(AskError::Failed(failure)),
+                        Ok(reply) => Ok((reply, answer.body)),
+                        Err(_) => Err(AskError::Nonsense),
+                    }
+                });
             let word = match &result {
                 Ok(_) => RpcResult::Ok,
                 Err(error) => {

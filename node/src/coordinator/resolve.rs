@@ -44,8 +44,17 @@ struct Origin {
 
 impl Origin {
     fn of(object: Digest, binding: &Binding, bucket: &Bucket) -> Self {
-        let registry::Limits { fuel, memory_bytes, output_bytes } = binding.limits;
-        Self { view: view_key(object, binding, bucket), fuel, memory_bytes, output_bytes }
+        let registry::Limits {
+            fuel,
+            memory_bytes,
+            output_bytes,
+        } = binding.limits;
+        Self {
+            view: view_key(object, binding, bucket),
+            fuel,
+            memory_bytes,
+            output_bytes,
+        }
     }
 }
 
@@ -59,14 +68,20 @@ impl Weighter<Origin, Arc<Made>> for Weight {
             + match &made.view {
                 View::Gone => 0,
                 View::One(content) => bytes(content),
-                View::Siblings(siblings) => siblings.iter().map(|sibling| bytes(&sibling.content)).sum(),
+                View::Siblings(siblings) => {
+                    siblings.iter().map(|sibling| bytes(&sibling.content)).sum()
+                }
             }
     }
 }
 
 impl Cache {
     pub(super) fn new() -> Self {
-        Self(quick_cache::sync::Cache::with_weighter(CACHE_VIEWS, CACHE_BYTES, Weight))
+        Self(quick_cache::sync::Cache::with_weighter(
+            CACHE_VIEWS,
+            CACHE_BYTES,
+            Weight,
+        ))
     }
 }
 
@@ -82,18 +97,28 @@ impl Made {
     /// cache would hold all of that.
     fn compact(&self) -> Self {
         let own = |content: &Content| Content {
-            value: content.value.as_ref().map(|value| Bytes::copy_from_slice(value)),
+            value: content
+                .value
+                .as_ref()
+                .map(|value| Bytes::copy_from_slice(value)),
             ..content.clone()
         };
         let view = match &self.view {
             View::Gone => View::Gone,
             View::One(content) => View::One(own(content)),
             View::Siblings(siblings) => {
-                let own = |sibling: &Sibling| Sibling { content: own(&sibling.content), ..sibling.clone() };
+                let own = |sibling: &Sibling| Sibling {
+                    content: own(&sibling.content),
+                    ..sibling.clone()
+                };
                 View::Siblings(siblings.iter().map(own).collect())
             }
         };
-        Self { view, outcome: self.outcome, failure: self.failure.clone() }
+        Self {
+            view,
+            outcome: self.outcome,
+            failure: self.failure.clone(),
+        }
     }
 }
 
@@ -110,13 +135,17 @@ impl Coordinator {
         let live = object.live().count();
         let reconcile = span.siblings_reconcile();
         reconcile.siblings_merged(object.siblings().len(), live, object.context().len());
-        self.inner.ground.metrics.object(live, object.context().len());
+        self.inner
+            .ground
+            .metrics
+            .object(live, object.context().len());
         let faces = view::faces(object, bucket.config.deletes);
         let (view, resolver, etag) = match &faces {
             Faces::Gone => (View::Gone, None, outcome.digest),
             Faces::One(one) => (View::One(one.content.clone()), None, outcome.digest),
             Faces::Several(several) => {
-                self.conflict(&reconcile, request, bucket, outcome.digest, several).await
+                self.conflict(&reconcile, request, bucket, outcome.digest, several)
+                    .await
             }
         };
         self.feed(span, request, bucket, &outcome, &view, resolver.as_ref());
@@ -131,7 +160,10 @@ impl Coordinator {
             bucket: bucket.incarnation,
             etag: etag_of(&etag),
             resolver,
-            acks: Acks { owners: replies, fallbacks: 0 },
+            acks: Acks {
+                owners: replies,
+                fallbacks: 0,
+            },
             met,
         }
     }
@@ -144,7 +176,11 @@ impl Coordinator {
         object: Digest,
         several: &[&Sibling],
     ) -> (View, Option<ResolverNote>, Digest) {
-        let active = bucket.config.resolver.as_ref().filter(|binding| binding.mode == Mode::Active);
+        let active = bucket
+            .config
+            .resolver
+            .as_ref()
+            .filter(|binding| binding.mode == Mode::Active);
         let counts = &self.inner.ground.metrics;
         match active.filter(|_| request.resolve) {
             Some(binding) => {
@@ -164,7 +200,11 @@ impl Coordinator {
                 };
                 // A failure shows the siblings as they are. With the view's tag, a client that holds them
                 // would be told that nothing changed once the resolver works.
-                let tag = if made.outcome == Resolved::Failed { object } else { origin.view };
+                let tag = if made.outcome == Resolved::Failed {
+                    object
+                } else {
+                    origin.view
+                };
                 (made.view.clone(), Some(note), tag)
             }
             None => {
@@ -194,17 +234,35 @@ impl Coordinator {
         }
         counts.view_cache(CacheResult::Miss);
         let writers = several.iter().filter_map(|sibling| sibling.content.trace);
-        let span = span.resolver_resolve(&binding.name, &binding.version, writers.collect::<Vec<Trace>>());
+        let span = span.resolver_resolve(
+            &binding.name,
+            &binding.version,
+            writers.collect::<Vec<Trace>>(),
+        );
         let call = call(request, binding, several);
         let report = self.platform().resolve(binding.version, call).await;
-        let result = report.outcome.as_ref().map_or_else(result_of, |_| ResolverResult::Ok);
+        let result = report
+            .outcome
+            .as_ref()
+            .map_or_else(result_of, |_| ResolverResult::Ok);
         let reason = report.outcome.as_ref().err().map(Failure::kind);
         span.resolver_ended(
-            ResolverEnd { outcome: result, fuel: report.fuel, memory_bytes: report.memory_bytes },
+            ResolverEnd {
+                outcome: result,
+                fuel: report.fuel,
+                memory_bytes: report.memory_bytes,
+            },
             reason,
         );
         let (fuel, took) = (report.fuel, report.duration);
-        counts.resolver(&binding.name, result, reason.unwrap_or(""), fuel, took, &span);
+        counts.resolver(
+            &binding.name,
+            result,
+            reason.unwrap_or(""),
+            fuel,
+            took,
+            &span,
+        );
         drop(span);
         let transient = report.outcome.as_ref().is_err_and(Failure::is_transient);
         if matches!(report.outcome, Err(Failure::MissingModule)) {
@@ -249,7 +307,9 @@ impl Coordinator {
             since_ms: now_ms(),
             trace_id: span.context().trace_id(),
         };
-        self.inner.feed.note(bucket.incarnation, outcome.digest, conflict);
+        self.inner
+            .feed
+            .note(bucket.incarnation, outcome.digest, conflict);
     }
 
     /// Whether the bucket's resolver takes a value. A failure of the check itself accepts the write.
@@ -259,7 +319,12 @@ impl Coordinator {
         bucket: &Bucket,
         value: &Bytes,
     ) -> Result<(), PutError> {
-        let Some(binding) = bucket.config.resolver.as_ref().filter(|binding| binding.mode == Mode::Active) else {
+        let Some(binding) = bucket
+            .config
+            .resolver
+            .as_ref()
+            .filter(|binding| binding.mode == Mode::Active)
+        else {
             return Ok(());
         };
         if self.platform().state(&binding.version) != ModuleState::Ready {
@@ -269,7 +334,11 @@ impl Coordinator {
             bucket: request.bucket.clone(),
             key: request.key.clone(),
             config: Some(binding.config.clone()),
-            siblings: vec![Input { value: Some(value.clone()), modified_at: 0, attributes: Vec::new() }],
+            siblings: vec![Input {
+                value: Some(value.clone()),
+                modified_at: 0,
+                attributes: Vec::new(),
+            }],
             limits: limits(binding),
         };
         match self.platform().check_value(binding.version, call).await {
@@ -297,7 +366,11 @@ fn etag_of(digest: &Digest) -> String {
 
 fn limits(binding: &Binding) -> Limits {
     let set = &binding.limits;
-    Limits { fuel: set.fuel, memory_bytes: set.memory_bytes, output_bytes: set.output_bytes }
+    Limits {
+        fuel: set.fuel,
+        memory_bytes: set.memory_bytes,
+        output_bytes: set.output_bytes,
+    }
 }
 
 fn call(request: &GetRequest, binding: &Binding, several: &[&Sibling]) -> Call {
@@ -305,14 +378,20 @@ fn call(request: &GetRequest, binding: &Binding, several: &[&Sibling]) -> Call {
         bucket: request.bucket.clone(),
         key: request.key.clone(),
         config: Some(binding.config.clone()),
-        siblings: several.iter().map(|sibling| input(&sibling.content)).collect(),
+        siblings: several
+            .iter()
+            .map(|sibling| input(&sibling.content))
+            .collect(),
         limits: limits(binding),
     }
 }
 
 fn input(content: &Content) -> Input {
     let media_type = ("content-type".to_owned(), content.content_type.clone());
-    let attributes = content.attributes.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let attributes = content
+        .attributes
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
     Input {
         value: content.value.clone(),
         modified_at: content.modified_at,
@@ -325,7 +404,11 @@ fn all(several: &[&Sibling]) -> View {
 }
 
 fn made_of(several: &[&Sibling], outcome: Result<Resolution, Failure>) -> Made {
-    let failed = |failure: String| Made { view: all(several), outcome: Resolved::Failed, failure: Some(failure) };
+    let failed = |failure: String| Made {
+        view: all(several),
+        outcome: Resolved::Failed,
+        failure: Some(failure),
+    };
     let resolution = match outcome {
         Ok(resolution) => resolution,
         Err(failure) => return failed(failure.to_string()),
@@ -337,7 +420,11 @@ fn made_of(several: &[&Sibling], outcome: Result<Resolution, Failure>) -> Made {
         Resolution::Delete => Resolved::Deleted,
     };
     match view::resolved(several, &resolution) {
-        Ok(view) => Made { view, outcome, failure: None },
+        Ok(view) => Made {
+            view,
+            outcome,
+            failure: None,
+        },
         Err(invalid) => failed(invalid.to_string()),
     }
 }

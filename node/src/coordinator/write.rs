@@ -39,22 +39,35 @@ impl Coordinator {
     /// [`PutError`]; only [`PutError::Unknown`] may have been written.
     pub async fn put(&self, span: &Span, request: PutRequest) -> Result<Stored, PutError> {
         let view = self.serving().map_err(PutError::NotServing)?;
-        let bucket = view.bucket(&request.bucket).ok_or_else(|| PutError::NoBucket(request.bucket.clone()))?;
+        let bucket = view
+            .bucket(&request.bucket)
+            .ok_or_else(|| PutError::NoBucket(request.bucket.clone()))?;
         let value = request.value.clone().unwrap_or_default();
         let cap = usize::try_from(bucket.config.max_value_bytes).unwrap_or(usize::MAX);
         if value.len() > cap {
-            return Err(PutError::TooLarge { bytes: value.len(), cap });
+            return Err(PutError::TooLarge {
+                bytes: value.len(),
+                cap,
+            });
         }
         let slot = slot(&view, bucket.incarnation, &request.key);
         let owners = view.owners(bucket, slot.partition);
-        let w = request.w.unwrap_or(bucket.config.w).need(usize::from(bucket.config.n), owners.len());
+        let w = request
+            .w
+            .unwrap_or(bucket.config.w)
+            .need(usize::from(bucket.config.n), owners.len());
         if w > owners.len() {
-            return Err(PutError::Level { asked: w, members: owners.len() });
+            return Err(PutError::Level {
+                asked: w,
+                members: owners.len(),
+            });
         }
         if let Some(value) = &request.value {
             self.accepts(&request, bucket, value).await?;
         }
-        let tombstones = self.tombstones(span, &view, bucket, &slot, &request).await?;
+        let tombstones = self
+            .tombstones(span, &view, bucket, &slot, &request)
+            .await?;
         let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
         let coordinate = Coordinate {
             place: slot.place.clone(),
@@ -63,17 +76,24 @@ impl Coordinator {
             deletes: request.value.is_none(),
             content_type: request.content_type,
             attributes: request.attributes,
-            write_id: request.write_id.unwrap_or_else(|| WriteId(rand::rng().random())),
+            write_id: request
+                .write_id
+                .unwrap_or_else(|| WriteId(rand::rng().random())),
             trace: Some(span.context()),
             w: u32::try_from(w).expect("n is at most 255"),
         };
-        let written = self.hand_on(span, owners, coordinate, value, timeout).await?;
+        let written = self
+            .hand_on(span, owners, coordinate, value, timeout)
+            .await?;
         Ok(Stored {
             dot: written.dot,
             context: written.context,
             bucket: bucket.incarnation,
             modified_at: written.modified_at,
-            acks: Acks { owners: written.owners as usize, fallbacks: 0 },
+            acks: Acks {
+                owners: written.owners as usize,
+                fallbacks: 0,
+            },
             live: written.siblings as usize,
             coordinator: written.coordinator,
         })
@@ -100,10 +120,17 @@ impl Coordinator {
             partial: false,
             resolve: false,
         };
-        let (outcome, need) = self.read(span, view, bucket, slot, &read).await.map_err(PutError::Read)?;
+        let (outcome, need) = self
+            .read(span, view, bucket, slot, &read)
+            .await
+            .map_err(PutError::Read)?;
         if !outcome.met {
             let (replies, failed) = (outcome.replies, outcome.failed);
-            return Err(PutError::Read(GetError::Quorum { replies, need, failed }));
+            return Err(PutError::Read(GetError::Quorum {
+                replies,
+                need,
+                failed,
+            }));
         }
         Ok(outcome.object.tombstones())
     }
@@ -127,9 +154,12 @@ impl Coordinator {
                 break;
             }
             let result = if owner == *self.me() {
-                self.coordinate(span, coordinate.clone(), value.clone(), left).await.map_err(AskError::Failed)
+                self.coordinate(span, coordinate.clone(), value.clone(), left)
+                    .await
+                    .map_err(AskError::Failed)
             } else {
-                self.forward(span, &owner, coordinate.clone(), value.clone(), left).await
+                self.forward(span, &owner, coordinate.clone(), value.clone(), left)
+                    .await
             };
             match result {
                 Ok(written) => return Ok(written),
@@ -138,13 +168,23 @@ impl Coordinator {
                     let (owners, failed, w) = (owners as usize, failed as usize, w as usize);
                     return Err(PutError::Unknown { owners, failed, w });
                 }
-                Err(AskError::Failed(failure @ Failure::Refused(_))) => return Err(PutError::NotWritten(failure)),
-                Err(_) => return Err(PutError::Unknown { owners: 0, failed: 0, w }),
+                Err(AskError::Failed(failure @ Failure::Refused(_))) => {
+                    return Err(PutError::NotWritten(failure));
+                }
+                Err(_) => {
+                    return Err(PutError::Unknown {
+                        owners: 0,
+                        failed: 0,
+                        w,
+                    });
+                }
             }
         }
         match refused {
             Some(AskError::Failed(failure)) => Err(PutError::NotWritten(failure)),
-            _ => Err(PutError::Unreachable { owners: owners.len() }),
+            _ => Err(PutError::Unreachable {
+                owners: owners.len(),
+            }),
         }
     }
 
@@ -165,7 +205,14 @@ impl Coordinator {
         timeout: Duration,
     ) -> Result<Written, AskError> {
         let request = Request::Coordinate(Box::new(coordinate));
-        let call = self.ask(span.forward(to), Rpc::CoordinatorForward, to, &request, value, timeout);
+        let call = self.ask(
+            span.forward(to),
+            Rpc::CoordinatorForward,
+            to,
+            &request,
+            value,
+            timeout,
+        );
         match call.await? {
             (Reply::Written(written), _) => Ok(written),
             _ => Err(AskError::Nonsense),
@@ -190,7 +237,9 @@ impl Coordinator {
         if self.is_low_on_disk() && !coordinate.deletes {
             return Err(Failure::DiskFull);
         }
-        let (_, bucket) = view.bucket_of(coordinate.place.bucket).ok_or(Failure::Bucket)?;
+        let (_, bucket) = view
+            .bucket_of(coordinate.place.bucket)
+            .ok_or(Failure::Bucket)?;
         let slot = slot(&view, coordinate.place.bucket, &coordinate.place.key);
         let owners = view.owners(bucket, slot.partition).to_vec();
         if !owners.contains(self.me()) {
@@ -213,7 +262,9 @@ impl Coordinator {
             minted: None,
         };
         tokio::spawn(writing.run(coordinate, value));
-        answered.await.unwrap_or_else(|_| Err(Failure::Store("the write was abandoned".into())))
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Failure::Store("the write was abandoned".into())))
     }
 }
 
@@ -286,7 +337,10 @@ impl Writing {
         &self,
         coordinate: Coordinate,
         value: Bytes,
-    ) -> (oneshot::Receiver<Result<Minted, Failure>>, oneshot::Receiver<Result<(), Failure>>) {
+    ) -> (
+        oneshot::Receiver<Result<Minted, Failure>>,
+        oneshot::Receiver<Result<(), Failure>>,
+    ) {
         let write = Write {
             context: coordinate.context,
             tombstones: coordinate.tombstones,
@@ -311,7 +365,14 @@ impl Writing {
             drop(counts.send(result));
         };
         let replica = self.coordinator.replica();
-        replica.mint(self.slot.clone(), write, self.caps, self.durability, minted, counts);
+        replica.mint(
+            self.slot.clone(),
+            write,
+            self.caps,
+            self.durability,
+            minted,
+            counts,
+        );
         (on_minted, on_counts)
     }
 
@@ -320,7 +381,8 @@ impl Writing {
             self.span.replica_ack(&done.by, self.began.elapsed());
             self.put.handle(Event::Acked(&done.by))
         } else {
-            self.span.replica_failed(&done.by, "failed", self.began.elapsed());
+            self.span
+                .replica_failed(&done.by, "failed", self.began.elapsed());
             self.put.handle(Event::Failed(&done.by))
         }
     }
@@ -336,11 +398,16 @@ impl Writing {
 
     fn replicate(&mut self, to: NodeId) {
         let Some(minted) = &self.minted else { return };
-        let request = Request::Replicate { place: self.slot.place.clone(), durability: self.durability };
+        let request = Request::Replicate {
+            place: self.slot.place.clone(),
+            durability: self.durability,
+        };
         let timeout = self.deadline.saturating_duration_since(Deadline::now());
         let span = self.span.rpc_client(Rpc::ReplicaPut, &to);
         let shipment = minted.shipment.clone();
-        let call = self.coordinator.ask(span, Rpc::ReplicaPut, &to, &request, shipment, timeout);
+        let call = self
+            .coordinator
+            .ask(span, Rpc::ReplicaPut, &to, &request, shipment, timeout);
         self.waiting.push(Box::pin(async move {
             let acked = matches!(call.await, Ok((Reply::Joined, _)));
             Done { by: to, acked }
@@ -353,13 +420,23 @@ impl Writing {
             Outcome::Written { owners } => (owners, 0, true),
             Outcome::Unknown { owners, failed } => (owners, failed, false),
         };
-        self.span.quorum_settled(QuorumEnd { acks, failures, sloppy: false, met, wait });
+        self.span.quorum_settled(QuorumEnd {
+            acks,
+            failures,
+            sloppy: false,
+            met,
+            wait,
+        });
         let metrics = &self.coordinator.inner.ground.metrics;
         if met {
             metrics.quorum(Quorum::Write, acks, wait, &self.span);
         } else {
             let late = Deadline::now() >= self.deadline;
-            let reason = if late { QuorumFailure::Timeout } else { QuorumFailure::Unavailable };
+            let reason = if late {
+                QuorumFailure::Timeout
+            } else {
+                QuorumFailure::Unavailable
+            };
             metrics.quorum_failed(Quorum::Write, reason);
         }
         let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -372,15 +449,26 @@ impl Writing {
                 siblings: few(minted.live),
                 coordinator: self.coordinator.me().clone(),
             }),
-            _ => Err(Failure::Quorum { owners: few(acks), failed: few(failures), w: few(self.w) }),
+            _ => Err(Failure::Quorum {
+                owners: few(acks),
+                failed: few(failures),
+                w: few(self.w),
+            }),
         };
         self.tell(result);
     }
 
     fn tell(&mut self, result: Result<Written, Failure>) {
-        debug_assert!(self.minted.is_some() || result.as_ref().is_err_and(|failure| {
-            was_not_minted(failure) || matches!(failure, Failure::Refused(_) | Failure::Store(_) | Failure::Quorum { .. })
-        }));
+        debug_assert!(
+            self.minted.is_some()
+                || result.as_ref().is_err_and(|failure| {
+                    was_not_minted(failure)
+                        || matches!(
+                            failure,
+                            Failure::Refused(_) | Failure::Store(_) | Failure::Quorum { .. }
+                        )
+                })
+        );
         if let Some(answer) = self.answer.take() {
             // The client may have left; the write goes on.
             let _gone = answer.send(result);

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use sibyl_core::context::Context;
 
 use super::api::Call;
-use super::body::{self, Patience};
+use super::body::{self, Intake, Room};
 use super::header;
 use super::json;
 use super::problem::Problem;
@@ -32,7 +32,9 @@ pub(super) struct Asked {
     parts: Parts,
     /// Never locked: it only makes the request shareable between threads, which a body alone is not.
     body: Mutex<Body>,
-    patience: Patience,
+    intake: Intake,
+    /// Held until the request is answered.
+    room: Option<Room>,
 }
 
 /// What the edge puts beside a request.
@@ -40,8 +42,8 @@ pub(super) struct Asked {
 pub(super) struct Entered {
     /// The node, for this request.
     pub(super) call: Arc<dyn Call>,
-    /// How long its body may take.
-    pub(super) patience: Patience,
+    /// What its body may take.
+    pub(super) intake: Intake,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Asked {
@@ -49,11 +51,17 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
-        let Entered { call, patience } = parts
+        let Entered { call, intake } = parts
             .extensions
             .remove()
             .expect("every route is behind the edge, which puts it there");
-        Ok(Self { call, parts, body: Mutex::new(body), patience })
+        Ok(Self {
+            call,
+            parts,
+            body: Mutex::new(body),
+            intake,
+            room: None,
+        })
     }
 }
 
@@ -78,7 +86,9 @@ impl Asked {
         let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
         let body = std::mem::take(body);
         let declared = body::declared(&self.parts.headers);
-        body::read(body, declared, cap, self.patience).await
+        let (bytes, room) = self.intake.read(body, declared, cap).await?;
+        self.room = room;
+        Ok(bytes)
     }
 
     /// The body as JSON. Its `Content-Type` is not looked at: people use plain `curl -d`.

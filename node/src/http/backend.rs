@@ -15,15 +15,16 @@ use sibyl_core::id::{Digest, Incarnation, NodeId};
 use sibyl_core::registry::{Bucket, ChangeError};
 
 use super::api::{
-    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused, DeleteBucket,
-    Departure, Health, Keys, Module, Operation, Pending, PutBucket, Resolvers, Trial, Tried, Upload, Uploaded,
+    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
+    DeleteBucket, Departure, Health, Keys, Module, Operation, Pending, PutBucket, Resolvers, Trial,
+    Tried, Upload, Uploaded,
 };
 use super::cluster::{ClusterView, RegistryView, RingView};
 use super::resolver_shapes::ResolverView;
 use crate::config::Config;
 use crate::coordinator::{
-    BucketFailed, ConflictPage, Coordinator, Emptiness, Explained, GetError, GetRequest, Got, ListError,
-    ListRequest, Listed, ModuleFailed, PutError, PutRequest, Stored,
+    BucketFailed, ConflictPage, Coordinator, Emptiness, Explained, GetError, GetRequest, Got,
+    ListError, ListRequest, Listed, ModuleFailed, PutError, PutRequest, Stored,
 };
 use crate::resolver::Refusal;
 use crate::tasks::registry::ChangeFailed;
@@ -48,24 +49,40 @@ impl Backend {
     /// The API of a node.
     pub fn new(coordinator: Coordinator, telemetry: Telemetry, config: &Config) -> Self {
         let (listen, insecure) = (config.advertise.clone(), config.insecure);
-        let shared = Arc::new(Shared { coordinator, telemetry, listen, insecure });
+        let shared = Arc::new(Shared {
+            coordinator,
+            telemetry,
+            listen,
+            insecure,
+        });
         let source = Arc::downgrade(&shared);
         let folder = config.data_dir.clone();
-        shared.telemetry.metrics.on_scrape(move || match source.upgrade() {
-            Some(shared) => shared.readings(&folder),
-            None => Readings::default(),
-        });
+        shared
+            .telemetry
+            .metrics
+            .on_scrape(move || match source.upgrade() {
+                Some(shared) => shared.readings(&folder),
+                None => Readings::default(),
+            });
         Self { shared }
     }
 }
 
 impl Api for Backend {
     fn begin(&self, arrival: Arrival<'_>) -> Arc<dyn Call> {
-        let Arrival { method, route, traceparent, request_bytes } = arrival;
+        let Arrival {
+            method,
+            route,
+            traceparent,
+            request_bytes,
+        } = arrival;
         let telemetry = &self.shared.telemetry;
         let span = telemetry.tracer.request(method, route, traceparent);
         let count = telemetry.metrics.request(op_of(method, route));
-        count.bytes(Direction::In, usize::try_from(request_bytes).unwrap_or(usize::MAX));
+        count.bytes(
+            Direction::In,
+            usize::try_from(request_bytes).unwrap_or(usize::MAX),
+        );
         Arc::new(Exchange {
             shared: Arc::clone(&self.shared),
             span,
@@ -134,11 +151,21 @@ impl Call for Exchange {
     }
 
     fn end(&self, departure: Departure) {
-        let Departure { status, response_bytes } = departure;
+        let Departure {
+            status,
+            response_bytes,
+        } = departure;
         self.span.answered(status);
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let count = self
+            .count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(count) = count {
-            count.bytes(Direction::Out, usize::try_from(response_bytes).unwrap_or(usize::MAX));
+            count.bytes(
+                Direction::Out,
+                usize::try_from(response_bytes).unwrap_or(usize::MAX),
+            );
             count.end(self.outcome(status), &self.span);
         }
     }
@@ -146,14 +173,24 @@ impl Call for Exchange {
 
 impl Keys for Exchange {
     fn max_value_bytes(&self, bucket: &str) -> Result<usize, BucketRefused> {
-        let view = self.coordinator().serving().map_err(BucketRefused::NotServing)?;
-        let known = view.bucket(bucket).ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(BucketRefused::NotServing)?;
+        let known = view
+            .bucket(bucket)
+            .ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
         Ok(usize::try_from(known.config.max_value_bytes).unwrap_or(usize::MAX))
     }
 
     fn open(&self, bucket: &str, key: &[u8], sealed: &[u8]) -> Result<Context, ContextRefused> {
-        let view = self.coordinator().serving().map_err(BucketRefused::NotServing)?;
-        let known = view.bucket(bucket).ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(BucketRefused::NotServing)?;
+        let known = view
+            .bucket(bucket)
+            .ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
         match self.coordinator().open(known.incarnation, key, sealed) {
             Ok(opened) => Ok(opened.context),
             Err(forged) => {
@@ -195,26 +232,47 @@ impl Keys for Exchange {
 
 impl Buckets for Exchange {
     fn buckets(&self) -> Result<BTreeMap<String, Bucket>, AdminError> {
-        let view = self.coordinator().serving().map_err(AdminError::NotServing)?;
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(AdminError::NotServing)?;
         Ok(view.document().buckets.clone())
     }
 
     fn bucket(&self, name: &str) -> Result<Bucket, AdminError> {
-        let view = self.coordinator().serving().map_err(AdminError::NotServing)?;
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(AdminError::NotServing)?;
         view.bucket(name).cloned().ok_or_else(|| no_bucket(name))
     }
 
     fn put_bucket(&self, change: PutBucket) -> Pending<'_, Result<BucketChanged, AdminError>> {
         Box::pin(async move {
-            let PutBucket { name, mut config, keep_n, expect } = change;
-            let before = self.coordinator().serving().map_err(AdminError::NotServing)?;
+            let PutBucket {
+                name,
+                mut config,
+                keep_n,
+                expect,
+            } = change;
+            let before = self
+                .coordinator()
+                .serving()
+                .map_err(AdminError::NotServing)?;
             let known = before.bucket(&name);
             if let (true, Some(known)) = (keep_n, known) {
                 config.n = known.config.n;
             }
             self.span.about_bucket(&name);
-            let view = self.coordinator().put_bucket(&self.span, &name, config, expect).await.map_err(refused)?;
-            let bucket = view.bucket(&name).cloned().ok_or_else(|| no_bucket(&name))?;
+            let view = self
+                .coordinator()
+                .put_bucket(&self.span, &name, config, expect)
+                .await
+                .map_err(refused)?;
+            let bucket = view
+                .bucket(&name)
+                .cloned()
+                .ok_or_else(|| no_bucket(&name))?;
             let created = known.is_none_or(|known| known.incarnation != bucket.incarnation);
             Ok(BucketChanged { bucket, created })
         })
@@ -222,11 +280,24 @@ impl Buckets for Exchange {
 
     fn delete_bucket(&self, change: DeleteBucket) -> Pending<'_, Result<(), AdminError>> {
         Box::pin(async move {
-            let DeleteBucket { name, purge, expect } = change;
-            self.coordinator().serving().map_err(AdminError::NotServing)?;
+            let DeleteBucket {
+                name,
+                purge,
+                expect,
+            } = change;
+            self.coordinator()
+                .serving()
+                .map_err(AdminError::NotServing)?;
             self.span.about_bucket(&name);
-            let emptiness = if purge { Emptiness::Purge } else { Emptiness::Required };
-            self.coordinator().delete_bucket(&self.span, &name, emptiness, expect).await.map_err(refused)
+            let emptiness = if purge {
+                Emptiness::Purge
+            } else {
+                Emptiness::Required
+            };
+            self.coordinator()
+                .delete_bucket(&self.span, &name, emptiness, expect)
+                .await
+                .map_err(refused)
         })
     }
 }
@@ -300,21 +371,30 @@ impl Operation for Exchange {
     }
 
     fn cut(&self, peer: &NodeId, cut: bool) -> Result<(), AdminError> {
-        self.coordinator().net().cut(peer, cut).map_err(|error| AdminError::NotFound {
-            code: "no_peer",
-            detail: error.to_string(),
-        })
+        self.coordinator()
+            .net()
+            .cut(peer, cut)
+            .map_err(|error| AdminError::NotFound {
+                code: "no_peer",
+                detail: error.to_string(),
+            })
     }
 }
 
 fn no_bucket(name: &str) -> AdminError {
     let detail = format!("there is no bucket {name:?}: create it with PUT /v1/buckets/{name}");
-    AdminError::NotFound { code: "no_bucket", detail }
+    AdminError::NotFound {
+        code: "no_bucket",
+        detail,
+    }
 }
 
 fn no_resolver(name: &str) -> AdminError {
     let detail = format!("there is no resolver {name:?}: upload it with PUT /v1/resolvers/{name}");
-    AdminError::NotFound { code: "no_resolver", detail }
+    AdminError::NotFound {
+        code: "no_resolver",
+        detail,
+    }
 }
 
 /// A change of the registry that was not made.
@@ -322,11 +402,18 @@ fn unchanged(failed: ChangeFailed) -> AdminError {
     let detail = failed.to_string();
     match failed {
         ChangeFailed::Refused(error) => refused_change(&error),
-        ChangeFailed::NoMajority { unknown: true, .. } | ChangeFailed::Unknown => AdminError::Unknown(detail),
-        ChangeFailed::NoMajority { missing, members, unknown: false } => {
-            AdminError::NoMajority { missing, members }
+        ChangeFailed::NoMajority { unknown: true, .. } | ChangeFailed::Unknown => {
+            AdminError::Unknown(detail)
         }
-        ChangeFailed::Busy => AdminError::Busy { code: "registry_busy", detail },
+        ChangeFailed::NoMajority {
+            missing,
+            members,
+            unknown: false,
+        } => AdminError::NoMajority { missing, members },
+        ChangeFailed::Busy => AdminError::Busy {
+            code: "registry_busy",
+            detail,
+        },
         ChangeFailed::Stopping => AdminError::NotServing(detail),
     }
 }
@@ -337,12 +424,27 @@ fn refused_change(error: &ChangeError) -> AdminError {
         ChangeError::Forming => AdminError::NotServing(detail),
         ChangeError::NoBucket(name) => no_bucket(name),
         ChangeError::Precondition { .. } => AdminError::Precondition(detail),
-        ChangeError::FixedN { .. } => AdminError::Conflict { code: "fixed_n", detail },
-        ChangeError::DefaultBucket => AdminError::Conflict { code: "default_bucket", detail },
-        ChangeError::NoVersion { .. } => AdminError::NotFound { code: "no_version", detail },
-        ChangeError::Bound { .. } => AdminError::Conflict { code: "resolver_bound", detail },
+        ChangeError::FixedN { .. } => AdminError::Conflict {
+            code: "fixed_n",
+            detail,
+        },
+        ChangeError::DefaultBucket => AdminError::Conflict {
+            code: "default_bucket",
+            detail,
+        },
+        ChangeError::NoVersion { .. } => AdminError::NotFound {
+            code: "no_version",
+            detail,
+        },
+        ChangeError::Bound { .. } => AdminError::Conflict {
+            code: "resolver_bound",
+            detail,
+        },
         ChangeError::NoMember(_) | ChangeError::Config(_) | ChangeError::Malformed(_) => {
-            AdminError::Invalid { code: "bad_config", detail }
+            AdminError::Invalid {
+                code: "bad_config",
+                detail,
+            }
         }
     }
 }
@@ -352,10 +454,22 @@ fn refused(failed: BucketFailed) -> AdminError {
     match failed {
         BucketFailed::Registry(failed) => unchanged(failed),
         BucketFailed::Module(failed) => not_taken(failed),
-        BucketFailed::Config(_) => AdminError::Invalid { code: "bad_resolver_config", detail },
-        BucketFailed::Check(_) => AdminError::Conflict { code: "check_config_failed", detail },
-        BucketFailed::NotEmpty => AdminError::Conflict { code: "bucket_not_empty", detail },
-        BucketFailed::List(_) => AdminError::Busy { code: "cannot_list", detail },
+        BucketFailed::Config(_) => AdminError::Invalid {
+            code: "bad_resolver_config",
+            detail,
+        },
+        BucketFailed::Check(_) => AdminError::Conflict {
+            code: "check_config_failed",
+            detail,
+        },
+        BucketFailed::NotEmpty => AdminError::Conflict {
+            code: "bucket_not_empty",
+            detail,
+        },
+        BucketFailed::List(_) => AdminError::Busy {
+            code: "cannot_list",
+            detail,
+        },
     }
 }
 

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::asked::{Answer, Asked, ok};
 use super::document::{BucketPath, problems};
 use super::header;
-use super::json::{self, Octets};
+use super::json::{self, KeyOctets, Octets};
 use super::keys::Target;
 use super::moment;
 use super::path;
@@ -49,6 +49,7 @@ enum Kind {
 struct Op {
     op: Kind,
     /// 1 to 1024 bytes.
+    #[schema(value_type = KeyOctets)]
     key: Octets,
     /// For `put`.
     value: Option<Octets>,
@@ -115,7 +116,10 @@ pub(super) async fn batch(mut asked: Asked) -> Answer {
     asked.call.max_value_bytes(&bucket)?;
     let batch: Batch = asked.json(MAX_BODY_BYTES).await?;
     if batch.ops.len() > MAX_OPS {
-        let detail = format!("{} operations, one request takes at most {MAX_OPS}", batch.ops.len());
+        let detail = format!(
+            "{} operations, one request takes at most {MAX_OPS}",
+            batch.ops.len()
+        );
         return Err(Problem::bad("too_many_ops", detail));
     }
     let mut lanes: BTreeMap<Bytes, Vec<(usize, Op)>> = BTreeMap::new();
@@ -130,7 +134,9 @@ pub(super) async fn batch(mut asked: Asked) -> Answer {
         .collect()
         .await;
     results.sort_unstable_by_key(|(at, _)| *at);
-    ok(&BatchResult { results: results.into_iter().map(|(_, result)| result).collect() })
+    ok(&BatchResult {
+        results: results.into_iter().map(|(_, result)| result).collect(),
+    })
 }
 
 async fn run_lane(asked: &Asked, bucket: &str, lane: Vec<(usize, Op)>) -> Vec<(usize, OpResult)> {
@@ -162,7 +168,9 @@ async fn run(asked: &Asked, bucket: &str, op: Op, result: &mut OpResult) -> Resu
         }
         Kind::Put => {
             let value = op.value.ok_or_else(|| misplaced("put needs a value"))?;
-            let kind = header::checked_content_type(op.content_type.as_deref().unwrap_or(header::OCTET_STREAM))?;
+            let kind = header::checked_content_type(
+                op.content_type.as_deref().unwrap_or(header::OCTET_STREAM),
+            )?;
             let attributes = op.attributes.unwrap_or_default();
             header::check_attributes(&attributes)?;
             let mut request = target.put(context, Some(value.0), kind);
@@ -170,7 +178,10 @@ async fn run(asked: &Asked, bucket: &str, op: Op, result: &mut OpResult) -> Resu
             request
         }
         Kind::Delete if context.is_none() => {
-            return Err(Problem::bad("context_required", "a delete needs the context of a read"));
+            return Err(Problem::bad(
+                "context_required",
+                "a delete needs the context of a read",
+            ));
         }
         Kind::Delete => target.put(context, None, header::OCTET_STREAM.to_owned()),
     };
@@ -185,7 +196,9 @@ async fn run(asked: &Asked, bucket: &str, op: Op, result: &mut OpResult) -> Resu
 fn refuse_misplaced(op: &Op) -> Result<(), Problem> {
     let put_only = op.value.is_some() || op.content_type.is_some() || op.attributes.is_some();
     match op.op {
-        Kind::Get if put_only || op.context.is_some() => Err(misplaced("get takes a key and nothing else")),
+        Kind::Get if put_only || op.context.is_some() => {
+            Err(misplaced("get takes a key and nothing else"))
+        }
         Kind::Delete if put_only => Err(misplaced("delete takes a key and a context")),
         _ => Ok(()),
     }
@@ -218,7 +231,11 @@ impl OpResult {
                 if !got.context.is_empty() {
                     self.context = Some(context);
                 }
-                return Err(Problem::new(axum::http::StatusCode::NOT_FOUND, "no_value", "the key has no value"));
+                return Err(Problem::new(
+                    axum::http::StatusCode::NOT_FOUND,
+                    "no_value",
+                    "the key has no value",
+                ));
             }
             View::One(content) => {
                 self.value = content.value.map(Octets);

@@ -18,7 +18,10 @@ use super::problem::Problem;
 
 /// How many replicas: `one`, `quorum`, `all` or a number.
 #[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(untagged, expecting = "r and w are one, quorum, all, or a number from 1")]
+#[serde(
+    untagged,
+    expecting = "r and w are one, quorum, all, or a number from 1"
+)]
 enum LevelJson {
     Word(LevelWord),
     Count(u8),
@@ -125,7 +128,6 @@ pub(super) struct BindingBody {
     #[schema(pattern = "^sha256:[0-9a-f]{64}$")]
     version: Option<String>,
     /// Handed to the resolver as it is.
-    
     config: Option<Value>,
     mode: Option<ModeJson>,
     /// Which certificate it must have. Only `off`, the default, until certificates exist.
@@ -212,8 +214,21 @@ pub(super) struct WantedBinding {
 impl WantedBinding {
     /// With its version.
     pub(super) fn bound(self, version: Digest) -> Binding {
-        let Self { name, config, mode, limits, .. } = self;
-        Binding { name, version, config, mode, laws: Laws::Off, limits }
+        let Self {
+            name,
+            config,
+            mode,
+            limits,
+            ..
+        } = self;
+        Binding {
+            name,
+            version,
+            config,
+            mode,
+            laws: Laws::Off,
+            limits,
+        }
     }
 }
 
@@ -222,7 +237,10 @@ impl ConfigBody {
     pub(super) fn wanted(self, bucket: &str) -> Result<Wanted, Problem> {
         self.journal.refuse("journal", "it comes with folding")?;
         if let Some(name) = self.name.filter(|name| name != bucket) {
-            return Err(Problem::bad("bad_config", format!("name is {name:?}, but the path says {bucket:?}")));
+            return Err(Problem::bad(
+                "bad_config",
+                format!("name is {name:?}, but the path says {bucket:?}"),
+            ));
         }
         let resolver = self.resolver.map(BindingBody::wanted).transpose()?;
         let mut config = BucketConfig::default();
@@ -231,15 +249,21 @@ impl ConfigBody {
         set(&mut config.r, self.r.map(Level::from));
         set(&mut config.w, self.w.map(Level::from));
         set(&mut config.sloppy, self.sloppy);
-        set(&mut config.durability, self.durability.map(|choice| match choice {
-            DurabilityJson::Synced => Durability::Synced,
-            DurabilityJson::Buffered => Durability::Buffered,
-        }));
-        set(&mut config.deletes, self.deletes.map(|choice| match choice {
-            DeletesJson::WriteWins => Deletes::WriteWins,
-            DeletesJson::DeleteWins => Deletes::DeleteWins,
-            DeletesJson::Resolver => Deletes::Resolver,
-        }));
+        set(
+            &mut config.durability,
+            self.durability.map(|choice| match choice {
+                DurabilityJson::Synced => Durability::Synced,
+                DurabilityJson::Buffered => Durability::Buffered,
+            }),
+        );
+        set(
+            &mut config.deletes,
+            self.deletes.map(|choice| match choice {
+                DeletesJson::WriteWins => Deletes::WriteWins,
+                DeletesJson::DeleteWins => Deletes::DeleteWins,
+                DeletesJson::Resolver => Deletes::Resolver,
+            }),
+        );
         set(&mut config.max_siblings, self.max_siblings);
         set(&mut config.max_value_bytes, self.max_value_bytes);
         set(&mut config.max_object_bytes, self.max_object_bytes);
@@ -247,19 +271,29 @@ impl ConfigBody {
         if self.max_object_bytes.is_none() {
             config.max_object_bytes = config.max_object_bytes.max(config.max_value_bytes);
         }
-        Ok(Wanted { config, keep_n, resolver })
+        Ok(Wanted {
+            config,
+            keep_n,
+            resolver,
+        })
     }
 }
 
 impl BindingBody {
     fn wanted(self) -> Result<WantedBinding, Problem> {
-        self.shadow.refuse("resolver.shadow", "it comes with certificates")?;
+        self.shadow
+            .refuse("resolver.shadow", "it comes with certificates")?;
         if let Some(laws) = self.laws.filter(|laws| laws != "off") {
-            let detail = format!("resolver.laws is {laws:?}, but only \"off\" exists until there are certificates");
+            let detail = format!(
+                "resolver.laws is {laws:?}, but only \"off\" exists until there are certificates"
+            );
             return Err(Problem::bad("unsupported_field", detail).with("field", "resolver.laws"));
         }
         if !path::is_name(&self.name) {
-            let detail = format!("resolver.name {:?} is not 1 to 64 of a-z 0-9 . _ - without _ in front", self.name);
+            let detail = format!(
+                "resolver.name {:?} is not 1 to 64 of a-z 0-9 . _ - without _ in front",
+                self.name
+            );
             return Err(Problem::bad("bad_config", detail));
         }
         let parse = |text: String| {
@@ -280,7 +314,9 @@ impl BindingBody {
         Ok(WantedBinding {
             name: self.name,
             version: self.version.map(parse).transpose()?,
-            config: self.config.map_or_else(|| "{}".to_owned(), |config| config.to_string()),
+            config: self
+                .config
+                .map_or_else(|| "{}".to_owned(), |config| config.to_string()),
             mode,
             limits,
         })
@@ -349,7 +385,11 @@ impl BucketJson {
 
 impl BindingJson {
     fn new(binding: &Binding) -> Self {
-        let Limits { fuel, memory_bytes, output_bytes } = binding.limits;
+        let Limits {
+            fuel,
+            memory_bytes,
+            output_bytes,
+        } = binding.limits;
         Self {
             name: binding.name.clone(),
             version: binding.version.to_string(),

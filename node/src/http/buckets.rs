@@ -22,11 +22,24 @@ use super::query::{Kind, Parameter, parameter};
 /// The largest configuration: 64 KiB of a resolver's config, and the rest.
 const MAX_BODY_BYTES: usize = 128 << 10;
 
-const DELETE: &[Parameter] = &[parameter("purge", Kind::Flag, "Delete the bucket although it holds keys.")];
+const DELETE: &[Parameter] = &[parameter(
+    "purge",
+    Kind::Flag,
+    "Delete the bucket although it holds keys.",
+)];
 
 parameters!(DeleteQuery, query DELETE);
-parameters!(PutHeaders, [if_match(), document::request_header(
-    "If-None-Match", "`*`: only if there is no such bucket yet.", Some("^\\*$"))]);
+parameters!(
+    PutHeaders,
+    [
+        if_match(),
+        document::request_header(
+            "If-None-Match",
+            "`*`: only if there is no such bucket yet.",
+            Some("^\\*$")
+        )
+    ]
+);
 parameters!(DeleteHeaders, [if_match()]);
 problems!(ListProblems: 503);
 problems!(GetProblems: 404 503);
@@ -34,7 +47,11 @@ problems!(PutProblems: 404 409 412 503);
 problems!(DeleteProblems: 404 409 412 503);
 
 fn if_match() -> utoipa::openapi::path::Parameter {
-    document::request_header("If-Match", "The ETag of your last read: only if nobody changed the bucket since.", None)
+    document::request_header(
+        "If-Match",
+        "The ETag of your last read: only if nobody changed the bucket since.",
+        Some("^(\\*|\"[0-9]+\")$"),
+    )
 }
 
 /// Every bucket.
@@ -51,7 +68,10 @@ pub(super) async fn list(asked: Asked) -> Answer {
     asked.query(&[])?;
     let buckets = asked.call.buckets()?;
     ok(&BucketList {
-        buckets: buckets.iter().map(|(name, bucket)| BucketJson::new(name, &bucket.config)).collect(),
+        buckets: buckets
+            .iter()
+            .map(|(name, bucket)| BucketJson::new(name, &bucket.config))
+            .collect(),
     })
 }
 
@@ -80,8 +100,16 @@ pub(super) async fn put(mut asked: Asked) -> Answer {
     let name = path::bucket(asked.path(), 2)?;
     let expect = expect(&asked, &name)?;
     let body = asked.body(MAX_BODY_BYTES).await?;
-    let body: ConfigBody = if body.is_empty() { super::json::parse(b"{}")? } else { super::json::parse(&body)? };
-    let Wanted { mut config, keep_n, resolver } = body.wanted(&name)?;
+    let body: ConfigBody = if body.is_empty() {
+        super::json::parse(b"{}")?
+    } else {
+        super::json::parse(&body)?
+    };
+    let Wanted {
+        mut config,
+        keep_n,
+        resolver,
+    } = body.wanted(&name)?;
     if let Some(wanted) = resolver {
         let version = match wanted.version {
             Some(version) => version,
@@ -92,10 +120,21 @@ pub(super) async fn put(mut asked: Asked) -> Answer {
     if keep_n && let Ok(present) = asked.call.bucket(&name) {
         config.n = present.config.n;
     }
-    config.check().map_err(|error| Problem::bad("bad_config", error.to_string()))?;
-    let change = PutBucket { name: name.clone(), config, keep_n, expect };
+    config
+        .check()
+        .map_err(|error| Problem::bad("bad_config", error.to_string()))?;
+    let change = PutBucket {
+        name: name.clone(),
+        config,
+        keep_n,
+        expect,
+    };
     let changed = asked.call.put_bucket(change).await?;
-    let status = if changed.created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if changed.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok(shown(status, &name, &changed.bucket))
 }
 
@@ -106,14 +145,25 @@ pub(super) async fn put(mut asked: Asked) -> Answer {
 pub(super) async fn delete(asked: Asked) -> Answer {
     let query = asked.query(DELETE)?;
     let name = path::bucket(asked.path(), 2)?;
-    let (expect, purge) = (expect(&asked, &name)?, query.flag("purge")?);
-    asked.call.delete_bucket(DeleteBucket { name, purge, expect }).await?;
+    let (purge, expect) = (query.flag("purge")?, expect(&asked, &name)?);
+    asked
+        .call
+        .delete_bucket(DeleteBucket {
+            name,
+            purge,
+            expect,
+        })
+        .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 fn shown(status: StatusCode, name: &str, bucket: &Bucket) -> Response {
     let etag = format!("\"{}\"", bucket.revision);
-    ([(ETAG, etag)], json_answer(status, &BucketJson::new(name, &bucket.config))).into_response()
+    (
+        [(ETAG, etag)],
+        json_answer(status, &BucketJson::new(name, &bucket.config)),
+    )
+        .into_response()
 }
 
 /// What the preconditions ask of the bucket. A list of tags becomes the one that fits now.
@@ -129,23 +179,45 @@ fn expect(asked: &Asked, name: &str) -> Result<Expect, Problem> {
 }
 
 fn matching(asked: &Asked, name: &str, tags: &str) -> Result<Expect, Problem> {
-    let parse = |tag: &str| tag.trim().strip_prefix('"')?.strip_suffix('"').map(str::to_owned);
-    let tags: Option<Vec<_>> = tags.split(',').map(|tag| if tag.trim() == "*" { Some("*".into()) } else { parse(tag) }).collect();
+    let parse = |tag: &str| {
+        tag.trim()
+            .strip_prefix('"')?
+            .strip_suffix('"')
+            .map(str::to_owned)
+    };
+    let tags: Option<Vec<_>> = tags
+        .split(',')
+        .map(|tag| {
+            if tag.trim() == "*" {
+                Some("*".into())
+            } else {
+                parse(tag)
+            }
+        })
+        .collect();
     let tags = tags.ok_or_else(|| bad(&IF_MATCH, "is the ETag of a read, in its quotes"))?;
     let bucket = match asked.call.bucket(name) {
         Ok(bucket) => bucket,
-        Err(AdminError::NotFound { .. }) => return Err(failed(&format!("there is no bucket {name:?}"))),
+        Err(AdminError::NotFound { .. }) => {
+            return Err(failed(&format!("there is no bucket {name:?}")));
+        }
         Err(error) => return Err(error.into()),
     };
     let now = bucket.revision;
     if tags.iter().any(|tag| tag == "*" || *tag == now.to_string()) {
         return Ok(Expect::Revision(now));
     }
-    Err(failed(&format!("the bucket is at revision \"{now}\" now: read it again")))
+    Err(failed(&format!(
+        "the bucket is at revision \"{now}\" now: read it again"
+    )))
 }
 
 fn failed(detail: &str) -> Problem {
-    Problem::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
+    Problem::new(
+        StatusCode::PRECONDITION_FAILED,
+        "precondition_failed",
+        detail,
+    )
 }
 
 fn bad(name: &HeaderName, what: &str) -> Problem {

@@ -43,7 +43,9 @@ impl From<Conflict> for ConflictJson {
         Self {
             key: Octets(conflict.key),
             reason: conflict.reason,
-            resolver: conflict.resolver.map(|(name, version)| format!("{name}@{version}")),
+            resolver: conflict
+                .resolver
+                .map(|(name, version)| format!("{name}@{version}")),
             siblings: conflict.siblings as usize,
             since: moment::rfc3339(conflict.since_ms),
             trace_id: Some(json::trace_id(conflict.trace_id)),

@@ -63,8 +63,12 @@ pub(super) fn problem_responses(statuses: &[u16]) -> BTreeMap<String, RefOr<Resp
 
 /// A problem answer.
 pub(super) fn problem_response(status: u16) -> Response {
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let reason = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason());
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Problem")))
+        .build();
     ResponseBuilder::new()
         .description(reason.unwrap_or("Problem"))
         .content(problem::MEDIA_TYPE, content)
@@ -108,8 +112,14 @@ fn bucket() -> Parameter {
 }
 
 fn key() -> Parameter {
-    let schema = text().min_length(Some(1)).max_length(Some(path::MAX_KEY_BYTES));
-    path_parameter("key", "The key: 1 to 1024 bytes, percent-encoded once; `/` may stand as it is.", schema)
+    let schema = text()
+        .min_length(Some(1))
+        .max_length(Some(path::MAX_KEY_BYTES));
+    path_parameter(
+        "key",
+        "The key: 1 to 1024 bytes, percent-encoded once; `/` may stand as it is.",
+        schema,
+    )
 }
 
 fn resolver() -> Parameter {

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 
 use super::api::{Api, Arrival, Departure};
 use super::asked::Entered;
-use super::body::{self, Patience};
+use super::body::{self, Intake};
 use super::header;
 use super::json;
 use super::problem::Problem;
@@ -33,25 +33,33 @@ const UNMATCHED: &str = "unmatched";
 pub(super) struct Edge {
     /// The node.
     pub(super) api: Arc<dyn Api>,
-    /// How long bodies may take.
-    pub(super) patience: Patience,
+    /// What bodies may take.
+    pub(super) intake: Intake,
 }
 
 /// Wraps every route.
 pub(super) async fn enter(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
-    let route = matched.as_ref().map_or(UNMATCHED.into(), |path| template(path.as_str()));
+    let route = matched
+        .as_ref()
+        .map_or(UNMATCHED.into(), |path| template(path.as_str()));
     let call = edge.api.begin(Arrival {
         method: request.method().as_str(),
         route: &route,
-        traceparent: request.headers().get("traceparent").and_then(|value| value.to_str().ok()),
+        traceparent: request
+            .headers()
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok()),
         request_bytes: body::declared(request.headers()).unwrap_or(0),
     });
     let trace_id = json::trace_id(call.trace_id());
     let response = match admit(request.headers(), &route) {
         Err(problem) => Err(problem),
         Ok(()) => {
-            let entered = Entered { call: Arc::clone(&call), patience: edge.patience };
+            let entered = Entered {
+                call: Arc::clone(&call),
+                intake: edge.intake,
+            };
             request.extensions_mut().insert(entered);
             run(request, next, &route, &trace_id).await
         }
@@ -59,7 +67,8 @@ pub(super) async fn enter(State(edge): State<Edge>, mut request: Request, next: 
     let response = finish(response, &trace_id);
     call.end(Departure {
         status: response.status().as_u16(),
-        response_bytes: response.body().size_hint().lower(),
+        response_bytes: body::declared(response.headers())
+            .unwrap_or_else(|| response.body().size_hint().lower()),
     });
     response
 }
@@ -70,7 +79,10 @@ pub(super) fn template(route: &str) -> String {
 }
 
 fn admit(headers: &HeaderMap, route: &str) -> Result<(), Problem> {
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
     if bytes > MAX_HEADER_BYTES {
         return Err(Problem::new(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -82,10 +94,18 @@ fn admit(headers: &HeaderMap, route: &str) -> Result<(), Problem> {
     if route.starts_with("/health/") || route == "/metrics" {
         return Ok(());
     }
-    header::refuse_unsupported(headers, route.contains("/keys/") || route.starts_with("/key"))
+    header::refuse_unsupported(
+        headers,
+        route.contains("/keys/") || route.starts_with("/key"),
+    )
 }
 
-async fn run(request: Request, next: Next, route: &str, trace_id: &str) -> Result<Response, Problem> {
+async fn run(
+    request: Request,
+    next: Next,
+    route: &str,
+    trace_id: &str,
+) -> Result<Response, Problem> {
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     answer.map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

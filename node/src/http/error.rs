@@ -40,9 +40,9 @@ impl From<GetError> for Problem {
         match &error {
             GetError::NoBucket(_) => no_bucket(&error),
             GetError::NotServing(_) => not_serving(&error),
-            GetError::Level { asked, members } => {
-                unavailable("too_few_nodes", &error).with("need", *asked).with("members", *members)
-            }
+            GetError::Level { asked, members } => unavailable("too_few_nodes", &error)
+                .with("need", *asked)
+                .with("members", *members),
             GetError::Quorum {
                 replies,
                 need,
@@ -68,7 +68,9 @@ impl From<PutError> for Problem {
                 error.to_string(),
             ),
             PutError::Level { asked, members } => not_written(
-                unavailable("too_few_nodes", &error).with("need", asked).with("members", members),
+                unavailable("too_few_nodes", &error)
+                    .with("need", asked)
+                    .with("members", members),
             ),
             PutError::Read(error) => {
                 let problem = Self::from(error);
@@ -152,13 +154,15 @@ impl From<AdminError> for Problem {
                     .with("members", members)
                     .retry()
             }
-            AdminError::Unknown(_) => {
-                unavailable("change_unknown", &detail).with("outcome", "unknown").retry()
-            }
+            AdminError::Unknown(_) => unavailable("change_unknown", &detail)
+                .with("outcome", "unknown")
+                .retry(),
             AdminError::NotFound { code, .. } => new(StatusCode::NOT_FOUND, code),
             AdminError::Conflict { code, .. } => new(StatusCode::CONFLICT, code),
             AdminError::InProgress(_) => new(StatusCode::CONFLICT, "change_under_way").retry(),
-            AdminError::Precondition(_) => new(StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            AdminError::Precondition(_) => {
+                new(StatusCode::PRECONDITION_FAILED, "precondition_failed")
+            }
             AdminError::Invalid { code, .. } => new(StatusCode::BAD_REQUEST, code),
             AdminError::NotWasm { code, .. } => new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code),
             AdminError::NotResolver { code, .. } => new(StatusCode::UNPROCESSABLE_ENTITY, code),
@@ -173,24 +177,56 @@ impl From<ChangeError> for AdminError {
         let detail = error.to_string();
         match error {
             ChangeError::Forming => Self::NotServing(detail),
-            ChangeError::NoBucket(_) => Self::NotFound { code: "no_bucket", detail },
-            ChangeError::NoVersion { .. } => Self::NotFound { code: "no_version", detail },
-            ChangeError::NoMember(_) => Self::NotFound { code: "no_peer", detail },
+            ChangeError::NoBucket(_) => Self::NotFound {
+                code: "no_bucket",
+                detail,
+            },
+            ChangeError::NoVersion { .. } => Self::NotFound {
+                code: "no_version",
+                detail,
+            },
+            ChangeError::NoMember(_) => Self::NotFound {
+                code: "no_peer",
+                detail,
+            },
             ChangeError::Precondition { .. } => Self::Precondition(detail),
-            ChangeError::FixedN { .. } => Self::Conflict { code: "fixed_n", detail },
-            ChangeError::DefaultBucket => Self::Conflict { code: "default_bucket", detail },
-            ChangeError::Bound { .. } => Self::Conflict { code: "resolver_bound", detail },
-            ChangeError::Config(_) => Self::Invalid { code: "bad_config", detail },
-            ChangeError::Malformed(_) => Self::Conflict { code: "registry_full", detail },
+            ChangeError::FixedN { .. } => Self::Conflict {
+                code: "fixed_n",
+                detail,
+            },
+            ChangeError::DefaultBucket => Self::Conflict {
+                code: "default_bucket",
+                detail,
+            },
+            ChangeError::Bound { .. } => Self::Conflict {
+                code: "resolver_bound",
+                detail,
+            },
+            ChangeError::Config(_) => Self::Invalid {
+                code: "bad_config",
+                detail,
+            },
+            ChangeError::Malformed(_) => Self::Conflict {
+                code: "registry_full",
+                detail,
+            },
         }
     }
 }
 
 /// 413, with the two numbers.
-pub(super) fn too_large(detail: &impl ToString, bytes: impl Into<serde_json::Value>, cap: usize) -> Problem {
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail.to_string())
-        .with("bytes", bytes)
-        .with("cap", cap)
+pub(super) fn too_large(
+    detail: &impl ToString,
+    bytes: impl Into<serde_json::Value>,
+    cap: usize,
+) -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too_large",
+        detail.to_string(),
+    )
+    .with("bytes", bytes)
+    .with("cap", cap)
 }
 
 fn no_bucket(error: &impl ToString) -> Problem {

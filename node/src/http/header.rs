@@ -41,25 +41,45 @@ pub(super) fn refuse_unsupported(headers: &HeaderMap, keys: bool) -> Result<(), 
     let refuse = |name: &HeaderName, instead: &str| match headers.contains_key(name) {
         true => Err(Problem::bad(
             "unsupported_header",
-            format!("the header {name} is not supported yet, and ignoring it would be wrong: {instead}"),
+            format!(
+                "the header {name} is not supported yet, and ignoring it would be wrong: {instead}"
+            ),
         )
         .with("header", name.as_str())),
         false => Ok(()),
     };
-    refuse(&IDEMPOTENCY_KEY, "send the request without it; a repeated write may leave a sibling")?;
-    refuse(&AUTHORIZATION, "this node knows no tokens; send the request without it")?;
+    refuse(
+        &IDEMPOTENCY_KEY,
+        "send the request without it; a repeated write may leave a sibling",
+    )?;
+    refuse(
+        &AUTHORIZATION,
+        "this node knows no tokens; send the request without it",
+    )?;
     if keys {
-        refuse(&IF_MATCH, "send the Sibyl-Context of your last read instead")?;
-        refuse(&IF_UNMODIFIED_SINCE, "send the Sibyl-Context of your last read instead")?;
+        refuse(
+            &IF_MATCH,
+            "send the Sibyl-Context of your last read instead",
+        )?;
+        refuse(
+            &IF_UNMODIFIED_SINCE,
+            "send the Sibyl-Context of your last read instead",
+        )?;
     }
     Ok(())
 }
 
 /// A header that may stand at most once, as text.
-pub(super) fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+pub(super) fn once<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
-    let bad = |what: &str| Problem::bad("bad_header", format!("the header {name} {what}")).with("header", name.as_str());
+    let bad = |what: &str| {
+        Problem::bad("bad_header", format!("the header {name} {what}"))
+            .with("header", name.as_str())
+    };
     if values.next().is_some() {
         return Err(bad("is given twice"));
     }
@@ -85,9 +105,15 @@ pub(super) fn attributes(headers: &HeaderMap) -> Result<BTreeMap<String, String>
 pub(super) fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Problem> {
     let bad = |detail: String| Err(Problem::bad("bad_attributes", detail));
     if attributes.len() > MAX_ATTRIBUTES {
-        return bad(format!("{} attributes, a value has at most {MAX_ATTRIBUTES}", attributes.len()));
+        return bad(format!(
+            "{} attributes, a value has at most {MAX_ATTRIBUTES}",
+            attributes.len()
+        ));
     }
-    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes: usize = attributes
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
     if bytes > MAX_ATTRIBUTE_BYTES {
         return bad(format!(
             "the names and values of all attributes have {bytes} bytes, at most {MAX_ATTRIBUTE_BYTES} are kept"
@@ -120,20 +146,28 @@ pub(super) fn checked_content_type(text: &str) -> Result<String, Problem> {
     let essence = text.split(';').next().unwrap_or_default().trim();
     let fits = text.len() <= MAX_CONTENT_TYPE_BYTES
         && text.bytes().all(|b| (b' '..0x7f).contains(&b))
-        && essence.split_once('/').is_some_and(|(kind, sub)| token(kind) && token(sub));
+        && essence
+            .split_once('/')
+            .is_some_and(|(kind, sub)| token(kind) && token(sub));
     if fits {
         return Ok(text.to_owned());
     }
     Err(Problem::bad(
         "bad_content_type",
-        format!("the content type is type/subtype in ASCII, at most {MAX_CONTENT_TYPE_BYTES} bytes"),
+        format!(
+            "the content type is type/subtype in ASCII, at most {MAX_CONTENT_TYPE_BYTES} bytes"
+        ),
     ))
 }
 
 /// Whether a request names this media type as what it carries, parameters aside.
 pub(super) fn carries(headers: &HeaderMap, media_type: &str) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = value
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
     essence.trim().eq_ignore_ascii_case(media_type)
 }
 
@@ -141,7 +175,10 @@ pub(super) fn carries(headers: &HeaderMap, media_type: &str) -> bool {
 /// it. `*/*` names nothing.
 pub(super) fn wants(headers: &HeaderMap, media_type: &str) -> Option<u16> {
     let (kind, _) = media_type.split_once('/')?;
-    let lists = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let lists = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let weights = lists.flat_map(|list| list.split(',')).filter_map(|range| {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next()?.to_ascii_lowercase();
@@ -155,14 +192,23 @@ pub(super) fn wants(headers: &HeaderMap, media_type: &str) -> Option<u16> {
 
 fn thousandths(weight: f32) -> u16 {
     let steps = (0..=1000_u16).rev();
-    steps.into_iter().find(|step| f32::from(*step) <= weight * 1000.0).unwrap_or(0)
+    steps
+        .into_iter()
+        .find(|step| f32::from(*step) <= weight * 1000.0)
+        .unwrap_or(0)
 }
 
 /// Whether `If-None-Match` names this ETag, compared weakly as the header asks.
 pub(super) fn none_match(headers: &HeaderMap, etag: &str) -> bool {
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let lists = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).map(bare).any(|tag| tag == "*" || tag == bare(etag))
+    let lists = headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    lists
+        .flat_map(|list| list.split(','))
+        .map(bare)
+        .any(|tag| tag == "*" || tag == bare(etag))
 }
 
 #[cfg(test)]
@@ -171,7 +217,10 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &str)| {
-            (HeaderName::from_static(name), value.parse().expect("a header value"))
+            (
+                HeaderName::from_static(name),
+                value.parse().expect("a header value"),
+            )
         };
         let mut map = HeaderMap::new();
         pairs.iter().map(pair).for_each(|(name, value)| {
@@ -212,9 +261,17 @@ mod tests {
     #[test]
     fn attributes_keep_their_bounds() {
         let check = |pairs: Vec<(String, String)>, fits: bool| {
-            assert_eq!(check_attributes(&pairs.iter().cloned().collect()).is_ok(), fits, "{pairs:?}");
+            assert_eq!(
+                check_attributes(&pairs.iter().cloned().collect()).is_ok(),
+                fits,
+                "{pairs:?}"
+            );
         };
-        let many = |count: usize| (0..count).map(|i| (format!("a{i}"), String::new())).collect();
+        let many = |count: usize| {
+            (0..count)
+                .map(|i| (format!("a{i}"), String::new()))
+                .collect()
+        };
         check(many(16), true);
         check(many(17), false);
         check(vec![("a".into(), "x".repeat(1023))], true);
@@ -227,7 +284,11 @@ mod tests {
     #[test]
     fn if_none_match_is_a_list() {
         let check = |value: &str, hits: bool| {
-            assert_eq!(none_match(&headers(&[("if-none-match", value)]), "\"e\""), hits, "{value}");
+            assert_eq!(
+                none_match(&headers(&[("if-none-match", value)]), "\"e\""),
+                hits,
+                "{value}"
+            );
         };
         check("\"e\"", true);
         check("\"x\", W/\"e\"", true);

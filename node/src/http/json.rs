@@ -5,19 +5,20 @@
 
 use base64::Engine as _;
 use base64::alphabet;
+use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{
     GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD,
 };
-use base64::engine::DecodePaddingMode;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use utoipa::openapi::schema::{
-    AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type,
-};
 use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{
+    AdditionalProperties, KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type,
+};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::path::MAX_KEY_BYTES;
 use super::problem::Problem;
 
 const LENIENT: GeneralPurposeConfig =
@@ -68,24 +69,65 @@ impl<'de> Deserialize<'de> for Octets {
 
 impl PartialSchema for Octets {
     fn schema() -> RefOr<Schema> {
-        let encoded = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .format(Some(SchemaFormat::Custom("byte".into())))
-            .pattern(Some("^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"));
-        OneOfBuilder::new()
-            .item(ObjectBuilder::new().schema_type(Type::String))
-            .item(
-                ObjectBuilder::new()
-                    .property("base64", encoded)
-                    .required("base64")
-                    .additional_properties(Some(AdditionalProperties::FreeForm(false))),
-            )
-            .description(Some("Bytes: a string when they are UTF-8, else base64."))
-            .into()
+        octets_schema(ObjectBuilder::new().schema_type(Type::String), "*")
     }
 }
 
 impl ToSchema for Octets {}
+
+/// Documents a key in a request: bytes, 1 to 1024 of them.
+pub(super) struct KeyOctets;
+
+impl PartialSchema for KeyOctets {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        octets_schema(
+            text.min_length(Some(1)).max_length(Some(MAX_KEY_BYTES)),
+            "{0,341}",
+        )
+    }
+}
+
+impl ToSchema for KeyOctets {}
+
+/// Text, or base64 of so many groups of three bytes and a rest.
+fn octets_schema(text: ObjectBuilder, groups: &str) -> RefOr<Schema> {
+    // The last character before the padding has unused bits, which are zero.
+    let end = "([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)";
+    let end = if groups == "*" {
+        format!("{end}?")
+    } else {
+        end.to_owned()
+    };
+    let encoded = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(format!("^([A-Za-z0-9+/]{{4}}){groups}{end}$")));
+    OneOfBuilder::new()
+        .item(text)
+        .item(
+            ObjectBuilder::new()
+                .property("base64", encoded)
+                .required("base64")
+                .additional_properties(Some(AdditionalProperties::FreeForm(false))),
+        )
+        .description(Some("Bytes: a string when they are UTF-8, else base64."))
+        .into()
+}
+
+/// Documents a body that is bytes as they are.
+pub(super) struct Raw;
+
+impl PartialSchema for Raw {
+    fn schema() -> RefOr<Schema> {
+        let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(binary))
+            .into()
+    }
+}
+
+impl ToSchema for Raw {}
 
 /// Writes a sealed context.
 pub(super) fn context_text(sealed: &[u8]) -> String {
@@ -97,7 +139,9 @@ pub(super) fn context_bytes(text: &str) -> Result<Vec<u8>, Problem> {
     ANY_URL.decode(text.trim()).map_err(|error| {
         Problem::bad(
             "bad_context",
-            format!("the context is not base64url ({error}): pass it on exactly as it was received"),
+            format!(
+                "the context is not base64url ({error}): pass it on exactly as it was received"
+            ),
         )
     })
 }
@@ -106,8 +150,15 @@ pub(super) fn context_bytes(text: &str) -> Result<Vec<u8>, Problem> {
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
-        let code = if text.starts_with("unknown field") { "unknown_field" } else { "bad_json" };
-        Problem::bad(code, format!("the body is not what this route takes: {text}"))
+        let code = if text.starts_with("unknown field") {
+            "unknown_field"
+        } else {
+            "bad_json"
+        };
+        Problem::bad(
+            code,
+            format!("the body is not what this route takes: {text}"),
+        )
     })
 }
 

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use axum::http::header::IF_NONE_MATCH;
 use axum::http::StatusCode;
+use axum::http::header::IF_NONE_MATCH;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use sibyl_core::context::Context;
@@ -17,6 +17,7 @@ use super::asked::{Answer, Asked};
 use super::document::{self, KeyPath, parameters, problems};
 use super::explain;
 use super::header;
+use super::json::Raw;
 use super::path;
 use super::problem::Problem;
 use super::query::{Kind, Parameter, Query, parameter};
@@ -24,19 +25,47 @@ use super::reading;
 use super::siblings::SiblingList;
 use crate::coordinator::{GetRequest, PutRequest, Stored};
 
-const R: Parameter = parameter("r", Kind::Level, "How many replicas must answer a read; default the bucket's.");
-const W: Parameter = parameter("w", Kind::Level, "How many copies must count before a write is acknowledged; default the bucket's.");
-const SLOPPY: Parameter = parameter("sloppy", Kind::Flag, "Whether nodes that stand in for an owner count. Not yet in effect: only owners count.");
+const R: Parameter = parameter(
+    "r",
+    Kind::Level,
+    "How many replicas must answer a read; default the bucket's.",
+);
+const W: Parameter = parameter(
+    "w",
+    Kind::Level,
+    "How many copies must count before a write is acknowledged; default the bucket's.",
+);
+const SLOPPY: Parameter = parameter(
+    "sloppy",
+    Kind::Flag,
+    "Whether nodes that stand in for an owner count. Not yet in effect: only owners count.",
+);
 const TIMEOUT: Parameter = parameter("timeout_ms", Kind::TimeoutMs, "How long the node may take.");
-const RETURN: Parameter = parameter("return", Kind::Word(&["none", "value"]), "Whether the answer carries the key's view after the write; if that cannot be read, the answer is 204.");
+const RETURN: Parameter = parameter(
+    "return",
+    Kind::Word(&["none", "value"]),
+    "Whether the answer carries the key's view after the write; if that cannot be read, the answer is 204.",
+);
 
 const READ: &[Parameter] = &[
     R,
     SLOPPY,
     TIMEOUT,
-    parameter("partial", Kind::Flag, "Answer with what was found if too few replicas answer."),
-    parameter("resolve", Kind::Flag, "`false`: show siblings even if a resolver would merge them."),
-    parameter("siblings", Kind::Flag, "All siblings raw, as a JSON list, whatever their number."),
+    parameter(
+        "partial",
+        Kind::Flag,
+        "Answer with what was found if too few replicas answer.",
+    ),
+    parameter(
+        "resolve",
+        Kind::Flag,
+        "`false`: show siblings even if a resolver would merge them.",
+    ),
+    parameter(
+        "siblings",
+        Kind::Flag,
+        "All siblings raw, as a JSON list, whatever their number.",
+    ),
     parameter("explain", Kind::Flag, "Why the key says what it says."),
 ];
 const WRITE: &[Parameter] = &[W, SLOPPY, TIMEOUT, RETURN];
@@ -46,21 +75,40 @@ const DELETE: &[Parameter] = &[
     SLOPPY,
     TIMEOUT,
     RETURN,
-    parameter("blind", Kind::Flag, "Delete what the node sees now, without a context."),
+    parameter(
+        "blind",
+        Kind::Flag,
+        "Delete what the node sees now, without a context.",
+    ),
 ];
 
 parameters!(ReadQuery, query READ);
 parameters!(WriteQuery, query WRITE);
 parameters!(DeleteQuery, query DELETE);
-parameters!(ReadHeaders, [
-    document::request_header("If-None-Match", "The ETag of an earlier answer: 304 if nothing has changed.", None),
-    document::request_header("Accept", "`multipart/mixed` for siblings as parts instead of JSON.", None),
-]);
-parameters!(WriteHeaders, [
-    context_header(),
-    document::request_header("If-None-Match", "`*`: write only if a quorum read finds no live value. Advisory: not atomic.", Some("^\\*$")),
-    document::request_header("Sibyl-Attr-Name", "An attribute of the value, under any name instead of `Name`: at most 16, 1 KiB together.", None),
-]);
+parameters!(
+    ReadHeaders,
+    [document::request_header(
+        "If-None-Match",
+        "The ETag of an earlier answer: 304 if nothing has changed.",
+        None
+    ),]
+);
+parameters!(
+    WriteHeaders,
+    [
+        context_header(),
+        document::request_header(
+            "If-None-Match",
+            "`*`: write only if a quorum read finds no live value. Advisory: not atomic.",
+            Some("^\\*$")
+        ),
+        document::request_header(
+            "Sibyl-Attr-Name",
+            "An attribute of the value, under any name instead of `Name`: at most 16, 1 KiB together.",
+            None
+        ),
+    ]
+);
 parameters!(DeleteHeaders, [context_header()]);
 
 problems!(ReadProblems: 404 414 503);
@@ -68,7 +116,8 @@ problems!(WriteProblems: 404 409 412 414 422 503 507);
 problems!(DeleteProblems: 404 409 412 414 503 507);
 
 fn context_header() -> utoipa::openapi::path::Parameter {
-    let about = "The context of your last read of this key: the write replaces exactly what that read saw.";
+    let about =
+        "The context of your last read of this key: the write replaces exactly what that read saw.";
     document::request_header("Sibyl-Context", about, Some("^[A-Za-z0-9_-]+=*$"))
 }
 
@@ -112,7 +161,12 @@ impl Target {
     }
 
     /// A write to it, without attributes.
-    pub(super) fn put(&self, context: Option<Context>, value: Option<Bytes>, content_type: String) -> PutRequest {
+    pub(super) fn put(
+        &self,
+        context: Option<Context>,
+        value: Option<Bytes>,
+        content_type: String,
+    ) -> PutRequest {
         PutRequest {
             bucket: self.bucket.clone(),
             key: self.key.clone(),
@@ -128,10 +182,12 @@ impl Target {
 }
 
 /// Read a key
+///
+/// With `Accept: multipart/mixed` siblings come as parts instead of JSON.
 #[utoipa::path(get, path = "/v1/buckets/{bucket}/keys/{*key}", tag = "keys", operation_id = "getKey",
     params(KeyPath, ReadQuery, ReadHeaders),
     responses(
-        (status = 200, description = "The value; JSON with `siblings` or `explain`", content_type = "*/*"),
+        (status = 200, description = "The value as it was written; with `siblings` a SiblingList, with `explain` an Explanation", content_type = "*/*"),
         (status = 300, description = "Several siblings and no resolved view", content(
             (SiblingList = "application/json"),
             (String = "multipart/mixed"),
@@ -163,11 +219,18 @@ async fn read(asked: Asked) -> Answer {
     let resolve = query.maybe_flag("resolve")?.unwrap_or(true);
     let request = target.get(query.flag("partial")?, resolve && !all);
     match (all, why) {
-        (true, true) => Err(Problem::bad("bad_parameter", "siblings and explain are two answers: ask for one of them")),
+        (true, true) => Err(Problem::bad(
+            "bad_parameter",
+            "siblings and explain are two answers: ask for one of them",
+        )),
         (false, true) => explain::answer(&asked, request).await,
         (all, false) => {
             let got = asked.call.get(request).await?;
-            if all { Ok(reading::all(&asked, &target.key, &got)) } else { reading::answer(&asked, &target.key, got) }
+            if all {
+                Ok(reading::all(&asked, &target.key, &got))
+            } else {
+                reading::answer(&asked, &target.key, got)
+            }
         }
     }
 }
@@ -175,7 +238,7 @@ async fn read(asked: Asked) -> Answer {
 /// Write a key
 #[utoipa::path(put, path = "/v1/buckets/{bucket}/keys/{*key}", tag = "keys", operation_id = "putKey",
     params(KeyPath, WriteQuery, WriteHeaders),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The value. Any media type is taken, and kept."),
+    request_body(content = Raw, content_type = "application/octet-stream", description = "The value. Any media type is taken, and kept."),
     responses(
         (status = 200, description = "Acknowledged; the view after the write", content_type = "*/*"),
         (status = 204, description = "Acknowledged by W copies"),
@@ -220,9 +283,15 @@ pub(super) async fn delete(asked: Asked) -> Answer {
     let query = asked.query(DELETE)?;
     let target = Target::of(&asked, &query)?;
     let returns = query.word("return")? == Some("value");
-    let context = match (asked.context(&target.bucket, &target.key)?, query.flag("blind")?) {
+    let context = match (
+        asked.context(&target.bucket, &target.key)?,
+        query.flag("blind")?,
+    ) {
         (Some(_), true) => {
-            return Err(Problem::bad("bad_parameter", "blind=true is for a delete without Sibyl-Context: send one of them"));
+            return Err(Problem::bad(
+                "bad_parameter",
+                "blind=true is for a delete without Sibyl-Context: send one of them",
+            ));
         }
         (Some(context), false) => context,
         (None, true) => seen(&asked, &target).await?,
@@ -246,7 +315,11 @@ async fn seen(asked: &Asked, target: &Target) -> Result<Context, Problem> {
     }
     match reading::shown(asked, &target.key, got) {
         Err(gone) => Err(gone),
-        Ok(_) => Err(Problem::new(StatusCode::NOT_FOUND, "no_value", "the key has no value")),
+        Ok(_) => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "no_value",
+            "the key has no value",
+        )),
     }
 }
 
@@ -276,11 +349,19 @@ async fn refuse_present(asked: &Asked, target: &Target) -> Result<(), Problem> {
 
 /// The answer to an acknowledged write. Whatever goes wrong while reading the view, the write stands.
 async fn written(asked: &Asked, target: &Target, stored: &Stored, returns: bool) -> Answer {
-    let plain = || (StatusCode::NO_CONTENT, reading::write_headers(asked, &target.key, stored)).into_response();
+    let plain = || {
+        (
+            StatusCode::NO_CONTENT,
+            reading::write_headers(asked, &target.key, stored),
+        )
+            .into_response()
+    };
     if !returns {
         return Ok(plain());
     }
     let got = asked.call.get(target.get(false, true)).await;
-    let shown = got.map_err(Problem::from).and_then(|got| reading::shown(asked, &target.key, got));
+    let shown = got
+        .map_err(Problem::from)
+        .and_then(|got| reading::shown(asked, &target.key, got));
     Ok(shown.unwrap_or_else(|_| plain()))
 }

@@ -11,10 +11,18 @@ use super::problem::Problem;
 use super::query::{Kind, Parameter, Query, parameter};
 use crate::coordinator::ListRequest;
 
-const START: Parameter = parameter("start", Kind::Bytes, "Only what comes after this key: `next` of the page before.");
+const START: Parameter = parameter(
+    "start",
+    Kind::Bytes,
+    "Only what comes after this key: `next` of the page before.",
+);
 const LIMIT: Parameter = parameter("limit", Kind::Limit, "At most so many entries.");
 const LIST: &[Parameter] = &[
-    parameter("prefix", Kind::Bytes, "Only keys that begin with these bytes, percent-encoded."),
+    parameter(
+        "prefix",
+        Kind::Bytes,
+        "Only keys that begin with these bytes, percent-encoded.",
+    ),
     START,
     LIMIT,
 ];

@@ -42,11 +42,15 @@ mod stall;
 mod tests;
 
 pub use self::api::{
-    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused, DeleteBucket,
-    Departure, Form, Health, Keys, LogLine, Module, Operation, Pending, PutBucket, Resolvers, Trial,
-    TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
+    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
+    DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation, Pending, PutBucket,
+    Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
 };
-pub use self::cluster::{ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView};
-pub use self::resolver_shapes::{Certificate, LawResult, ModuleKind, Readiness, ResolverView, Tier, VersionView};
+pub use self::cluster::{
+    ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
+};
+pub use self::resolver_shapes::{
+    Certificate, LawResult, ModuleKind, Readiness, ResolverView, Tier, VersionView,
+};
 pub use self::router::{Options, Surface, router};
 pub use self::server::{Limits, Server};

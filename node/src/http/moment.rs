@@ -40,7 +40,10 @@ fn offset_seconds(offset: &str) -> Option<i64> {
     let (hours, minutes) = clock.split_once(':')?;
     let number = |text: &str, below: i64| {
         let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse::<i64>().ok()).flatten().filter(|n| *n < below)
+        digits
+            .then(|| text.parse::<i64>().ok())
+            .flatten()
+            .filter(|n| *n < below)
     };
     let seconds = number(hours, 24)? * 3600 + number(minutes, 60)? * 60;
     match sign {

@@ -22,7 +22,10 @@ pub(super) fn body(headers: &mut HeaderMap, siblings: &[Sibling]) -> Body {
     let mut pieces = Vec::with_capacity(2 * siblings.len() + 1);
     for (at, sibling) in siblings.iter().enumerate() {
         let line = if at == 0 { "--" } else { "\r\n--" };
-        pieces.push(Bytes::from(format!("{line}{boundary}\r\n{}\r\n", head(sibling))));
+        pieces.push(Bytes::from(format!(
+            "{line}{boundary}\r\n{}\r\n",
+            head(sibling)
+        )));
         pieces.push(bytes_of(sibling));
     }
     pieces.push(Bytes::from(format!("\r\n--{boundary}--\r\n")));

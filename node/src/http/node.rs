@@ -49,11 +49,20 @@ pub(super) async fn ready(asked: Asked) -> Answer {
     asked.query(&[])?;
     let health = asked.call.health();
     if health.ready {
-        return ok(&Ready { ready: true, reasons: health.reasons });
+        return ok(&Ready {
+            ready: true,
+            reasons: health.reasons,
+        });
     }
-    let detail = format!("this node does not serve keys now: {}", health.reasons.join("; "));
+    let detail = format!(
+        "this node does not serve keys now: {}",
+        health.reasons.join("; ")
+    );
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail);
-    Err(problem.with("ready", false).with("reasons", health.reasons).retry())
+    Err(problem
+        .with("ready", false)
+        .with("reasons", health.reasons)
+        .retry())
 }
 
 /// Read metrics
@@ -121,7 +130,9 @@ pub(super) struct Tracing {
     responses((status = 200, description = "The share", body = Tracing)))]
 pub(super) async fn trace(asked: Asked) -> Answer {
     asked.query(&[])?;
-    ok(&Tracing { ratio: asked.call.trace_ratio() })
+    ok(&Tracing {
+        ratio: asked.call.trace_ratio(),
+    })
 }
 
 /// Change the share of requests that is traced
@@ -132,7 +143,10 @@ pub(super) async fn set_trace(mut asked: Asked) -> Answer {
     asked.query(&[])?;
     let body: Tracing = asked.json(MAX_SMALL_BODY_BYTES).await?;
     if !(0.0..=1.0).contains(&body.ratio) {
-        return Err(Problem::bad("bad_ratio", format!("ratio is from 0 to 1, not {}", body.ratio)));
+        return Err(Problem::bad(
+            "bad_ratio",
+            format!("ratio is from 0 to 1, not {}", body.ratio),
+        ));
     }
     asked.call.set_trace_ratio(body.ratio);
     ok(&body)

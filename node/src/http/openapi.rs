@@ -19,6 +19,7 @@ use utoipa::{OpenApi as _, ToSchema};
 use super::asked::{Answer, Asked};
 use super::document::problem_response;
 use super::edge;
+use super::explain::Explanation;
 
 /// A failed request.
 #[derive(Serialize, ToSchema)]
@@ -53,7 +54,7 @@ struct ProblemShape {
         description = "A leaderless key-value store whose conflicts are merged by your WebAssembly.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(ProblemShape)),
+    components(schemas(ProblemShape, Explanation)),
     tags(
         (name = "keys", description = "Values and their siblings"),
         (name = "plain", description = "Strings in the bucket `default`, as JSON"),
@@ -98,12 +99,26 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
 }
 
 fn operations(item: &mut PathItem) -> Vec<&mut Operation> {
-    let PathItem { get, put, post, delete, head, .. } = item;
-    [get, put, post, delete, head].into_iter().flatten().collect()
+    let PathItem {
+        get,
+        put,
+        post,
+        delete,
+        head,
+        ..
+    } = item;
+    [get, put, post, delete, head]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn complete(operation: &mut Operation) {
-    let body: &[u16] = if operation.request_body.is_some() { &WITH_BODY } else { &[] };
+    let body: &[u16] = if operation.request_body.is_some() {
+        &WITH_BODY
+    } else {
+        &[]
+    };
     let is_head = operation.operation_id.as_deref() == Some("headKey");
     let keyed = is_keyed(operation);
     let responses = &mut operation.responses.responses;
@@ -112,7 +127,9 @@ fn complete(operation: &mut Operation) {
         responses.entry(status.to_string()).or_insert_with(response);
     }
     for (status, response) in responses {
-        let RefOr::T(response) = response else { continue };
+        let RefOr::T(response) = response else {
+            continue;
+        };
         if is_head {
             response.content.clear();
         }
@@ -122,25 +139,46 @@ fn complete(operation: &mut Operation) {
 }
 
 fn is_keyed(operation: &Operation) -> bool {
-    let keyed = ["getKey", "headKey", "putKey", "deleteKey", "postKey", "getPlainKey"];
-    operation.operation_id.as_deref().is_some_and(|id| keyed.contains(&id))
+    let keyed = [
+        "getKey",
+        "headKey",
+        "putKey",
+        "deleteKey",
+        "postKey",
+        "getPlainKey",
+    ];
+    operation
+        .operation_id
+        .as_deref()
+        .is_some_and(|id| keyed.contains(&id))
 }
 
 fn describe(response: &mut Response, names: &[(&str, &str)]) {
-    let trace = ("Sibyl-Trace-Id", "The trace of the request: 32 hexadecimal digits.");
+    let trace = (
+        "Sibyl-Trace-Id",
+        "The trace of the request: 32 hexadecimal digits.",
+    );
     for (name, about) in names.iter().chain([&trace]) {
-        response.headers.insert((*name).to_owned(), RefOr::T(text_header(about)));
+        response
+            .headers
+            .insert((*name).to_owned(), RefOr::T(text_header(about)));
     }
 }
 
 fn text_header(about: &str) -> Header {
     let text = ObjectBuilder::new().schema_type(Type::String);
-    HeaderBuilder::new().schema(Some(text)).description(Some(about)).build()
+    HeaderBuilder::new()
+        .schema(Some(text))
+        .description(Some(about))
+        .build()
 }
 
 /// What an answer about a key says in its headers, by status.
 fn key_headers(status: &str) -> &'static [(&'static str, &'static str)] {
-    const CONTEXT: (&str, &str) = ("Sibyl-Context", "Pass it on with the next write of this key.");
+    const CONTEXT: (&str, &str) = (
+        "Sibyl-Context",
+        "Pass it on with the next write of this key.",
+    );
     const SIBLINGS: (&str, &str) = ("Sibyl-Siblings", "Live siblings seen.");
     const ACKS: (&str, &str) = ("Sibyl-Acks", "`owners=2 fallbacks=0`: who took part.");
     const COORDINATOR: (&str, &str) = ("Sibyl-Coordinator", "The node that carried it out.");
@@ -151,11 +189,24 @@ fn key_headers(status: &str) -> &'static [(&'static str, &'static str)] {
             ACKS,
             COORDINATOR,
             ("ETag", "Names the view; for If-None-Match."),
-            ("Last-Modified", "When the newest of what is shown was written."),
-            ("Sibyl-Resolver", "`name@sha256:…; outcome=…`, if a resolver ran or failed."),
+            (
+                "Last-Modified",
+                "When the newest of what is shown was written.",
+            ),
+            (
+                "Sibyl-Resolver",
+                "`name@sha256:…; outcome=…`, if a resolver ran or failed.",
+            ),
             ("Sibyl-Partial", "`true`: fewer than R answered."),
         ],
-        "204" => &[CONTEXT, SIBLINGS, ACKS, COORDINATOR, ("Sibyl-Dot", "Names the write."), ("Last-Modified", "When it was written.")],
+        "204" => &[
+            CONTEXT,
+            SIBLINGS,
+            ACKS,
+            COORDINATOR,
+            ("Sibyl-Dot", "Names the write."),
+            ("Last-Modified", "When it was written."),
+        ],
         "404" => &[CONTEXT, SIBLINGS, ACKS, COORDINATOR],
         _ => &[],
     }

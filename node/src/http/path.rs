@@ -40,14 +40,20 @@ pub(super) fn node(text: &str) -> Result<NodeId, Problem> {
 
 /// Everything from the `index`th segment on, decoded once.
 pub(super) fn key(path: &str, index: usize) -> Result<Bytes, Problem> {
-    let raw = path.splitn(index + 2, '/').nth(index + 1).unwrap_or_default();
+    let raw = path
+        .splitn(index + 2, '/')
+        .nth(index + 1)
+        .unwrap_or_default();
     checked_key(decode(raw.as_bytes())?.into())
 }
 
 /// A key of any origin: 1 to [`MAX_KEY_BYTES`] bytes.
 pub(super) fn checked_key(key: Bytes) -> Result<Bytes, Problem> {
     match key.len() {
-        0 => Err(Problem::bad("bad_key", "the key is empty: it has 1 to 1024 bytes")),
+        0 => Err(Problem::bad(
+            "bad_key",
+            "the key is empty: it has 1 to 1024 bytes",
+        )),
         1..=MAX_KEY_BYTES => Ok(key),
         bytes => Err(Problem::new(
             StatusCode::URI_TOO_LONG,
@@ -59,8 +65,11 @@ pub(super) fn checked_key(key: Bytes) -> Result<Bytes, Problem> {
 
 /// Whether this can be a bucket's or a resolver's name.
 pub(super) fn is_name(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
-    (1..=MAX_NAME_BYTES).contains(&text.len()) && !text.starts_with('_') && text.bytes().all(allowed)
+    let allowed =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    (1..=MAX_NAME_BYTES).contains(&text.len())
+        && !text.starts_with('_')
+        && text.bytes().all(allowed)
 }
 
 fn name(path: &str, index: usize, what: &'static str) -> Result<String, Problem> {
@@ -68,7 +77,11 @@ fn name(path: &str, index: usize, what: &'static str) -> Result<String, Problem>
     if is_name(&text) {
         return Ok(text);
     }
-    let code = if what == "bucket" { "bad_bucket_name" } else { "bad_resolver_name" };
+    let code = if what == "bucket" {
+        "bad_bucket_name"
+    } else {
+        "bad_resolver_name"
+    };
     let detail = format!(
         "{text:?} is no name of a {what}: it has 1 to 64 of a-z 0-9 . _ - and does not begin with _"
     );

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::asked::{Answer, Asked, json_answer, ok};
 use super::document::{PlainKeyPath, problems};
 use super::header::OCTET_STREAM;
-use super::json::Octets;
+use super::json::{KeyOctets, Octets};
 use super::keys::Target;
 use super::path;
 use super::problem::Problem;
@@ -35,6 +35,7 @@ problems!(WriteProblems: 404 409 412 414 422 503 507);
 #[serde(deny_unknown_fields)]
 pub(super) struct PlainWrite {
     /// The key: 1 to 1024 bytes.
+    #[schema(value_type = KeyOctets)]
     key: Octets,
     /// The value.
     value: Octets,
@@ -79,20 +80,35 @@ pub(super) struct PlainValues {
 pub(super) async fn post(mut asked: Asked) -> Answer {
     asked.query(&[])?;
     let cap = asked.call.max_value_bytes(BUCKET)?;
-    let body: PlainWrite = asked.json(cap.saturating_mul(JSON_FACTOR).saturating_add(JSON_EXTRA_BYTES)).await?;
+    let body: PlainWrite = asked
+        .json(
+            cap.saturating_mul(JSON_FACTOR)
+                .saturating_add(JSON_EXTRA_BYTES),
+        )
+        .await?;
     let key = path::checked_key(body.key.0)?;
     let target = Target::new(BUCKET.to_owned(), key.clone(), &Query::default())?;
     let context = match &body.context {
         Some(text) => asked.open(BUCKET, &key, text)?,
         None => asked.call.get(target.get(false, true)).await?.context,
     };
-    let kind = if std::str::from_utf8(&body.value.0).is_ok() { TEXT } else { OCTET_STREAM };
+    let kind = if std::str::from_utf8(&body.value.0).is_ok() {
+        TEXT
+    } else {
+        OCTET_STREAM
+    };
     let request = target.put(Some(context), Some(body.value.0.clone()), kind.to_owned());
     let stored = asked.call.put(request).await?;
     let context = reading::sealed(&asked, stored.bucket, &key, &stored.context);
     let headers = reading::write_headers(&asked, &key, &stored);
-    let answer = ok(&PlainWritten { key: Octets(key), value: body.value, context })?;
-    Ok(axum::response::IntoResponse::into_response((headers, answer)))
+    let answer = ok(&PlainWritten {
+        key: Octets(key),
+        value: body.value,
+        context,
+    })?;
+    Ok(axum::response::IntoResponse::into_response((
+        headers, answer,
+    )))
 }
 
 /// Read a value
@@ -112,22 +128,47 @@ pub(super) async fn get(asked: Asked) -> Answer {
     let (siblings, headers) = (got.live, reading::read_headers(&asked, &key, &got));
     let key = Octets(key);
     let answer = match got.view {
-        View::Gone if got.context.is_empty() => Err(gone("nothing was ever written to it here", None)),
+        View::Gone if got.context.is_empty() => {
+            Err(gone("nothing was ever written to it here", None))
+        }
         View::Gone => Err(gone("it was deleted", Some(context))),
         View::One(content) => {
             let value = Octets(content.value.unwrap_or_default());
-            ok(&PlainValue { key, value, context, siblings })
+            ok(&PlainValue {
+                key,
+                value,
+                context,
+                siblings,
+            })
         }
         View::Siblings(list) => {
-            let values = list.iter().filter_map(|sibling| sibling.content.value.clone()).map(Octets).collect();
-            Ok(json_answer(StatusCode::MULTIPLE_CHOICES, &PlainValues { key, values, context, siblings }))
+            let values = list
+                .iter()
+                .filter_map(|sibling| sibling.content.value.clone())
+                .map(Octets)
+                .collect();
+            Ok(json_answer(
+                StatusCode::MULTIPLE_CHOICES,
+                &PlainValues {
+                    key,
+                    values,
+                    context,
+                    siblings,
+                },
+            ))
         }
     };
-    Ok(axum::response::IntoResponse::into_response((headers, answer?)))
+    Ok(axum::response::IntoResponse::into_response((
+        headers, answer?,
+    )))
 }
 
 fn gone(why: &str, context: Option<String>) -> Problem {
-    let problem = Problem::new(StatusCode::NOT_FOUND, "no_value", format!("the key has no value: {why}"));
+    let problem = Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_value",
+        format!("the key has no value: {why}"),
+    );
     match context {
         Some(context) => problem.with("context", context),
         None => problem,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::quorum::Level;
+use utoipa::openapi::Required;
 use utoipa::openapi::path::{Parameter as Documented, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::Required;
 
 use super::path;
 use super::problem::Problem;
@@ -93,7 +93,11 @@ impl Query {
     /// Reads a query against the table of its route.
     pub(super) fn parse(raw: Option<&str>, known: &'static [Parameter]) -> Result<Self, Problem> {
         let mut found = Self::default();
-        for pair in raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        for pair in raw
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+        {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = String::from_utf8_lossy(&form_decode(name)?).into_owned();
             let Some(parameter) = known.iter().find(|parameter| parameter.name == name) else {
@@ -108,7 +112,10 @@ impl Query {
     }
 
     fn raw(&self, name: &str) -> Option<&[u8]> {
-        let (_, value) = self.0.iter().find(|(parameter, _)| parameter.name == name)?;
+        let (_, value) = self
+            .0
+            .iter()
+            .find(|(parameter, _)| parameter.name == name)?;
         Some(value)
     }
 
@@ -120,7 +127,8 @@ impl Query {
     /// How many replicas.
     pub(super) fn level(&self, name: &str) -> Result<Option<Level>, Problem> {
         let parse = |text: &str| {
-            text.parse().map_err(|error: sibyl_core::quorum::BadLevel| bad(name, &error.to_string()))
+            text.parse()
+                .map_err(|error: sibyl_core::quorum::BadLevel| bad(name, &error.to_string()))
         };
         self.text(name)?.map(parse).transpose()
     }
@@ -142,11 +150,16 @@ impl Query {
 
     /// One of the words of its table.
     pub(super) fn word(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        let words = self.0.iter().find_map(|(parameter, _)| match parameter.kind {
-            Kind::Word(words) if parameter.name == name => Some(words),
-            _ => None,
-        });
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        let words = self
+            .0
+            .iter()
+            .find_map(|(parameter, _)| match parameter.kind {
+                Kind::Word(words) if parameter.name == name => Some(words),
+                _ => None,
+            });
         match words {
             Some(words) if words.contains(&text) => Ok(Some(text)),
             words => {
@@ -165,7 +178,9 @@ impl Query {
     /// Entries of a page.
     pub(super) fn limit(&self) -> Result<usize, Problem> {
         let limit = self.number("limit", MAX_PAGE as u64)?;
-        Ok(limit.and_then(|limit| limit.try_into().ok()).unwrap_or(DEFAULT_PAGE))
+        Ok(limit
+            .and_then(|limit| limit.try_into().ok())
+            .unwrap_or(DEFAULT_PAGE))
     }
 
     /// Bytes of a key.
@@ -173,19 +188,28 @@ impl Query {
         match self.raw(name) {
             Some(raw) if raw.len() > path::MAX_KEY_BYTES => Err(bad(
                 name,
-                &format!("has {} bytes, a key has at most {}", raw.len(), path::MAX_KEY_BYTES),
+                &format!(
+                    "has {} bytes, a key has at most {}",
+                    raw.len(),
+                    path::MAX_KEY_BYTES
+                ),
             )),
             raw => Ok(raw.map(Bytes::copy_from_slice)),
         }
     }
 
     fn number(&self, name: &str, most: u64) -> Result<Option<u64>, Problem> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let number = digits.then(|| text.parse().ok()).flatten();
         match number.filter(|number| (1..=most).contains(number)) {
             Some(number) => Ok(Some(number)),
-            None => Err(bad(name, &format!("is a number from 1 to {most}, not {text:?}"))),
+            None => Err(bad(
+                name,
+                &format!("is a number from 1 to {most}, not {text:?}"),
+            )),
         }
     }
 }
@@ -196,13 +220,22 @@ fn form_decode(text: &str) -> Result<Vec<u8>, Problem> {
 }
 
 fn bad(name: &str, what: &str) -> Problem {
-    Problem::bad("bad_parameter", format!("the query parameter {name} {what}")).with("parameter", name)
+    Problem::bad(
+        "bad_parameter",
+        format!("the query parameter {name} {what}"),
+    )
+    .with("parameter", name)
 }
 
 fn unknown(name: &str, known: &[Parameter]) -> Problem {
     let names: Vec<_> = known.iter().map(|parameter| parameter.name).collect();
-    let takes = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let detail = format!("the query parameter {name:?} is not known here; this route takes {takes}");
+    let takes = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    };
+    let detail =
+        format!("the query parameter {name:?} is not known here; this route takes {takes}");
     Problem::bad("unknown_parameter", detail).with("parameter", name)
 }
 
@@ -254,10 +287,16 @@ mod tests {
     fn values_are_decoded_once() {
         let raw = "prefix=a+b%2B%ff&r=quorum&partial=true&limit=7&&timeout_ms=5";
         let query = Query::parse(Some(raw), TABLE).expect("fits");
-        assert_eq!(query.bytes("prefix").expect("fits").as_deref(), Some(&b"a b+\xff"[..]));
+        assert_eq!(
+            query.bytes("prefix").expect("fits").as_deref(),
+            Some(&b"a b+\xff"[..])
+        );
         assert_eq!(query.level("r").expect("fits"), Some(Level::Quorum));
         assert!(query.flag("partial").expect("fits"));
         assert_eq!(query.limit().expect("fits"), 7);
-        assert_eq!(query.timeout().expect("fits"), Some(Duration::from_millis(5)));
+        assert_eq!(
+            query.timeout().expect("fits"),
+            Some(Duration::from_millis(5))
+        );
     }
 }

@@ -61,7 +61,11 @@ pub(super) fn all(asked: &Asked, key: &Bytes, got: &Got) -> Response {
 
 fn value(mut headers: HeaderMap, content: Content) -> Response {
     text(&mut headers, CONTENT_TYPE, &content.content_type);
-    text(&mut headers, LAST_MODIFIED, &moment::http_date(content.modified_at));
+    text(
+        &mut headers,
+        LAST_MODIFIED,
+        &moment::http_date(content.modified_at),
+    );
     for (name, value) in &content.attributes {
         if let Ok(name) = HeaderName::try_from(format!("{}{name}", header::ATTRIBUTE)) {
             text(&mut headers, name, value);
@@ -70,7 +74,12 @@ fn value(mut headers: HeaderMap, content: Content) -> Response {
     (headers, Body::from(content.value.unwrap_or_default())).into_response()
 }
 
-fn several(asked: &HeaderMap, mut headers: HeaderMap, siblings: &[Sibling], context: String) -> Response {
+fn several(
+    asked: &HeaderMap,
+    mut headers: HeaderMap,
+    siblings: &[Sibling],
+    context: String,
+) -> Response {
     let multipart = header::wants(asked, "multipart/mixed").filter(|weight| *weight > 0);
     if multipart.is_some() && multipart >= header::wants(asked, "application/json") {
         let body = multipart::body(&mut headers, siblings);
@@ -90,14 +99,19 @@ fn gone(mut headers: HeaderMap, context: &Context) -> Problem {
     };
     headers.remove(ETAG);
     let problem = Problem::new(StatusCode::NOT_FOUND, "no_value", detail);
-    headers.into_iter().fold(problem, |problem, (name, value)| match name {
-        Some(name) => problem.header(name, value),
-        None => problem,
-    })
+    headers
+        .into_iter()
+        .fold(problem, |problem, (name, value)| match name {
+            Some(name) => problem.header(name, value),
+            None => problem,
+        })
 }
 
 fn newest(headers: &mut HeaderMap, siblings: &[Sibling]) {
-    let newest = siblings.iter().map(|sibling| sibling.content.modified_at).max();
+    let newest = siblings
+        .iter()
+        .map(|sibling| sibling.content.modified_at)
+        .max();
     if let Some(at) = newest {
         text(headers, LAST_MODIFIED, &moment::http_date(at));
     }
@@ -116,19 +130,34 @@ pub(super) fn read_headers(asked: &Asked, key: &Bytes, got: &Got) -> HeaderMap {
     if !got.met {
         headers.insert(header::PARTIAL, HeaderValue::from_static("true"));
     }
-    text(&mut headers, header::COORDINATOR, asked.call.node_id().as_str());
+    text(
+        &mut headers,
+        header::COORDINATOR,
+        asked.call.node_id().as_str(),
+    );
     headers
 }
 
 /// The headers of an acknowledged write.
 pub(super) fn write_headers(asked: &Asked, key: &Bytes, stored: &Stored) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
-    context(&mut headers, sealed(asked, stored.bucket, key, &stored.context));
-    text(&mut headers, LAST_MODIFIED, &moment::http_date(stored.modified_at));
+    context(
+        &mut headers,
+        sealed(asked, stored.bucket, key, &stored.context),
+    );
+    text(
+        &mut headers,
+        LAST_MODIFIED,
+        &moment::http_date(stored.modified_at),
+    );
     text(&mut headers, header::DOT, &stored.dot.to_string());
     headers.insert(header::SIBLINGS, stored.live.into());
     acks(&mut headers, stored.acks);
-    text(&mut headers, header::COORDINATOR, stored.coordinator.as_str());
+    text(
+        &mut headers,
+        header::COORDINATOR,
+        stored.coordinator.as_str(),
+    );
     headers
 }
 
@@ -139,7 +168,11 @@ pub(super) fn sealed(asked: &Asked, bucket: Incarnation, key: &Bytes, context: &
 
 fn context(headers: &mut HeaderMap, sealed: String) {
     if sealed.len() > MAX_CONTEXT_CHARS {
-        text(headers, header::CONTEXT_OMITTED, "too long for a header; ?siblings=true has it");
+        text(
+            headers,
+            header::CONTEXT_OMITTED,
+            "too long for a header; ?siblings=true has it",
+        );
     } else if let Ok(value) = HeaderValue::try_from(sealed) {
         headers.insert(header::CONTEXT, value);
     }
@@ -147,12 +180,21 @@ fn context(headers: &mut HeaderMap, sealed: String) {
 
 fn acks(headers: &mut HeaderMap, acks: Acks) {
     let Acks { owners, fallbacks } = acks;
-    text(headers, header::ACKS, &format!("owners={owners} fallbacks={fallbacks}"));
+    text(
+        headers,
+        header::ACKS,
+        &format!("owners={owners} fallbacks={fallbacks}"),
+    );
 }
 
 /// `cart@sha256:…; outcome=merged`.
 fn resolver(note: &ResolverNote) -> String {
-    format!("{}@{}; outcome={}", note.name, note.version, outcome(note.outcome))
+    format!(
+        "{}@{}; outcome={}",
+        note.name,
+        note.version,
+        outcome(note.outcome)
+    )
 }
 
 /// The word of the API for what a resolver did.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::api::{LogLine, Trial, TrialSibling, Tried, TriedOutcome};
 use super::header;
-use super::json::Octets;
+use super::json::{KeyOctets, Octets};
 use super::moment;
 use super::path;
 use super::problem::Problem;
@@ -123,14 +123,20 @@ pub struct ResolverView {
 impl ResolverView {
     /// The version uploaded last.
     pub(super) fn newest(&self) -> Result<Digest, Problem> {
-        let newest = self.versions.last().and_then(|version| version.digest.parse().ok());
+        let newest = self
+            .versions
+            .last()
+            .and_then(|version| version.digest.parse().ok());
         newest.ok_or_else(|| no_version(&format!("the resolver {:?} has no version", self.name)))
     }
 
     /// One of its versions.
     pub(super) fn version(self, digest: Digest) -> Result<VersionView, Problem> {
         let (name, wanted) = (self.name, digest.to_string());
-        let found = self.versions.into_iter().find(|version| version.digest == wanted);
+        let found = self
+            .versions
+            .into_iter()
+            .find(|version| version.digest == wanted);
         found.ok_or_else(|| no_version(&format!("the resolver {name:?} has no version {wanted}")))
     }
 }
@@ -170,9 +176,9 @@ pub(super) struct TryBody {
     #[schema(min_items = 2, max_items = 100)]
     siblings: Vec<TrySibling>,
     /// Handed to the resolver as it is.
-    
     config: Option<Value>,
     /// The key it shall see; default `try`.
+    #[schema(value_type = Option<KeyOctets>)]
     key: Option<Octets>,
 }
 
@@ -181,16 +187,21 @@ impl TryBody {
     pub(super) fn trial(self, name: String) -> Result<Trial, Problem> {
         let count = self.siblings.len();
         if !(2..=MAX_SIBLINGS).contains(&count) {
-            return Err(bad(&format!("{count} siblings: a resolver gets 2 to {MAX_SIBLINGS}")));
+            return Err(bad(&format!(
+                "{count} siblings: a resolver gets 2 to {MAX_SIBLINGS}"
+            )));
         }
         let digest = |text: String| {
-            text.parse().map_err(|error: sibyl_core::id::BadDigest| bad(&format!("version: {error}")))
+            text.parse()
+                .map_err(|error: sibyl_core::id::BadDigest| bad(&format!("version: {error}")))
         };
         let siblings = self.siblings.into_iter().enumerate();
         Ok(Trial {
             name,
             version: self.version.map(digest).transpose()?,
-            siblings: siblings.map(|(at, sibling)| sibling.checked(at)).collect::<Result<_, _>>()?,
+            siblings: siblings
+                .map(|(at, sibling)| sibling.checked(at))
+                .collect::<Result<_, _>>()?,
             config: self.config.map(|config| config.to_string()),
             key: path::checked_key(self.key.map_or(Bytes::from_static(b"try"), |key| key.0))?,
         })
@@ -202,20 +213,33 @@ impl TrySibling {
         let value = match (self.value, self.deleted.unwrap_or(false)) {
             (Some(value), false) => Some(value.0),
             (None, true) => None,
-            (Some(_), true) => return Err(bad(&format!("sibling {at} has a value and is deleted"))),
-            (None, false) => return Err(bad(&format!("sibling {at} has no value and is not deleted"))),
+            (Some(_), true) => {
+                return Err(bad(&format!("sibling {at} has a value and is deleted")));
+            }
+            (None, false) => {
+                return Err(bad(&format!(
+                    "sibling {at} has no value and is not deleted"
+                )));
+            }
         };
         let modified_at = match &self.modified_at {
             None => at as u64,
             Some(text) => moment::parse(text).ok_or_else(|| {
-                bad(&format!("sibling {at}: modified_at {text:?} is not RFC 3339, or before 1970"))
+                bad(&format!(
+                    "sibling {at}: modified_at {text:?} is not RFC 3339, or before 1970"
+                ))
             })?,
         };
         let attributes = self.attributes.unwrap_or_default();
         header::check_attributes(&attributes)?;
         let content_type = self.content_type.as_deref().unwrap_or(header::OCTET_STREAM);
         let content_type = header::checked_content_type(content_type)?;
-        Ok(TrialSibling { value, modified_at, content_type, attributes })
+        Ok(TrialSibling {
+            value,
+            modified_at,
+            content_type,
+            attributes,
+        })
     }
 }
 
@@ -268,12 +292,20 @@ impl From<Tried> for TryResult {
             fuel: tried.fuel,
             memory_bytes: tried.memory_bytes,
             duration_us: tried.duration.as_micros().try_into().unwrap_or(u64::MAX),
-            log: tried.log.into_iter().map(|LogLine { level, message }| LogJson { level, message }).collect(),
+            log: tried
+                .log
+                .into_iter()
+                .map(|LogLine { level, message }| LogJson { level, message })
+                .collect(),
         };
         match tried.outcome {
-            TriedOutcome::Merged(value) => (result.outcome, result.value) = ("merged", Some(Octets(value))),
+            TriedOutcome::Merged(value) => {
+                (result.outcome, result.value) = ("merged", Some(Octets(value)));
+            }
             TriedOutcome::Picked(index) => (result.outcome, result.index) = ("picked", Some(index)),
-            TriedOutcome::Kept(indices) => (result.outcome, result.indices) = ("kept", Some(indices)),
+            TriedOutcome::Kept(indices) => {
+                (result.outcome, result.indices) = ("kept", Some(indices));
+            }
             TriedOutcome::Deleted => {}
             TriedOutcome::Failed { kind, message } => {
                 (result.outcome, result.failure) = ("failed", Some(FailureJson { kind, message }));

@@ -2,14 +2,15 @@
 //!
 //! What an upload really is the node finds out; here only its size and its declared type are checked.
 
-use axum::http::header::CONTENT_TYPE;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
 use super::api::{Form, Upload};
 use super::asked::{Answer, Asked, json_answer, ok};
 use super::document::{ResolverPath, VersionPath, parameters, problems};
 use super::header;
+use super::json::Raw;
 use super::path;
 use super::problem::Problem;
 use super::query::{Kind, Parameter, parameter};
@@ -20,7 +21,11 @@ pub(super) const MAX_UPLOAD_BYTES: usize = 32 << 20;
 /// The largest trial: siblings of 16 MiB in base64, and the rest.
 const MAX_TRY_BYTES: usize = 24 << 20;
 
-const UPLOAD: &[Parameter] = &[parameter("check", Kind::Word(&["off"]), "The law check. Only `off`, the default, until certificates exist.")];
+const UPLOAD: &[Parameter] = &[parameter(
+    "check",
+    Kind::Word(&["off"]),
+    "The law check. Only `off`, the default, until certificates exist.",
+)];
 
 parameters!(UploadQuery, query UPLOAD);
 problems!(ListProblems: 503);
@@ -32,7 +37,7 @@ problems!(DeleteProblems: 404 409 503);
 #[utoipa::path(put, path = "/v1/resolvers/{name}", tag = "resolvers", operation_id = "putResolver",
     params(ResolverPath, UploadQuery),
     request_body(content(
-        (Vec<u8> = "application/wasm"),
+        (Raw = "application/wasm"),
         (String = "text/plain"),
     ), description = "A component or a core module, or WAT."),
     responses(
@@ -46,9 +51,20 @@ pub(super) async fn upload(mut asked: Asked) -> Answer {
     let name = path::resolver(asked.path(), 2)?;
     let form = form(&asked)?;
     let bytes = asked.body(MAX_UPLOAD_BYTES).await?;
-    let uploaded = asked.call.upload(Upload { name: name.clone(), form, bytes }).await?;
+    let uploaded = asked
+        .call
+        .upload(Upload {
+            name: name.clone(),
+            form,
+            bytes,
+        })
+        .await?;
     let location = format!("/v1/resolvers/{name}/versions/{}", uploaded.version.digest);
-    let status = if uploaded.created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if uploaded.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     let headers = [(axum::http::header::LOCATION, location)];
     Ok((headers, json_answer(status, &uploaded.version)).into_response())
 }
@@ -72,7 +88,9 @@ fn form(asked: &Asked) -> Result<Form, Problem> {
     responses((status = 200, description = "Every resolver", body = ResolverList), ListProblems))]
 pub(super) async fn list(asked: Asked) -> Answer {
     asked.query(&[])?;
-    ok(&ResolverList { resolvers: asked.call.resolvers().await? })
+    ok(&ResolverList {
+        resolvers: asked.call.resolvers().await?,
+    })
 }
 
 /// Read a resolver's versions
@@ -91,7 +109,10 @@ pub(super) async fn get(asked: Asked) -> Answer {
     responses((status = 200, description = "The version", body = VersionView), GetProblems))]
 pub(super) async fn version(asked: Asked) -> Answer {
     asked.query(&[])?;
-    let (name, digest) = (path::resolver(asked.path(), 2)?, path::digest(asked.path(), 4)?);
+    let (name, digest) = (
+        path::resolver(asked.path(), 2)?,
+        path::digest(asked.path(), 4)?,
+    );
     ok(&asked.call.resolver(&name).await?.version(digest)?)
 }
 
@@ -100,14 +121,17 @@ pub(super) async fn version(asked: Asked) -> Answer {
     params(VersionPath),
     responses(
         (status = 200, description = "The bytes as they were uploaded", content(
-            (Vec<u8> = "application/wasm"),
+            (Raw = "application/wasm"),
             (String = "text/plain"),
         )),
         GetProblems,
     ))]
 pub(super) async fn wasm(asked: Asked) -> Answer {
     asked.query(&[])?;
-    let (name, digest) = (path::resolver(asked.path(), 2)?, path::digest(asked.path(), 4)?);
+    let (name, digest) = (
+        path::resolver(asked.path(), 2)?,
+        path::digest(asked.path(), 4)?,
+    );
     let module = asked.call.module(&name, digest).await?;
     let kind = match module.form {
         Form::Wasm => "application/wasm",
@@ -122,7 +146,10 @@ pub(super) async fn wasm(asked: Asked) -> Answer {
     responses((status = 204, description = "Deleted"), DeleteProblems))]
 pub(super) async fn delete(asked: Asked) -> Answer {
     asked.query(&[])?;
-    let (name, digest) = (path::resolver(asked.path(), 2)?, path::digest(asked.path(), 4)?);
+    let (name, digest) = (
+        path::resolver(asked.path(), 2)?,
+        path::digest(asked.path(), 4)?,
+    );
     asked.call.delete_version(&name, digest).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

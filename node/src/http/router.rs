@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::api::Api;
+use super::body::Intake;
 use super::edge::{self, Edge};
 use super::openapi::{self, Document};
 use super::problem::Problem;
@@ -39,7 +40,7 @@ pub struct Options {
     pub surface: Surface,
     /// Whether `POST /v1/cluster/cut` exists.
     pub allow_cuts: bool,
-    /// How long bodies may take.
+    /// What bodies may take.
     pub limits: Limits,
 }
 
@@ -47,8 +48,12 @@ pub struct Options {
 pub fn router(options: &Options) -> Router {
     let (router, document) = table(options.surface, options.allow_cuts).split_for_parts();
     let document = openapi::finish(document);
-    let text = serde_json::to_vec(&document).expect("the document has string keys and no failing parts");
-    let edge = Edge { api: Arc::clone(&options.api), patience: options.limits.patience() };
+    let text =
+        serde_json::to_vec(&document).expect("the document has string keys and no failing parts");
+    let edge = Edge {
+        api: Arc::clone(&options.api),
+        intake: Intake::new(&options.limits),
+    };
     router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -107,7 +112,11 @@ async fn no_route(uri: Uri) -> Problem {
     if empty_key {
         return Problem::bad("bad_key", "the key is empty: it has 1 to 1024 bytes");
     }
-    Problem::new(StatusCode::NOT_FOUND, "no_route", "there is no such route; GET /openapi.json lists them")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_route",
+        "there is no such route; GET /openapi.json lists them",
+    )
 }
 
 async fn no_method() -> Problem {

@@ -7,18 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::body::Patience;
+use super::problem::{self, Problem};
 use super::stall::Unstalled;
+use super::{header, json};
 
 /// The most bytes of a request's head that are parsed. Twice what the edge admits, so that a head only a
 /// little too large still gets a problem document; larger ones get a bare 431.
@@ -29,18 +32,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MAX_REFUSALS: usize = 64;
 /// How long telling may take.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
-/// What they are told.
-const REFUSAL: &str = concat!(
-    "HTTP/1.1 503 Service Unavailable\r\n",
-    "content-type: application/problem+json\r\n",
-    "retry-after: 1\r\n",
-    "connection: close\r\n",
-    "content-length: 195\r\n",
-    "\r\n",
-    r#"{"type":"urn:sibyl:problem:too_many_connections","title":"Too many connections","status":503,"#,
-    r#""code":"too_many_connections","detail":"this node has all the connections it takes","trace_id":""}"#,
-);
-
 /// Limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -52,6 +43,9 @@ pub struct Limits {
     pub body_pause: Duration,
     /// For a whole request body.
     pub body_timeout: Duration,
+    /// Memory for request bodies that are being read or used, of all requests together; at least the largest
+    /// body, an upload of 32 MiB.
+    pub max_bodies_bytes: usize,
     /// For requests under way when the node stops.
     pub drain_timeout: Duration,
 }
@@ -63,14 +57,9 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_pause: Duration::from_secs(10),
             body_timeout: Duration::from_secs(120),
+            max_bodies_bytes: 256 << 20,
             drain_timeout: Duration::from_secs(10),
         }
-    }
-}
-
-impl Limits {
-    pub(super) fn patience(&self) -> Patience {
-        Patience { pause: self.body_pause, total: self.body_timeout }
     }
 }
 
@@ -89,7 +78,11 @@ impl Server {
     /// Serves until `stop` is done, then lets the requests under way finish, for at most
     /// [`Limits::drain_timeout`]. Answers how many connections had to be cut off.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> usize {
-        let Self { listener, router, limits } = self;
+        let Self {
+            listener,
+            router,
+            limits,
+        } = self;
         let places = Arc::new(Semaphore::new(limits.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let graceful = GracefulShutdown::new();
@@ -153,9 +146,27 @@ fn connection(
 /// Says that there is no room. Reads what the client sent, or closing would reset the connection before the
 /// client has seen the answer.
 async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.write_all(REFUSAL.as_bytes()).await?;
+    stream.write_all(refusal().as_bytes()).await?;
     stream.shutdown().await?;
     let mut ignored = [0; 4096];
     while stream.read(&mut ignored).await? > 0 {}
     Ok(())
+}
+
+/// An answer without a request: there is no call yet, so the trace id is one that nobody records.
+fn refusal() -> String {
+    let trace_id = json::trace_id(rand::random());
+    let problem = Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too_many_connections",
+        "this node has all the connections it takes: close some, or use another node",
+    );
+    let body = Value::Object(problem.document(&trace_id)).to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\ncontent-length: {length}\r\n\
+         retry-after: 1\r\nconnection: close\r\n{}: {trace_id}\r\n\r\n{body}",
+        problem::MEDIA_TYPE,
+        header::TRACE_ID,
+    )
 }

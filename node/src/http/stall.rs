@@ -22,7 +22,11 @@ pub(super) struct Unstalled<S> {
 impl<S> Unstalled<S> {
     /// Wraps a stream; a write may wait for `pause`.
     pub(super) fn new(stream: S, pause: Duration) -> Self {
-        Self { stream, pause, stalled: None }
+        Self {
+            stream,
+            pause,
+            stalled: None,
+        }
     }
 
     /// What a write or flush came to: waiting starts the clock, progress stops it.
@@ -35,18 +39,29 @@ impl<S> Unstalled<S> {
         let clock = self.stalled.get_or_insert_with(|| Box::pin(sleep(pause)));
         debug_assert!(clock.deadline() <= Instant::now() + pause);
         ready!(clock.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client does not read its answer",
+        )))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, poll)
     }
@@ -71,5 +86,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_stops_ends_the_write() {
+        let (ours, mut theirs) = duplex(8);
+        let mut stream = Unstalled::new(ours, Duration::from_millis(20));
+        stream.write_all(b"12345678").await.expect("fits");
+        let error = stream.write_all(b"9").await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        theirs.read_exact(&mut [0; 8]).await.expect("it is there");
+        stream.write_all(b"12345678").await.expect("fits again");
     }
 }

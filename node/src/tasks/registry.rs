@@ -15,8 +15,8 @@ use rand::RngExt as _;
 use sibyl_core::id::{Actor, Incarnation, NodeId, Partition};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
-    Alarm, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message, OpenError, Outcome,
-    Secret, Secrets, Slot,
+    Alarm, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message, OpenError,
+    Outcome, Secret, Secrets, Slot,
 };
 use sibyl_core::ring::Ring;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,8 +53,16 @@ pub struct View {
 
 impl View {
     fn of(held: Held) -> Self {
-        let names = held.document.buckets.iter().map(|(name, bucket)| (bucket.incarnation, name.clone()));
-        Self { ring: held.document.ring(), names: names.collect(), held }
+        let names = held
+            .document
+            .buckets
+            .iter()
+            .map(|(name, bucket)| (bucket.incarnation, name.clone()));
+        Self {
+            ring: held.document.ring(),
+            names: names.collect(),
+            held,
+        }
     }
 
     /// The document.
@@ -118,7 +126,11 @@ pub enum ChangeFailed {
 
 enum Input {
     Event(Event),
-    Change { change: Change, span: Box<Span>, done: oneshot::Sender<Result<Arc<View>, ChangeFailed>> },
+    Change {
+        change: Change,
+        span: Box<Span>,
+        done: oneshot::Sender<Result<Arc<View>, ChangeFailed>>,
+    },
     NameStore,
 }
 
@@ -193,17 +205,38 @@ impl Opened {
     /// # Errors
     /// [`StartError::Contradiction`] means amnesia.
     pub fn open(ground: Ground) -> Result<Self, StartError> {
-        let chosen = ground.replica.kept(CHOSEN).map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let chosen = ground
+            .replica
+            .kept(CHOSEN)
+            .map_err(|why| StartError::Unreadable(why.to_string()))?;
         let promises = ground.watermark.promised(PROMISES);
         let (me, first) = (ground.me.clone(), ground.first.clone());
-        let machine = Machine::open(me, ground.store, first, chosen.as_deref(), promises.as_deref())?;
-        let marked = ground.replica.kept(REBUILDING).map_err(|why| StartError::Unreadable(why.to_string()))?;
+        let machine = Machine::open(
+            me,
+            ground.store,
+            first,
+            chosen.as_deref(),
+            promises.as_deref(),
+        )?;
+        let marked = ground
+            .replica
+            .kept(REBUILDING)
+            .map_err(|why| StartError::Unreadable(why.to_string()))?;
         let lost = marked.is_some() || ground.watermark.is_rebuilding() || lost_store(&machine);
         let rebuilding = Arc::new(AtomicBool::new(lost));
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
-        Ok(Self { ground, machine, view, alarms, inbox, events, waiting, rebuilding })
+        Ok(Self {
+            ground,
+            machine,
+            view,
+            alarms,
+            inbox,
+            events,
+            waiting,
+            rebuilding,
+        })
     }
 
     /// Whether this node lost its copies and has not got them back. It can turn out late: an empty folder
@@ -278,25 +311,36 @@ impl Registry {
     ///
     /// # Errors
     /// [`ChangeFailed`].
-    pub async fn change(&self, request: Option<&Span>, change: Change) -> Result<Arc<View>, ChangeFailed> {
+    pub async fn change(
+        &self,
+        request: Option<&Span>,
+        change: Change,
+    ) -> Result<Arc<View>, ChangeFailed> {
         let number = self.view().number() + 1;
         let span = Box::new(self.tracer.registry_propose(request, number));
         let (done, decided) = oneshot::channel();
         let input = Input::Change { change, span, done };
         let _waits = Waits::begin(&self.waiting);
-        self.inbox.send(input).await.map_err(|_| ChangeFailed::Stopping)?;
+        self.inbox
+            .send(input)
+            .await
+            .map_err(|_| ChangeFailed::Stopping)?;
         decided.await.unwrap_or(Err(ChangeFailed::Stopping))
     }
 
     /// Takes a peer's message.
     pub fn hear(&self, from: NodeId, message: Message) {
         // A full queue loses it, as a network may.
-        let _lost = self.inbox.try_send(Input::Event(Event::Message { from, message }));
+        let _lost = self
+            .inbox
+            .try_send(Input::Event(Event::Message { from, message }));
     }
 
     /// A peer carried a higher number. Waits until it is in force here, or the time is up.
     pub async fn catch_up(&self, from: NodeId, number: u64, patience: Duration) {
-        let _lost = self.inbox.try_send(Input::Event(Event::Seen { from, number }));
+        let _lost = self
+            .inbox
+            .try_send(Input::Event(Event::Seen { from, number }));
         let mut view = self.view.clone();
         let there = view.wait_for(|view| view.number() >= number);
         // Too late: the caller goes on with what there is, and answers by that.
@@ -322,15 +366,21 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut events: mpsc::Receiver<Input>) {
+        // Subscribed before anything is sent: a peer that connects meanwhile must be heard of.
+        let mut changes = self.net.changes();
+        let mut seen = self.net.registry_seen();
+        changes.mark_changed();
+        seen.mark_changed();
         self.introduce();
         if self.machine.forming() {
             let secret = || Secret(rand::rng().random());
-            let secrets = Secrets { context_key: secret(), cluster_key: secret() };
+            let secrets = Secrets {
+                context_key: secret(),
+                cluster_key: secret(),
+            };
             self.take(Event::Form(secrets)).await;
         }
         self.name_store().await;
-        let mut changes = self.net.changes();
-        let mut seen = self.net.registry_seen();
         let mut reached = BTreeSet::new();
         loop {
             tokio::select! {
@@ -368,7 +418,11 @@ impl Task {
         self.next += 1;
         self.waiting.insert(self.next, (span, done));
         self.proposing.get_or_insert(self.next);
-        self.take(Event::Propose { id: self.next, change }).await;
+        self.take(Event::Propose {
+            id: self.next,
+            change,
+        })
+        .await;
     }
 
     /// An amnesiac asks the others to name its new store; until then it does not vote. That it has no copies
@@ -378,13 +432,25 @@ impl Task {
             return;
         }
         self.rebuilding.store(true, Ordering::Release);
-        if let Err(error) = self.ground.replica.keep(REBUILDING, Bytes::from_static(b"1")).await {
+        if let Err(error) = self
+            .ground
+            .replica
+            .keep(REBUILDING, Bytes::from_static(b"1"))
+            .await
+        {
             return self.give_up(&error.to_string());
         }
-        let change = Change::NameStore { node: self.ground.me.clone(), store: self.ground.store };
+        let change = Change::NameStore {
+            node: self.ground.me.clone(),
+            store: self.ground.store,
+        };
         self.next += 1;
         self.naming = Some(self.next);
-        self.take(Event::Propose { id: self.next, change }).await;
+        self.take(Event::Propose {
+            id: self.next,
+            change,
+        })
+        .await;
     }
 
     /// Performs what follows from an event, all of it before anything else is begun.
@@ -403,16 +469,28 @@ impl Task {
     /// What could not be persisted was not done: nothing more may be said, and the node must stop.
     fn give_up(&self, why: &str) {
         tracing::error!(why, "the registry cannot persist");
-        self.ground.replica.fail(format!("the registry cannot persist: {why}"));
+        self.ground
+            .replica
+            .fail(format!("the registry cannot persist: {why}"));
     }
 
     async fn perform(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Persist { slot: Slot::Chosen, bytes } => self.keep(bytes.into()).await?,
-            Effect::Persist { slot: Slot::Promises, bytes } => {
+            Effect::Persist {
+                slot: Slot::Chosen,
+                bytes,
+            } => self.keep(bytes.into()).await?,
+            Effect::Persist {
+                slot: Slot::Promises,
+                bytes,
+            } => {
                 let watermark = Arc::clone(&self.ground.watermark);
-                let written = tokio::task::spawn_blocking(move || watermark.promise(PROMISES, bytes.into()));
-                written.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+                let written =
+                    tokio::task::spawn_blocking(move || watermark.promise(PROMISES, bytes.into()));
+                written
+                    .await
+                    .map_err(|error| error.to_string())?
+                    .map_err(|error| error.to_string())?;
             }
             Effect::Send { to, message } => self.send(to, message),
             Effect::Chosen(held) => {
@@ -423,10 +501,15 @@ impl Task {
                     self.rebuilding.store(true, Ordering::Release);
                 }
                 self.view.send_replace(Arc::new(View::of(*held)));
-                self.alarms.send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
+                self.alarms
+                    .send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
                 self.introduce();
             }
-            Effect::Timer { token, min_ms, max_ms } => {
+            Effect::Timer {
+                token,
+                min_ms,
+                max_ms,
+            } => {
                 let after = Duration::from_millis(rand::rng().random_range(min_ms..=max_ms));
                 self.later(after, Input::Event(Event::Timer { token }));
             }
@@ -437,13 +520,22 @@ impl Task {
     }
 
     async fn keep(&self, bytes: Bytes) -> Result<(), String> {
-        self.ground.replica.keep(CHOSEN, bytes).await.map_err(|failure| failure.to_string())
+        self.ground
+            .replica
+            .keep(CHOSEN, bytes)
+            .await
+            .map_err(|failure| failure.to_string())
     }
 
     /// Tells the network who the members are and which lineage this node belongs to.
     fn introduce(&self) {
         let document = &self.machine.held().document;
-        for (node, member) in document.layout.members.iter().filter(|(node, _)| **node != self.ground.me) {
+        for (node, member) in document
+            .layout
+            .members
+            .iter()
+            .filter(|(node, _)| **node != self.ground.me)
+        {
             self.net.set_peer(node.clone(), member.peer_addr.clone());
         }
         let mut identity = self.net.identity();
@@ -459,7 +551,10 @@ impl Task {
             Message::Fetch { .. } => Rpc::RegistryFetch,
             _ => Rpc::RegistryLearn,
         };
-        let parent = self.proposing.and_then(|id| self.waiting.get(&id)).map(|(span, _)| span);
+        let parent = self
+            .proposing
+            .and_then(|id| self.waiting.get(&id))
+            .map(|(span, _)| span);
         let span = parent.map(|parent| parent.rpc_client(rpc, &to));
         let outgoing = Outgoing {
             head: message::encode(&Request::Registry),
@@ -509,9 +604,15 @@ impl Task {
         let result = match outcome {
             Outcome::Done { .. } => Ok(view),
             Outcome::Refused(error) => Err(ChangeFailed::Refused(error)),
-            Outcome::GaveUp { missing, members, unknown } => {
-                Err(ChangeFailed::NoMajority { missing, members, unknown })
-            }
+            Outcome::GaveUp {
+                missing,
+                members,
+                unknown,
+            } => Err(ChangeFailed::NoMajority {
+                missing,
+                members,
+                unknown,
+            }),
             Outcome::Unknown => Err(ChangeFailed::Unknown),
             Outcome::Busy => Err(ChangeFailed::Busy),
         };

@@ -27,15 +27,15 @@ pub enum LogsError {
 }
 
 /// Starts logging for the whole process. `directives` is the operator's filter, [`DEFAULT_FILTER`] if
-/// absent.
-pub fn start(directives: Option<&str>) -> Result<(), LogsError> {
+/// absent; lines are JSON if `json` says so, and if it says nothing when standard error is no terminal.
+pub fn start(directives: Option<&str>, json: Option<bool>) -> Result<(), LogsError> {
     let filter = filter(directives)?;
     let lines = fmt::layer().with_writer(stderr);
     let registry = tracing_subscriber::registry().with(filter);
-    if stderr().is_terminal() {
-        registry.with(lines).try_init()?;
-    } else {
+    if json.unwrap_or(!stderr().is_terminal()) {
         registry.with(lines.json().flatten_event(true)).try_init()?;
+    } else {
+        registry.with(lines).try_init()?;
     }
     Ok(())
 }

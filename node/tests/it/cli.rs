@@ -3,7 +3,10 @@
 //! No node is needed here: where a server must be there, the one that stores nothing stands in. Every process
 //! that a test starts is stopped by it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 use std::io::Read;
 use std::process::{Command, Output, Stdio};

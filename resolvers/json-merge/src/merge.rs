@@ -88,19 +88,25 @@ impl<'v> Merge<'v> {
         fitting: &Fitting<'_>,
         inputs: &[Input<'v, 'a>],
     ) -> Result<Value<'a>, Mismatch> {
-        let mut names: Vec<_> = inputs
+        let mut left: Vec<_> = inputs
             .iter()
-            .filter_map(|input| input.value.and_then(as_object))
-            .flat_map(Object::names)
+            .map(|input| {
+                let object = input.value.and_then(as_object);
+                object.into_iter().flat_map(Object::iter).peekable()
+            })
             .collect();
-        names.sort();
-        names.dedup();
-        let mut merged = Vec::with_capacity(names.len());
-        for name in names {
+        let mut merged = Vec::new();
+        // Ends: each round takes the least name out of every object that has it.
+        while let Some(name) = left
+            .iter_mut()
+            .filter_map(|members| members.peek().map(|&(name, _)| name))
+            .min()
+        {
             let below: Vec<_> = inputs
                 .iter()
-                .map(|input| Input {
-                    value: input.value.and_then(as_object).and_then(|o| o.get(name)),
+                .zip(&mut left)
+                .map(|(input, members)| Input {
+                    value: members.next_if(|&(n, _)| n == name).map(|(_, value)| value),
                     ..*input
                 })
                 .collect();
@@ -110,7 +116,7 @@ impl<'v> Merge<'v> {
             }
             self.path.pop();
         }
-        let merged = Object::new(merged).expect("names are sorted, each once");
+        let merged = Object::new(merged).expect("taken in order, each once");
         Ok(Value::Object(merged))
     }
 

@@ -44,7 +44,8 @@ impl Value<'_> {
     /// The canonical text.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        // Most values fit: growing copies what is written so far.
+        let mut out = Vec::with_capacity(1 << 12);
         write::value(self, &mut out);
         out
     }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::document::check_name;
+use super::rules::check_name;
 use crate::id::{Digest, Incarnation};
 use crate::quorum::Level;
 

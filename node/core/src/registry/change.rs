@@ -5,8 +5,9 @@
 //! bucket is empty, or a resolver is compiled everywhere, is asked before, not here.
 
 use super::bucket::{BadConfig, Bucket, BucketConfig};
-use super::document::{Document, Malformed, Version, check_name};
+use super::document::{Document, Version};
 use super::forming::DEFAULT_BUCKET;
+use super::rules::{Malformed, check_name};
 use crate::id::{Actor, Digest, Incarnation, NodeId};
 
 /// What the caller believes a bucket to be.

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::bucket::{Bucket, BucketConfig};
-use super::document::{ContextKey, Document, Layout, Lineage, Malformed, Member, Secret};
+use super::document::{ContextKey, Document, Layout, Lineage, Member, Secret};
+use super::rules::Malformed;
 use crate::id::{Actor, Incarnation, NodeId};
 
 /// The bucket that always exists.

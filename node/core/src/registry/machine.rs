@@ -10,147 +10,18 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::acceptor::{Acceptor, Vote};
-use super::change::Change;
-use super::document::{BadDocument, Document};
-use super::forming::{Secrets, describe_difference, follows};
+use super::document::Document;
+use super::event::{Alarm, Effect, Event, OpenError, Slot};
+use super::forming::{describe_difference, follows};
 use super::held::{Held, Learned};
 use super::message::{Abstention, Ballot, LearnError, Message, Proof, votes};
 use super::proposer::Answer;
-use super::rounds::{Job, Outcome, Stage};
+use super::rounds::{Job, Stage};
 use super::zoo::Faults;
 use crate::id::{Actor, Digest, NodeId};
 
 /// The format of the persisted promises.
 const PROMISES_FORMAT: u8 = 1;
-
-/// What happens to a machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The node starts with document 1 only: form the cluster, with these secrets if nobody else's win.
-    Form(Secrets),
-    /// Make this change; the id comes back in [`Effect::Finished`].
-    Propose {
-        /// Names the change towards the caller.
-        id: u64,
-        /// The change.
-        change: Change,
-    },
-    /// A peer says something; the handshake has proven who it is.
-    Message {
-        /// The peer.
-        from: NodeId,
-        /// What it says.
-        message: Message,
-    },
-    /// A timer asked for by [`Effect::Timer`] has run off.
-    Timer {
-        /// Its token.
-        token: u64,
-    },
-    /// A peer that could not be reached can be now.
-    Reached(NodeId),
-    /// A message to this peer cannot be delivered.
-    Unreachable(NodeId),
-    /// A frame or handshake of this peer carried a higher number than is held here.
-    Seen {
-        /// The peer.
-        from: NodeId,
-        /// The number it carried.
-        number: u64,
-    },
-}
-
-/// What the caller must do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Replace what the slot holds, and sync, before performing anything that follows.
-    Persist {
-        /// Which of the two records.
-        slot: Slot,
-        /// Its new content.
-        bytes: Vec<u8>,
-    },
-    /// Send to a peer, once. Loss, delay, doubling and reordering are fine.
-    Send {
-        /// The peer.
-        to: NodeId,
-        /// What to say.
-        message: Message,
-    },
-    /// A newer document is in force: publish it to the rest of the node.
-    Chosen(Box<Held>),
-    /// Feed [`Event::Timer`] after a random time in this range, drawn anew each time.
-    Timer {
-        /// Names the timer. Only the newest counts; older ones may still come.
-        token: u64,
-        /// The least time.
-        min_ms: u64,
-        /// The greatest time.
-        max_ms: u64,
-    },
-    /// A proposed change is decided.
-    Finished {
-        /// Its id.
-        id: u64,
-        /// How.
-        outcome: Outcome,
-    },
-    /// An operator must know.
-    Alarm(Alarm),
-}
-
-/// The records a machine keeps on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Slot {
-    /// The latest chosen document with its proof.
-    Chosen,
-    /// The ballot counter and the promises about the next document.
-    Promises,
-}
-
-/// What should not happen.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Alarm {
-    /// A first member was started with other flags.
-    #[error("{peer} was started with other flags, this cluster cannot form: {difference}")]
-    FlagsDiffer {
-        /// The member.
-        peer: NodeId,
-        /// What differs, in words.
-        difference: String,
-    },
-    /// A peer's document cannot be learned.
-    #[error("refused a registry document of {peer}: {error}")]
-    Rejected {
-        /// The peer.
-        peer: NodeId,
-        /// Why.
-        error: LearnError,
-    },
-    /// A peer knows a ballot of this store that this store does not: it lost its promises. The node must
-    /// go on as a new store.
-    #[error("a peer knows ballot {} of this store, which forgot it: the store has lost data", .0.counter)]
-    Forgotten(Ballot),
-}
-
-/// Records that cannot be read, or contradict each other.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// The chosen document cannot be read.
-    #[error("the stored registry document: {0}")]
-    Document(#[from] BadDocument),
-    /// The promises cannot be read.
-    #[error("the stored registry promises are garbled")]
-    Promises,
-    /// Promises about a document whose predecessor is gone: the store has lost data.
-    #[error("promises about document {promised}, but only document {held} is stored")]
-    Ahead {
-        /// What was promised about.
-        promised: u64,
-        /// What is held.
-        held: u64,
-    },
-}
 
 /// A node's part in the registry.
 #[derive(Debug)]
@@ -420,7 +291,7 @@ impl Machine {
     }
 
     /// Sends what is newer here, and asks again what this peer was too far behind to answer.
-    fn on_fetch(&mut self, from: &NodeId, number: u64, out: &mut Vec<Effect>) {
+    fn on_fetch(&self, from: &NodeId, number: u64, out: &mut Vec<Effect>) {
         if number < self.held.document.number {
             out.extend(self.latest().map(|message| send(from, message)));
         }

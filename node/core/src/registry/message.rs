@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Document, Malformed};
+use super::document::Document;
+use super::rules::Malformed;
 use crate::id::{Actor, Digest, NodeId};
 use crate::quorum::majority;
 
@@ -159,6 +160,8 @@ pub fn votes_needed(number: u64, voters: usize) -> usize {
 }
 
 /// Whether a member's store votes on document `number`: on document 2 any, as document 1 names none.
+/// A first member that was wiped while forming votes again then; since all must accept, it cannot outvote
+/// what a single other one remembers.
 pub fn votes(number: u64, named: Option<Actor>, store: Actor) -> bool {
     number == 2 || named == Some(store)
 }

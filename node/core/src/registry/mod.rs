@@ -13,12 +13,14 @@ mod acceptor;
 mod bucket;
 mod change;
 mod document;
+mod event;
 mod forming;
 mod held;
 mod machine;
 mod message;
 mod proposer;
 mod rounds;
+mod rules;
 mod zoo;
 
 pub use acceptor::{Acceptor, Vote};
@@ -31,18 +33,20 @@ pub use change::{Change, ChangeError, Expect, bound};
 pub use document::{
     BadDocument, ContextKey, Document, FORMAT, Kind, Layout, Lineage, MAX_ADDRESS_BYTES,
     MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES, MAX_DOCUMENT_BYTES, MAX_MEMBERS,
-    MAX_RESOLVERS, MAX_VERSIONS, Malformed, Member, Resolver, Secret, Tier, Version, check_name,
+    MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver, Secret, Tier, Version,
 };
+pub use event::{Alarm, Effect, Event, OpenError, Slot};
 pub use forming::{
     DEFAULT_BUCKET, First, Secrets, describe_difference, first_document, follows, second_document,
 };
 pub use held::{Held, Learned};
-pub use machine::{Alarm, Effect, Event, Machine, OpenError, Slot};
+pub use machine::Machine;
 pub use message::{Abstention, BadProof, Ballot, LearnError, Message, Proof, votes, votes_needed};
 pub use proposer::{Answer, Proposer, Step, Wish};
 pub use rounds::{
     ANSWER_MS, BACKOFF_MS, MAX_BACKOFF_MS, MAX_QUEUE, MAX_ROUNDS, MAX_SILENT_ROUNDS, Outcome,
 };
+pub use rules::{Malformed, check_name};
 pub use zoo::Faults;
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 use super::acceptor::Vote;
 use super::change::{Change, ChangeError};
 use super::document::Document;
+use super::event::Effect;
 use super::forming::Secrets;
-use super::machine::{Effect, Machine, send};
+use super::machine::{Machine, send};
 use super::message::{Ballot, Message, Proof};
 use super::proposer::{Answer, Proposer, Step, Wish};
 use crate::id::{Digest, NodeId};

@@ -194,6 +194,6 @@ proptest! {
         let ring = Ring::new("p", 1 << k, &plain(2, 3)).expect("a ring");
         let at = ring.partition(Incarnation(bucket), &key);
         prop_assert!(at.0 < ring.partitions());
-        prop_assert_eq!(u128::from(position(Incarnation(bucket), &key)) * (1_u128 << k) >> 64, u128::from(at.0));
+        prop_assert_eq!((u128::from(position(Incarnation(bucket), &key)) * (1_u128 << k)) >> 64, u128::from(at.0));
     }
 }

@@ -10,7 +10,9 @@ use sibyl_core::registry::Member;
 use super::Shared;
 use crate::coordinator::Coordinator;
 use crate::http::api::{AdminError, Health};
-use crate::http::cluster::{ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView};
+use crate::http::cluster::{
+    ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
+};
 use crate::peer::PeerView;
 use crate::store::disk;
 use crate::tasks::registry::View;
@@ -22,7 +24,9 @@ impl Shared {
         let view = coordinator.registry().view();
         let peers = coordinator.net().peers();
         let members = view.document().layout.members.iter();
-        let members: Vec<_> = members.map(|(node, member)| self.member(node, member, &peers)).collect();
+        let members: Vec<_> = members
+            .map(|(node, member)| self.member(node, member, &peers))
+            .collect();
         let reasons = self.troubles(&view, &peers);
         ClusterView {
             cluster_id: view.document().cluster_id.clone(),
@@ -39,14 +43,26 @@ impl Shared {
         let mine = node == self.coordinator.me();
         let alive = mine || peer.is_some_and(|peer| peer.reachable);
         let identity = peer.and_then(|peer| peer.identity.as_ref());
-        let listen = if mine { Some(self.listen.clone()) } else { identity.map(|identity| identity.url.clone()) };
+        let listen = if mine {
+            Some(self.listen.clone())
+        } else {
+            identity.map(|identity| identity.url.clone())
+        };
         MemberView {
             node_id: node.to_string(),
-            state: if alive { MemberState::Alive } else { MemberState::Suspect },
+            state: if alive {
+                MemberState::Alive
+            } else {
+                MemberState::Suspect
+            },
             incarnation: member.incarnation,
             // Heartbeats come with gossip; until then this is when the peer was last heard of.
             heartbeat: None,
-            heartbeat_age_ms: if mine { Some(0) } else { peer.and_then(|peer| peer.last_heard_ms) },
+            heartbeat_age_ms: if mine {
+                Some(0)
+            } else {
+                peer.and_then(|peer| peer.last_heard_ms)
+            },
             listen,
             peer_listen: member.peer_addr.clone(),
             zone: member.zone.clone(),
@@ -90,7 +106,13 @@ impl Shared {
             tokens: tokens(node),
             owned: owned.get(node).copied().unwrap_or(0),
         });
-        let preference = |at| view.ring.preference(Partition(at)).iter().map(NodeId::to_string).collect();
+        let preference = |at| {
+            view.ring
+                .preference(Partition(at))
+                .iter()
+                .map(NodeId::to_string)
+                .collect()
+        };
         Ok(RingView {
             registry: view.number(),
             partitions: view.ring.partitions(),
@@ -101,11 +123,16 @@ impl Shared {
 
     pub(super) fn registry(&self) -> RegistryView {
         let view = self.coordinator.registry().view();
-        let members = view.document().layout.members.iter().map(|(node, member)| RegistryMember {
-            node_id: node.to_string(),
-            peer_listen: member.peer_addr.clone(),
-            store: member.store.map(|store| store.to_string()),
-        });
+        let members = view
+            .document()
+            .layout
+            .members
+            .iter()
+            .map(|(node, member)| RegistryMember {
+                node_id: node.to_string(),
+                peer_listen: member.peer_addr.clone(),
+                store: member.store.map(|store| store.to_string()),
+            });
         RegistryView {
             number: view.number(),
             hash: view.held.digest.to_string(),
@@ -118,20 +145,33 @@ impl Shared {
         let view = self.coordinator.registry().view();
         let mut reasons = self.troubles(&view, &self.coordinator.net().peers());
         if self.insecure {
-            reasons.push("insecure: neither TLS nor tokens protect this node (--insecure)".to_owned());
+            reasons
+                .push("insecure: neither TLS nor tokens protect this node (--insecure)".to_owned());
         }
         match self.coordinator.serving() {
-            Ok(_) => Health { ready: !self.coordinator.is_rebuilding(), reasons },
+            Ok(_) => Health {
+                ready: !self.coordinator.is_rebuilding(),
+                reasons,
+            },
             Err(why) => {
                 reasons.insert(0, why);
-                Health { ready: false, reasons }
+                Health {
+                    ready: false,
+                    reasons,
+                }
             }
         }
     }
 
     pub(super) fn readings(&self, folder: &Path) -> Readings {
         let view = self.coordinator.registry().view();
-        let alive = 1 + self.coordinator.net().peers().iter().filter(|peer| peer.reachable).count();
+        let alive = 1 + self
+            .coordinator
+            .net()
+            .peers()
+            .iter()
+            .filter(|peer| peer.reachable)
+            .count();
         let members = view.document().layout.members.len();
         let suspect = members.saturating_sub(alive);
         let size = self.coordinator.replica().store().size();
@@ -151,5 +191,9 @@ impl Shared {
 
 fn owned_by(coordinator: &Coordinator, view: &View) -> u64 {
     let n = usize::from(view.bucket("default").map_or(3, |bucket| bucket.config.n));
-    view.ring.owned(n).get(coordinator.me()).copied().unwrap_or(0) as u64
+    view.ring
+        .owned(n)
+        .get(coordinator.me())
+        .copied()
+        .unwrap_or(0) as u64
 }

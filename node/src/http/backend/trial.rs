@@ -13,23 +13,42 @@ use crate::http::api::{
     AdminError, Form, LogLine, Module, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
 };
 use crate::http::moment;
-use crate::http::resolver_shapes::{Certificate, ModuleKind, Readiness, ResolverView, Tier, VersionView};
+use crate::http::resolver_shapes::{
+    Certificate, ModuleKind, Readiness, ResolverView, Tier, VersionView,
+};
 use crate::resolver::{Call, FUEL_SCHEDULE, Input, Limits, ModuleState, Report};
 use crate::tasks::registry::View;
 
 impl Exchange {
     pub(super) async fn take_upload(&self, upload: Upload) -> Result<Uploaded, AdminError> {
-        let Upload { name, form: _, bytes } = upload;
-        let taken = self.coordinator().upload(&self.span, &name, bytes).await.map_err(not_taken)?;
+        let Upload {
+            name,
+            form: _,
+            bytes,
+        } = upload;
+        let taken = self
+            .coordinator()
+            .upload(&self.span, &name, bytes)
+            .await
+            .map_err(not_taken)?;
         let view = self.coordinator().registry().view();
         let nodes = self.nodes(&view, taken.admitted.digest).await;
         let version = version_view(&view, &name, taken.admitted.digest, &taken.version, nodes);
-        Ok(Uploaded { version, created: taken.created })
+        Ok(Uploaded {
+            version,
+            created: taken.created,
+        })
     }
 
     /// Every resolver, or the one of this name; in the order of names, versions in the order of upload.
-    pub(super) async fn resolver_views(&self, only: Option<&str>) -> Result<Vec<ResolverView>, AdminError> {
-        let view = self.coordinator().serving().map_err(AdminError::NotServing)?;
+    pub(super) async fn resolver_views(
+        &self,
+        only: Option<&str>,
+    ) -> Result<Vec<ResolverView>, AdminError> {
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(AdminError::NotServing)?;
         let mut views = Vec::new();
         for (name, resolver) in &view.document().resolvers {
             if only.is_some_and(|only| only != name) {
@@ -41,11 +60,17 @@ impl Exchange {
                     Some(_) => self.nodes(&view, *digest).await,
                     None => self.own_state(*digest),
                 };
-                versions.push((version.uploaded_at_ms, version_view(&view, name, *digest, version, nodes)));
+                versions.push((
+                    version.uploaded_at_ms,
+                    version_view(&view, name, *digest, version, nodes),
+                ));
             }
             versions.sort_by_key(|(at, _)| *at);
             let versions = versions.into_iter().map(|(_, version)| version).collect();
-            views.push(ResolverView { name: name.clone(), versions });
+            views.push(ResolverView {
+                name: name.clone(),
+                versions,
+            });
         }
         Ok(views)
     }
@@ -62,10 +87,15 @@ impl Exchange {
     /// Which nodes hold a version compiled. Asking makes those that do not hold it begin.
     async fn nodes(&self, view: &View, digest: Digest) -> BTreeMap<String, Readiness> {
         let members = view.document().layout.members.keys();
-        let mut nodes: BTreeMap<String, Readiness> =
-            members.map(|node| (node.to_string(), Readiness::Unreachable)).collect();
+        let mut nodes: BTreeMap<String, Readiness> = members
+            .map(|node| (node.to_string(), Readiness::Unreachable))
+            .collect();
         for (node, said) in self.coordinator().readiness(&self.span, digest).await {
-            let state = if said.is_ok() { Readiness::Ready } else { Readiness::Missing };
+            let state = if said.is_ok() {
+                Readiness::Ready
+            } else {
+                Readiness::Missing
+            };
             nodes.insert(node.to_string(), state);
         }
         nodes.extend(self.own_state(digest));
@@ -73,29 +103,65 @@ impl Exchange {
     }
 
     fn known(&self, name: &str, digest: Digest) -> Result<Version, AdminError> {
-        let view = self.coordinator().serving().map_err(AdminError::NotServing)?;
-        let resolver = view.document().resolvers.get(name).ok_or_else(|| no_resolver(name))?;
-        resolver.versions.get(&digest).cloned().ok_or_else(|| AdminError::NotFound {
-            code: "no_version",
-            detail: format!("the resolver {name:?} has no version {digest}"),
-        })
+        let view = self
+            .coordinator()
+            .serving()
+            .map_err(AdminError::NotServing)?;
+        let resolver = view
+            .document()
+            .resolvers
+            .get(name)
+            .ok_or_else(|| no_resolver(name))?;
+        resolver
+            .versions
+            .get(&digest)
+            .cloned()
+            .ok_or_else(|| AdminError::NotFound {
+                code: "no_version",
+                detail: format!("the resolver {name:?} has no version {digest}"),
+            })
     }
 
     pub(super) async fn module_of(&self, name: &str, digest: Digest) -> Result<Module, AdminError> {
         let version = self.known(name, digest)?;
         let unavailable = |why: String| {
-            not_taken(ModuleFailed::NotReady { node: self.coordinator().me().clone(), why })
+            not_taken(ModuleFailed::NotReady {
+                node: self.coordinator().me().clone(),
+                why,
+            })
         };
-        self.coordinator().prepare(digest).await.map_err(unavailable)?;
-        let bytes = self.coordinator().module(digest).await.map_err(|error| unavailable(error.to_string()))?;
-        let form = if version.kind == registry::Kind::Wat { Form::Wat } else { Form::Wasm };
+        self.coordinator()
+            .prepare(digest)
+            .await
+            .map_err(unavailable)?;
+        let bytes = self
+            .coordinator()
+            .module(digest)
+            .await
+            .map_err(|error| unavailable(error.to_string()))?;
+        let form = if version.kind == registry::Kind::Wat {
+            Form::Wat
+        } else {
+            Form::Wasm
+        };
         Ok(Module { form, bytes })
     }
 
-    pub(super) async fn remove_version(&self, name: &str, digest: Digest) -> Result<(), AdminError> {
+    pub(super) async fn remove_version(
+        &self,
+        name: &str,
+        digest: Digest,
+    ) -> Result<(), AdminError> {
         self.known(name, digest)?;
-        let change = Change::RemoveVersion { name: name.to_owned(), digest };
-        self.coordinator().registry().change(Some(&self.span), change).await.map_err(unchanged)?;
+        let change = Change::RemoveVersion {
+            name: name.to_owned(),
+            digest,
+        };
+        self.coordinator()
+            .registry()
+            .change(Some(&self.span), change)
+            .await
+            .map_err(unchanged)?;
         Ok(())
     }
 
@@ -104,8 +170,12 @@ impl Exchange {
             Some(version) => version,
             None => {
                 let mut views = self.resolver_views(Some(&trial.name)).await?;
-                let newest = views.pop().and_then(|view| view.versions.last().map(|last| last.digest.clone()));
-                newest.and_then(|digest| digest.parse().ok()).ok_or_else(|| no_resolver(&trial.name))?
+                let newest = views
+                    .pop()
+                    .and_then(|view| view.versions.last().map(|last| last.digest.clone()));
+                newest
+                    .and_then(|digest| digest.parse().ok())
+                    .ok_or_else(|| no_resolver(&trial.name))?
             }
         };
         self.known(&trial.name, version)?;
@@ -129,16 +199,30 @@ impl Exchange {
 fn canonical(siblings: &[TrialSibling]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..siblings.len()).collect();
     order.sort_by_cached_key(|at| {
-        let TrialSibling { value, modified_at, content_type, attributes } = &siblings[*at];
+        let TrialSibling {
+            value,
+            modified_at,
+            content_type,
+            attributes,
+        } = &siblings[*at];
         let payload = value.as_ref().map(|value: &Bytes| Digest::of(value));
-        (*modified_at, payload, content_type.clone(), attributes.clone(), *at)
+        (
+            *modified_at,
+            payload,
+            content_type.clone(),
+            attributes.clone(),
+            *at,
+        )
     });
     order
 }
 
 fn input(sibling: &TrialSibling) -> Input {
     let media_type = ("content-type".to_owned(), sibling.content_type.clone());
-    let attributes = sibling.attributes.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let attributes = sibling
+        .attributes
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
     Input {
         value: sibling.value.clone(),
         modified_at: sibling.modified_at,
@@ -157,12 +241,16 @@ fn tried(report: Report, order: &[usize]) -> Tried {
             TriedOutcome::Kept(kept)
         }
         Ok(Resolution::Delete) => TriedOutcome::Deleted,
-        Err(failure) => {
-            TriedOutcome::Failed { kind: failure.kind().to_owned(), message: failure.to_string() }
-        }
+        Err(failure) => TriedOutcome::Failed {
+            kind: failure.kind().to_owned(),
+            message: failure.to_string(),
+        },
     };
     let lines = report.log.into_iter();
-    let log = lines.map(|line| LogLine { level: line.level.as_str().to_owned(), message: line.message });
+    let log = lines.map(|line| LogLine {
+        level: line.level.as_str().to_owned(),
+        message: line.message,
+    });
     Tried {
         outcome,
         fuel: report.fuel,
@@ -183,7 +271,11 @@ fn version_view(
         let binding = bucket.config.resolver.as_ref();
         binding.is_some_and(|binding| binding.name == name && binding.version == digest)
     };
-    let buckets = view.document().buckets.iter().filter(|(_, bucket)| binds(bucket));
+    let buckets = view
+        .document()
+        .buckets
+        .iter()
+        .filter(|(_, bucket)| binds(bucket));
     VersionView {
         digest: digest.to_string(),
         bytes: version.bytes,

@@ -1,29 +1,32 @@
 //! A node in memory: one copy of every object, the core's own writes and views, and faults on demand.
 
+mod admin;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Actor, Digest, Dot, Incarnation, NodeId, Trace, WriteId};
 use sibyl_core::object::{Caps, Content, Mint, Object, Write};
-use sibyl_core::registry::{Binding, Bucket, BucketConfig, ChangeError, Expect};
-use sibyl_core::seal::{self, ContextKey, Place};
+use sibyl_core::registry::{Binding, Bucket, BucketConfig, ContextKey, Secret};
+use sibyl_core::seal::{self, Place};
 use sibyl_core::view::{self, Faces, View};
+use tokio::sync::Semaphore;
 
 use super::super::{
-    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, Certificate, ClusterView,
-    ContextRefused, DeleteBucket, Departure, Form, Health, Keys, LogLine, MemberState, MemberView, Module,
-    ModuleKind, Operation, Pending, PutBucket, Readiness, RegistryMember, RegistryView, ResolverView,
-    Resolvers, RingNode, RingView, Tier, Trial, Tried, TriedOutcome, Upload, Uploaded, VersionView,
+    AdminError, Api, Arrival, BucketChanged, BucketRefused, Call, Certificate, ContextRefused,
+    Departure, Form, Keys, ModuleKind, Pending, Readiness, ResolverView, Tier, Upload, VersionView,
 };
 use crate::coordinator::{
-    Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest, Listed,
-    Owner, PutError, PutRequest, Resolved, ResolverNote, Stored,
+    Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest,
+    Listed, Owner, PutError, PutRequest, ResolverNote, Stored,
 };
 
-const KEY: ContextKey = ContextKey { id: 1, secret: [9; 32] };
+const KEY: ContextKey = ContextKey {
+    id: 1,
+    secret: Secret([9; 32]),
+};
 const START_MS: u64 = 1_700_000_000_000;
 
 /// What goes wrong, on demand.
@@ -39,6 +42,8 @@ pub(crate) struct Faults {
     pub(crate) unready: bool,
     /// Partial reads find too few.
     pub(crate) unmet: bool,
+    /// Writes wait until they are released.
+    pub(crate) holds: bool,
     /// Reads never answer.
     pub(crate) hangs: bool,
     pub(crate) note: Option<ResolverNote>,
@@ -58,7 +63,7 @@ pub(crate) struct State {
 
 /// The fake node; clones are one.
 #[derive(Clone)]
-pub(crate) struct Fake(Arc<Mutex<State>>);
+pub(crate) struct Fake(Arc<Mutex<State>>, Arc<[Semaphore; 2]>);
 
 impl Fake {
     pub(crate) fn new() -> Self {
@@ -73,13 +78,35 @@ impl Fake {
             last_put: None,
             last_get: None,
         };
-        let fake = Self(Arc::new(Mutex::new(state)));
-        fake.state().insert_bucket("default", BucketConfig::default());
+        let gates = [Semaphore::new(0), Semaphore::new(0)];
+        let fake = Self(Arc::new(Mutex::new(state)), Arc::new(gates));
+        fake.state()
+            .insert_bucket("default", BucketConfig::default());
         fake
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no test panics while it holds the state")
+        self.0
+            .lock()
+            .expect("no test panics while it holds the state")
+    }
+}
+
+impl Fake {
+    /// Waits until a write is held.
+    pub(crate) async fn held(&self) {
+        self.1[0].acquire().await.expect("never closed").forget();
+    }
+
+    /// Lets every write go.
+    pub(crate) fn release(&self) {
+        self.state().faults.holds = false;
+        self.1[1].add_permits(1000);
+    }
+
+    async fn pass(&self) {
+        self.1[0].add_permits(1);
+        self.1[1].acquire().await.expect("never closed").forget();
     }
 }
 
@@ -88,14 +115,20 @@ impl State {
         self.counter += 1;
         let revision = self.counter;
         let created = !self.buckets.contains_key(name);
-        let bucket = self.buckets.entry(name.to_owned()).or_insert_with(|| Bucket {
-            incarnation: Incarnation(revision),
-            revision,
-            epoch: 0,
-            config: BucketConfig::default(),
-        });
+        let bucket = self
+            .buckets
+            .entry(name.to_owned())
+            .or_insert_with(|| Bucket {
+                incarnation: Incarnation(revision),
+                revision,
+                epoch: 0,
+                config: BucketConfig::default(),
+            });
         (bucket.revision, bucket.config) = (revision, config);
-        BucketChanged { bucket: bucket.clone(), created }
+        BucketChanged {
+            bucket: bucket.clone(),
+            created,
+        }
     }
 
     fn find(&self, bucket: &str) -> Option<Bucket> {
@@ -107,8 +140,12 @@ impl State {
     }
 
     fn got(&self, bucket: &Bucket, key: &Bytes) -> Got {
-        let object = self.objects.get(&(bucket.incarnation.0, key.clone())).cloned().unwrap_or_default();
-        let view = match view::faces(&object, bucket.config.deletes.into_view()) {
+        let object = self
+            .objects
+            .get(&(bucket.incarnation.0, key.clone()))
+            .cloned()
+            .unwrap_or_default();
+        let view = match view::faces(&object, bucket.config.deletes) {
             Faces::Gone => View::Gone,
             Faces::One(sibling) => View::One(sibling.content.clone()),
             Faces::Several(faces) => match view::unanimous(&faces) {
@@ -124,7 +161,10 @@ impl State {
             bucket: bucket.incarnation,
             etag: format!("\"{}\"", Digest::of(format!("{object:?}").as_bytes())),
             resolver: self.faults.note.clone(),
-            acks: Acks { owners: 2, fallbacks: 0 },
+            acks: Acks {
+                owners: 2,
+                fallbacks: 0,
+            },
             met: !self.faults.unmet,
         }
     }
@@ -138,9 +178,15 @@ impl State {
             && value.len() as u64 > config.max_value_bytes
         {
             let cap = usize::try_from(config.max_value_bytes).expect("small");
-            return Err(PutError::TooLarge { bytes: value.len(), cap });
+            return Err(PutError::TooLarge {
+                bytes: value.len(),
+                cap,
+            });
         }
-        let dot = Dot { actor: Actor(7), counter: n };
+        let dot = Dot {
+            actor: Actor(7),
+            counter: n,
+        };
         let mut trace = [0; 26];
         trace[1..17].fill(0xab);
         let content = Content {
@@ -151,57 +197,76 @@ impl State {
             write_id: WriteId(u128::from(n).to_be_bytes()),
             trace: Some(Trace(trace)),
         };
-        let write = Write { context: request.context, tombstones: Context::new(), content };
-        let caps = Caps { siblings: config.max_siblings as usize, object_bytes: 1 << 24, context_intervals: 500 };
-        let object = self.objects.entry((bucket.incarnation.0, request.key)).or_default();
-        let written = object.write(Mint { dot, line: 0 }, write, caps).map_err(|refused| {
-            PutError::NotWritten(sibyl_core::message::Failure::Refused(refused))
-        })?;
+        let write = Write {
+            context: request.context,
+            tombstones: Context::new(),
+            content,
+        };
+        let caps = Caps {
+            siblings: config.max_siblings as usize,
+            object_bytes: 1 << 24,
+            context_intervals: 500,
+        };
+        let object = self
+            .objects
+            .entry((bucket.incarnation.0, request.key))
+            .or_default();
+        let written = object
+            .write(Mint { dot, line: 0 }, write, caps)
+            .map_err(|refused| {
+                PutError::NotWritten(sibyl_core::message::Failure::Refused(refused))
+            })?;
         Ok(Stored {
             dot,
             context: written.answer,
             bucket: bucket.incarnation,
             modified_at: START_MS + n,
-            acks: Acks { owners: 2, fallbacks: 0 },
+            acks: Acks {
+                owners: 2,
+                fallbacks: 0,
+            },
             live: object.live().count(),
             coordinator: node(),
         })
     }
 
     fn resolver(&self, name: &str) -> Result<ResolverView, AdminError> {
-        let versions = self.resolvers.get(name).ok_or_else(|| AdminError::NotFound {
-            code: "no_resolver",
-            detail: format!("there is no resolver {name:?}"),
-        })?;
-        let versions = versions.iter().map(|(digest, upload)| self.version(name, *digest, upload)).collect();
-        Ok(ResolverView { name: name.to_owned(), versions })
+        let versions = self
+            .resolvers
+            .get(name)
+            .ok_or_else(|| AdminError::NotFound {
+                code: "no_resolver",
+                detail: format!("there is no resolver {name:?}"),
+            })?;
+        let versions = versions
+            .iter()
+            .map(|(digest, upload)| self.version(name, *digest, upload))
+            .collect();
+        Ok(ResolverView {
+            name: name.to_owned(),
+            versions,
+        })
     }
 
     fn version(&self, name: &str, digest: Digest, upload: &Upload) -> VersionView {
         let binds = |binding: &Binding| binding.name == name && binding.version == digest;
-        let bound = self.buckets.iter().filter(|(_, bucket)| bucket.config.resolver.as_ref().is_some_and(binds));
+        let bound = self
+            .buckets
+            .iter()
+            .filter(|(_, bucket)| bucket.config.resolver.as_ref().is_some_and(binds));
         VersionView {
             digest: digest.to_string(),
             bytes: upload.bytes.len() as u64,
             uploaded_at: "2026-01-01T00:00:00.000Z".to_owned(),
             kind: ModuleKind::Wat,
-            certificate: Certificate { tier: Tier::Unchecked, laws: Vec::new(), seed: None, fuel_schedule: 1 },
+            certificate: Certificate {
+                tier: Tier::Unchecked,
+                laws: Vec::new(),
+                seed: None,
+                fuel_schedule: 1,
+            },
             bound: bound.map(|(name, _)| name.clone()).collect(),
             nodes: BTreeMap::from([("n1".to_owned(), Readiness::Ready)]),
-        }
-    }
-}
-
-trait IntoView {
-    fn into_view(self) -> view::Deletes;
-}
-
-impl IntoView for sibyl_core::registry::Deletes {
-    fn into_view(self) -> view::Deletes {
-        match self {
-            Self::WriteWins => view::Deletes::WriteWins,
-            Self::DeleteWins => view::Deletes::DeleteWins,
-            Self::Resolver => view::Deletes::Resolver,
         }
     }
 }
@@ -212,10 +277,16 @@ fn node() -> NodeId {
 
 impl Api for Fake {
     fn begin(&self, arrival: Arrival<'_>) -> Arc<dyn Call> {
-        let given = arrival.traceparent.and_then(|text| u128::from_str_radix(text.get(3..35)?, 16).ok());
+        let given = arrival
+            .traceparent
+            .and_then(|text| u128::from_str_radix(text.get(3..35)?, 16).ok());
         let trace_id = given.unwrap_or(0xfeed).to_be_bytes();
         let route = format!("{} {}", arrival.method, arrival.route);
-        Arc::new(FakeCall { fake: self.clone(), trace_id, route })
+        Arc::new(FakeCall {
+            fake: self.clone(),
+            trace_id,
+            route,
+        })
     }
 }
 
@@ -231,7 +302,10 @@ impl Call for FakeCall {
     }
 
     fn end(&self, departure: Departure) {
-        self.fake.state().ended.push((self.route.clone(), departure));
+        self.fake
+            .state()
+            .ended
+            .push((self.route.clone(), departure));
     }
 }
 
@@ -245,7 +319,9 @@ impl Keys for FakeCall {
         if let Some(error) = &state.faults.bucket {
             return Err(error.clone());
         }
-        let found = state.find(bucket).ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
+        let found = state
+            .find(bucket)
+            .ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
         Ok(usize::try_from(found.config.max_value_bytes).expect("small"))
     }
 
@@ -254,8 +330,13 @@ impl Keys for FakeCall {
         if state.faults.expired {
             return Err(ContextRefused::Expired);
         }
-        let found = state.find(bucket).ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
-        let place = Place { bucket: found.incarnation, key };
+        let found = state
+            .find(bucket)
+            .ok_or_else(|| BucketRefused::NoBucket(bucket.to_owned()))?;
+        let place = Place {
+            bucket: found.incarnation,
+            key,
+        };
         Ok(seal::open(&[KEY], place, sealed)?.context)
     }
 
@@ -287,10 +368,17 @@ impl Keys for FakeCall {
         if let Some(error) = &state.faults.put {
             return ready(Err(error.clone()));
         }
-        ready(match state.find(&request.bucket) {
+        let stored = match state.find(&request.bucket) {
             Some(bucket) => state.stored(&bucket, request),
             None => Err(PutError::NoBucket(request.bucket)),
-        })
+        };
+        if state.faults.holds {
+            return Box::pin(async {
+                self.fake.pass().await;
+                stored
+            });
+        }
+        ready(stored)
     }
 
     fn list(&self, request: ListRequest) -> Pending<'_, Result<Listed, ListError>> {
@@ -307,7 +395,12 @@ impl Keys for FakeCall {
                 && key.starts_with(&request.prefix)
                 && request.after.as_ref().is_none_or(|after| key > after)
         };
-        let mut keys: Vec<Bytes> = state.objects.iter().filter(fits).map(|((_, key), _)| key.clone()).collect();
+        let mut keys: Vec<Bytes> = state
+            .objects
+            .iter()
+            .filter(fits)
+            .map(|((_, key), _)| key.clone())
+            .collect();
         let more = keys.len() > request.limit;
         keys.truncate(request.limit);
         let next = if more { keys.last().cloned() } else { None };
@@ -320,8 +413,19 @@ impl Keys for FakeCall {
             return ready(Err(GetError::NoBucket(request.bucket)));
         };
         let got = state.got(&bucket, &request.key);
-        let owner = Owner { node: node(), primary: true, state: "alive", digest: Some(Digest::of(b"")), siblings: Some(1) };
-        ready(Ok(Explained { partition: 5, preference: vec![owner], siblings: got.siblings, resolver: state.faults.note.clone() }))
+        let owner = Owner {
+            node: node(),
+            primary: true,
+            state: "alive",
+            digest: Some(Digest::of(b"")),
+            siblings: Some(1),
+        };
+        ready(Ok(Explained {
+            partition: 5,
+            preference: vec![owner],
+            siblings: got.siblings,
+            resolver: state.faults.note.clone(),
+        }))
     }
 
     fn conflicts(&self, request: ListRequest) -> Pending<'_, Result<ConflictPage, ListError>> {
@@ -335,201 +439,20 @@ impl Keys for FakeCall {
             resolver: Some(("cart".to_owned(), Digest::of(b"x"))),
             siblings: 2,
             since_ms: START_MS,
-            trace_id: Some([1; 16]),
+            trace_id: [1; 16],
         };
-        ready(Ok(ConflictPage { conflicts: vec![conflict], next: None }))
-    }
-}
-
-impl Buckets for FakeCall {
-    fn buckets(&self) -> Result<BTreeMap<String, Bucket>, AdminError> {
-        let state = self.fake.state();
-        state.admin()?;
-        Ok(state.buckets.clone())
-    }
-
-    fn bucket(&self, name: &str) -> Result<Bucket, AdminError> {
-        let state = self.fake.state();
-        state.find(name).ok_or_else(|| ChangeError::NoBucket(name.to_owned()).into())
-    }
-
-    fn put_bucket(&self, change: PutBucket) -> Pending<'_, Result<BucketChanged, AdminError>> {
-        let mut state = self.fake.state();
-        let present = state.find(&change.name);
-        let fits = match change.expect {
-            Expect::Anything => true,
-            Expect::Absent => present.is_none(),
-            Expect::Revision(revision) => present.as_ref().is_some_and(|bucket| bucket.revision == revision),
-        };
-        let n = present.as_ref().map(|bucket| bucket.config.n);
-        ready(match (state.admin(), fits, n) {
-            (Err(error), ..) => Err(error),
-            (_, false, _) => Err(AdminError::Precondition("not so".to_owned())),
-            (_, _, Some(n)) if n != change.config.n => Err(ChangeError::FixedN { name: change.name, n }.into()),
-            _ => Ok(state.insert_bucket(&change.name, change.config)),
-        })
-    }
-
-    fn delete_bucket(&self, change: DeleteBucket) -> Pending<'_, Result<(), AdminError>> {
-        let mut state = self.fake.state();
-        let Some(bucket) = state.find(&change.name) else {
-            return ready(Err(ChangeError::NoBucket(change.name).into()));
-        };
-        if change.name == "default" {
-            return ready(Err(ChangeError::DefaultBucket.into()));
-        }
-        let holds = state.objects.keys().any(|(place, _)| *place == bucket.incarnation.0);
-        if holds && !change.purge {
-            let detail = "the bucket holds keys: delete them, or use ?purge=true".to_owned();
-            return ready(Err(AdminError::Conflict { code: "bucket_not_empty", detail }));
-        }
-        state.buckets.remove(&change.name);
-        ready(Ok(()))
-    }
-}
-
-impl Resolvers for FakeCall {
-    fn upload(&self, upload: Upload) -> Pending<'_, Result<Uploaded, AdminError>> {
-        let mut state = self.fake.state();
-        if let Err(error) = state.admin() {
-            return ready(Err(error));
-        }
-        if !upload.bytes.starts_with(b"(") && !upload.bytes.starts_with(b"\0asm") {
-            let detail = "this is not WebAssembly".to_owned();
-            return ready(Err(AdminError::NotWasm { code: "not_wasm", detail }));
-        }
-        let digest = Digest::of(&upload.bytes);
-        let name = upload.name.clone();
-        let version = state.version(&name, digest, &upload);
-        let versions = state.resolvers.entry(name).or_default();
-        let created = versions.iter().all(|(known, _)| *known != digest);
-        if created {
-            versions.push((digest, upload));
-        }
-        ready(Ok(Uploaded { version, created }))
-    }
-
-    fn resolvers(&self) -> Pending<'_, Result<Vec<ResolverView>, AdminError>> {
-        let state = self.fake.state();
-        let all = state.resolvers.keys().map(|name| state.resolver(name)).collect();
-        ready(all)
-    }
-
-    fn resolver(&self, name: &str) -> Pending<'_, Result<ResolverView, AdminError>> {
-        ready(self.fake.state().resolver(name))
-    }
-
-    fn module(&self, name: &str, version: Digest) -> Pending<'_, Result<Module, AdminError>> {
-        let state = self.fake.state();
-        let found = state.resolvers.get(name).and_then(|all| all.iter().find(|(digest, _)| *digest == version));
-        ready(match found {
-            Some((_, upload)) => Ok(Module { form: upload.form, bytes: upload.bytes.clone() }),
-            None => Err(no_version()),
-        })
-    }
-
-    fn delete_version(&self, name: &str, version: Digest) -> Pending<'_, Result<(), AdminError>> {
-        let mut state = self.fake.state();
-        let bound = match state.resolver(name) {
-            Ok(view) => view.versions.into_iter().find(|known| known.digest == version.to_string()),
-            Err(error) => return ready(Err(error)),
-        };
-        match bound {
-            None => ready(Err(no_version())),
-            Some(known) if !known.bound.is_empty() => {
-                let bound = ChangeError::Bound { name: name.to_owned(), digest: version, buckets: known.bound };
-                ready(Err(bound.into()))
-            }
-            Some(_) => {
-                state.resolvers.entry(name.to_owned()).or_default().retain(|(digest, _)| *digest != version);
-                ready(Ok(()))
-            }
-        }
-    }
-
-    fn try_resolver(&self, trial: Trial) -> Pending<'_, Result<Tried, AdminError>> {
-        let state = self.fake.state();
-        if let Err(error) = state.resolver(&trial.name) {
-            return ready(Err(error));
-        }
-        let outcome = match trial.siblings[0].value.clone() {
-            Some(value) => TriedOutcome::Merged(value),
-            None => TriedOutcome::Failed { kind: "declined".to_owned(), message: "a person must decide".to_owned() },
-        };
-        let log = vec![LogLine { level: "info".to_owned(), message: "hello".to_owned() }];
-        ready(Ok(Tried { outcome, fuel: 391, memory_bytes: 65_536, duration: Duration::from_micros(9), log }))
-    }
-}
-
-fn no_version() -> AdminError {
-    AdminError::NotFound { code: "no_version", detail: "there is no such version".to_owned() }
-}
-
-impl Operation for FakeCall {
-    fn node_id(&self) -> NodeId {
-        node()
-    }
-
-    fn cluster(&self) -> ClusterView {
-        let member = MemberView {
-            node_id: "n1".to_owned(),
-            state: MemberState::Alive,
-            incarnation: 1,
-            heartbeat: None,
-            heartbeat_age_ms: None,
-            listen: None,
-            peer_listen: "127.0.0.1:7170".to_owned(),
-            zone: None,
-            tokens: 64,
-        };
-        ClusterView {
-            cluster_id: "c".to_owned(),
-            node_id: "n1".to_owned(),
-            registry: 7,
-            healthy: true,
-            reasons: Vec::new(),
-            members: vec![member],
-        }
-    }
-
-    fn ring(&self) -> Result<RingView, AdminError> {
-        self.fake.state().admin()?;
-        let node = RingNode { node_id: "n1".to_owned(), tokens: vec![u64::MAX], owned: 1 };
-        Ok(RingView { registry: 7, partitions: 1, nodes: vec![node], owners: vec![vec!["n1".to_owned()]] })
-    }
-
-    fn registry(&self) -> RegistryView {
-        let member = RegistryMember { node_id: "n1".to_owned(), peer_listen: "127.0.0.1:7170".to_owned(), store: None };
-        RegistryView { number: 7, hash: Digest::of(b"").to_string(), members: vec![member], pending: None }
-    }
-
-    fn health(&self) -> Health {
-        let ready = !self.fake.state().faults.unready;
-        Health { ready, reasons: if ready { Vec::new() } else { vec!["forming".to_owned()] } }
-    }
-
-    fn metrics(&self, openmetrics: bool) -> String {
-        let end = if openmetrics { "# EOF\n" } else { "" };
-        format!("# TYPE sibyl_build_info gauge\nsibyl_build_info 1\n{end}")
-    }
-
-    fn trace_ratio(&self) -> f64 {
-        self.fake.state().ratio
-    }
-
-    fn set_trace_ratio(&self, ratio: f64) {
-        self.fake.state().ratio = ratio;
-    }
-
-    fn cut(&self, peer: &NodeId, _cut: bool) -> Result<(), AdminError> {
-        match peer.as_str() {
-            "n2" => Ok(()),
-            other => Err(AdminError::NotFound { code: "no_peer", detail: format!("{other} is not a member") }),
-        }
+        ready(Ok(ConflictPage {
+            conflicts: vec![conflict],
+            next: None,
+        }))
     }
 }
 
 /// Forms are compared in tests of uploads.
 pub(crate) fn form_of(fake: &Fake, name: &str) -> Option<Form> {
-    fake.state().resolvers.get(name)?.last().map(|(_, upload)| upload.form)
+    fake.state()
+        .resolvers
+        .get(name)?
+        .last()
+        .map(|(_, upload)| upload.form)
 }

@@ -78,6 +78,11 @@ impl Ord for Number<'_> {
         if self.0 == other.0 {
             return Ordering::Equal;
         }
+        let natural = |number: &Self| number.0.bytes().all(|b| b.is_ascii_digit());
+        if natural(self) && natural(other) {
+            // The common case: no sign, no point, no leading zero.
+            return (self.0.len(), &self.0).cmp(&(other.0.len(), &other.0));
+        }
         let (left, right) = (self.parts(), other.parts());
         match (left.sign(), right.sign()) {
             (a, b) if a != b => a.cmp(&b),

@@ -225,11 +225,7 @@ impl<'a> Reader<'a> {
 
     /// Steps over characters that stand for themselves, and returns them.
     fn plain(&mut self) -> &'a str {
-        let rest = &self.text.as_bytes()[self.at..];
-        let length = rest
-            .iter()
-            .position(|&b| b == b'"' || b == b'\\' || b < 0x20)
-            .unwrap_or(rest.len());
+        let length = super::write::plain_length(&self.text.as_bytes()[self.at..]);
         let start = self.at;
         self.at += length;
         &self.text[start..self.at]

@@ -182,6 +182,12 @@ proptest! {
     }
 
     #[test]
+    fn plain_bytes_are_counted(bytes in prop::collection::vec(prop_oneof![20 => 0x1e_u8.., 1 => any::<u8>()], 0..40)) {
+        let escaped = bytes.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+        prop_assert_eq!(super::write::plain_length(&bytes), escaped.unwrap_or(bytes.len()));
+    }
+
+    #[test]
     fn hostile_bytes_never_panic(bytes: Vec<u8>) {
         let _ = parse(&bytes).map(|value: Value<'_>| value.to_bytes());
     }

@@ -121,6 +121,62 @@ fn a_cluster_of_one_forms_and_changes_at_once() {
     assert_eq!(machine.pending(), 0);
 }
 
+/// Delivers everything among the machines that are up until nothing is left.
+fn exchange(up: &mut [Machine], effects: Vec<(usize, Effect)>) {
+    let mut wire: std::collections::VecDeque<_> = effects.into();
+    while let Some((from, effect)) = wire.pop_front() {
+        let Effect::Send { to, message } = effect else {
+            continue;
+        };
+        let target = (1..=up.len()).find(|member| node(*member) == to);
+        let (at, event) = match target {
+            Some(member) => (
+                member,
+                Event::Message {
+                    from: node(from),
+                    message,
+                },
+            ),
+            None => (from, Event::Unreachable(to)),
+        };
+        wire.extend(
+            up[at - 1]
+                .handle(event)
+                .into_iter()
+                .map(|effect| (at, effect)),
+        );
+    }
+}
+
+#[test]
+fn a_cluster_forms_as_soon_as_its_last_member_is_there() {
+    let mut up = Vec::new();
+    for member in 1..=3 {
+        let mut new = machine(member, 3);
+        let mut effects: Vec<_> = new
+            .handle(Event::Form(secrets(member as u8)))
+            .into_iter()
+            .map(|effect| (member, effect))
+            .collect();
+        up.push(new);
+        for earlier in 1..member {
+            let reached = up[earlier - 1].handle(Event::Reached(node(member)));
+            effects.extend(reached.into_iter().map(|effect| (earlier, effect)));
+        }
+        exchange(&mut up, effects);
+        assert!(
+            up.iter().all(|machine| machine.forming() == (member < 3)),
+            "after {member} of 3"
+        );
+    }
+    let formed = up[0].held();
+    assert_eq!(formed.document.cluster_key, Some(secrets(1).cluster_key));
+    assert!(
+        up.iter()
+            .all(|machine| machine.held() == formed && !machine.amnesiac())
+    );
+}
+
 #[test]
 fn a_reopened_machine_holds_what_it_persisted() {
     let mut old = machine(1, 1);

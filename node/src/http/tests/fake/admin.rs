@@ -1,0 +1,283 @@
+//! The fake's control plane: buckets, resolvers, the cluster and itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sibyl_core::id::{Digest, NodeId};
+use sibyl_core::registry::{Bucket, ChangeError, Expect};
+
+use super::super::super::{
+    AdminError, BucketChanged, Buckets, ClusterView, DeleteBucket, Health, LogLine, MemberState,
+    MemberView, Module, Operation, Pending, PutBucket, RegistryMember, RegistryView, ResolverView,
+    Resolvers, RingNode, RingView, Trial, Tried, TriedOutcome, Upload, Uploaded,
+};
+use super::{FakeCall, node, ready};
+
+impl Buckets for FakeCall {
+    fn buckets(&self) -> Result<BTreeMap<String, Bucket>, AdminError> {
+        let state = self.fake.state();
+        state.admin()?;
+        Ok(state.buckets.clone())
+    }
+
+    fn bucket(&self, name: &str) -> Result<Bucket, AdminError> {
+        let state = self.fake.state();
+        state
+            .find(name)
+            .ok_or_else(|| ChangeError::NoBucket(name.to_owned()).into())
+    }
+
+    fn put_bucket(&self, change: PutBucket) -> Pending<'_, Result<BucketChanged, AdminError>> {
+        let mut state = self.fake.state();
+        let present = state.find(&change.name);
+        let fits = match change.expect {
+            Expect::Anything => true,
+            Expect::Absent => present.is_none(),
+            Expect::Revision(revision) => present
+                .as_ref()
+                .is_some_and(|bucket| bucket.revision == revision),
+        };
+        let n = present.as_ref().map(|bucket| bucket.config.n);
+        ready(match (state.admin(), fits, n) {
+            (Err(error), ..) => Err(error),
+            (_, false, _) => Err(AdminError::Precondition("not so".to_owned())),
+            (_, _, Some(n)) if n != change.config.n => Err(ChangeError::FixedN {
+                name: change.name,
+                n,
+            }
+            .into()),
+            _ => Ok(state.insert_bucket(&change.name, change.config)),
+        })
+    }
+
+    fn delete_bucket(&self, change: DeleteBucket) -> Pending<'_, Result<(), AdminError>> {
+        let mut state = self.fake.state();
+        let Some(bucket) = state.find(&change.name) else {
+            return ready(Err(ChangeError::NoBucket(change.name).into()));
+        };
+        if change.name == "default" {
+            return ready(Err(ChangeError::DefaultBucket.into()));
+        }
+        let holds = state
+            .objects
+            .keys()
+            .any(|(place, _)| *place == bucket.incarnation.0);
+        if holds && !change.purge {
+            let detail = "the bucket holds keys: delete them, or use ?purge=true".to_owned();
+            return ready(Err(AdminError::Conflict {
+                code: "bucket_not_empty",
+                detail,
+            }));
+        }
+        state.buckets.remove(&change.name);
+        ready(Ok(()))
+    }
+}
+
+impl Resolvers for FakeCall {
+    fn upload(&self, upload: Upload) -> Pending<'_, Result<Uploaded, AdminError>> {
+        let mut state = self.fake.state();
+        if let Err(error) = state.admin() {
+            return ready(Err(error));
+        }
+        if !upload.bytes.starts_with(b"(") && !upload.bytes.starts_with(b"\0asm") {
+            let detail = "this is not WebAssembly".to_owned();
+            return ready(Err(AdminError::NotWasm {
+                code: "not_wasm",
+                detail,
+            }));
+        }
+        let digest = Digest::of(&upload.bytes);
+        let name = upload.name.clone();
+        let version = state.version(&name, digest, &upload);
+        let versions = state.resolvers.entry(name).or_default();
+        let created = versions.iter().all(|(known, _)| *known != digest);
+        if created {
+            versions.push((digest, upload));
+        }
+        ready(Ok(Uploaded { version, created }))
+    }
+
+    fn resolvers(&self) -> Pending<'_, Result<Vec<ResolverView>, AdminError>> {
+        let state = self.fake.state();
+        let all = state
+            .resolvers
+            .keys()
+            .map(|name| state.resolver(name))
+            .collect();
+        ready(all)
+    }
+
+    fn resolver(&self, name: &str) -> Pending<'_, Result<ResolverView, AdminError>> {
+        ready(self.fake.state().resolver(name))
+    }
+
+    fn module(&self, name: &str, version: Digest) -> Pending<'_, Result<Module, AdminError>> {
+        let state = self.fake.state();
+        let found = state
+            .resolvers
+            .get(name)
+            .and_then(|all| all.iter().find(|(digest, _)| *digest == version));
+        ready(match found {
+            Some((_, upload)) => Ok(Module {
+                form: upload.form,
+                bytes: upload.bytes.clone(),
+            }),
+            None => Err(no_version()),
+        })
+    }
+
+    fn delete_version(&self, name: &str, version: Digest) -> Pending<'_, Result<(), AdminError>> {
+        let mut state = self.fake.state();
+        let bound = match state.resolver(name) {
+            Ok(view) => view
+                .versions
+                .into_iter()
+                .find(|known| known.digest == version.to_string()),
+            Err(error) => return ready(Err(error)),
+        };
+        match bound {
+            None => ready(Err(no_version())),
+            Some(known) if !known.bound.is_empty() => {
+                let bound = ChangeError::Bound {
+                    name: name.to_owned(),
+                    digest: version,
+                    buckets: known.bound,
+                };
+                ready(Err(bound.into()))
+            }
+            Some(_) => {
+                state
+                    .resolvers
+                    .entry(name.to_owned())
+                    .or_default()
+                    .retain(|(digest, _)| *digest != version);
+                ready(Ok(()))
+            }
+        }
+    }
+
+    fn try_resolver(&self, trial: Trial) -> Pending<'_, Result<Tried, AdminError>> {
+        let state = self.fake.state();
+        if let Err(error) = state.resolver(&trial.name) {
+            return ready(Err(error));
+        }
+        let outcome = match trial.siblings[0].value.clone() {
+            Some(value) => TriedOutcome::Merged(value),
+            None => TriedOutcome::Failed {
+                kind: "declined".to_owned(),
+                message: "a person must decide".to_owned(),
+            },
+        };
+        let log = vec![LogLine {
+            level: "info".to_owned(),
+            message: "hello".to_owned(),
+        }];
+        ready(Ok(Tried {
+            outcome,
+            fuel: 391,
+            memory_bytes: 65_536,
+            duration: Duration::from_micros(9),
+            log,
+        }))
+    }
+}
+
+fn no_version() -> AdminError {
+    AdminError::NotFound {
+        code: "no_version",
+        detail: "there is no such version".to_owned(),
+    }
+}
+
+impl Operation for FakeCall {
+    fn node_id(&self) -> NodeId {
+        node()
+    }
+
+    fn cluster(&self) -> ClusterView {
+        let member = MemberView {
+            node_id: "n1".to_owned(),
+            state: MemberState::Alive,
+            incarnation: 1,
+            heartbeat: None,
+            heartbeat_age_ms: None,
+            listen: None,
+            peer_listen: "127.0.0.1:7170".to_owned(),
+            zone: None,
+            tokens: 64,
+        };
+        ClusterView {
+            cluster_id: "c".to_owned(),
+            node_id: "n1".to_owned(),
+            registry: 7,
+            healthy: true,
+            reasons: Vec::new(),
+            members: vec![member],
+        }
+    }
+
+    fn ring(&self) -> Result<RingView, AdminError> {
+        self.fake.state().admin()?;
+        let node = RingNode {
+            node_id: "n1".to_owned(),
+            tokens: vec![u64::MAX],
+            owned: 1,
+        };
+        Ok(RingView {
+            registry: 7,
+            partitions: 1,
+            nodes: vec![node],
+            owners: vec![vec!["n1".to_owned()]],
+        })
+    }
+
+    fn registry(&self) -> RegistryView {
+        let member = RegistryMember {
+            node_id: "n1".to_owned(),
+            peer_listen: "127.0.0.1:7170".to_owned(),
+            store: None,
+        };
+        RegistryView {
+            number: 7,
+            hash: Digest::of(b"").to_string(),
+            members: vec![member],
+            pending: None,
+        }
+    }
+
+    fn health(&self) -> Health {
+        let ready = !self.fake.state().faults.unready;
+        Health {
+            ready,
+            reasons: if ready {
+                Vec::new()
+            } else {
+                vec!["forming".to_owned()]
+            },
+        }
+    }
+
+    fn metrics(&self, openmetrics: bool) -> String {
+        let end = if openmetrics { "# EOF\n" } else { "" };
+        format!("# TYPE sibyl_build_info gauge\nsibyl_build_info 1\n{end}")
+    }
+
+    fn trace_ratio(&self) -> f64 {
+        self.fake.state().ratio
+    }
+
+    fn set_trace_ratio(&self, ratio: f64) {
+        self.fake.state().ratio = ratio;
+    }
+
+    fn cut(&self, peer: &NodeId, _cut: bool) -> Result<(), AdminError> {
+        match peer.as_str() {
+            "n2" => Ok(()),
+            other => Err(AdminError::NotFound {
+                code: "no_peer",
+                detail: format!("{other} is not a member"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Cluster, health, metrics, tracing; and what the edge tells the node.
+
+use axum::body::Body;
+
+use super::super::Surface;
+use super::{setup, surface};
+
+#[tokio::test]
+async fn the_shapes_of_the_design_are_there() {
+    let setup = setup();
+    let check = async |line: &str, fields: &[(&str, &str)]| {
+        let reply = setup.check(line, &[], Body::empty(), (200, "")).await;
+        for (pointer, value) in fields {
+            assert_eq!(reply.at(pointer), *value, "{line} {pointer}");
+        }
+    };
+    let cluster = [
+        ("/cluster_id", "c"),
+        ("/healthy", "true"),
+        ("/members/0/state", "alive"),
+        ("/members/0/zone", "null"),
+    ];
+    check("GET /v1/cluster", &cluster).await;
+    let ring = [
+        ("/partitions", "1"),
+        ("/nodes/0/tokens/0", "18446744073709551615"),
+        ("/owners/0/0", "n1"),
+    ];
+    check("GET /v1/cluster/ring", &ring).await;
+    check(
+        "GET /v1/registry",
+        &[("/number", "7"), ("/pending", "null")],
+    )
+    .await;
+    check("GET /health/live", &[("/live", "true")]).await;
+    check(
+        "GET /health/ready",
+        &[("/ready", "true"), ("/reasons", "[]")],
+    )
+    .await;
+    check("GET /version", &[("/version", env!("CARGO_PKG_VERSION"))]).await;
+    check("GET /v1/trace", &[("/ratio", "1.0")]).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_ready_says_why() {
+    let setup = setup();
+    setup.fake.state().faults.unready = true;
+    let reply = setup
+        .check("GET /health/ready", &[], Body::empty(), (503, "not_ready"))
+        .await;
+    assert_eq!(
+        (reply.at("/ready"), reply.at("/reasons/0")),
+        ("false".into(), "forming".into())
+    );
+    assert_eq!(reply.header("retry-after"), "1");
+    setup
+        .check("GET /health/live", &[], Body::empty(), (200, ""))
+        .await;
+}
+
+#[tokio::test]
+async fn metrics_have_two_forms() {
+    let setup = setup();
+    let check = async |accept: &str, kind: &str, ends: bool| {
+        let accept = format!("accept: {accept}");
+        let reply = setup
+            .check("GET /metrics", &[&accept], Body::empty(), (200, ""))
+            .await;
+        assert!(reply.header("content-type").starts_with(kind), "{accept}");
+        assert_eq!(reply.body.ends_with(b"# EOF\n"), ends, "{accept}");
+    };
+    check(
+        "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+        "application/openmetrics-text",
+        true,
+    )
+    .await;
+    check("text/plain", "text/plain", false).await;
+    check("*/*", "text/plain", false).await;
+}
+
+#[tokio::test]
+async fn the_ratio_can_be_changed() {
+    let setup = setup();
+    let check = async |body: &'static str, expected| {
+        setup.check("PUT /v1/trace", &[], body, expected).await
+    };
+    check(r#"{"ratio":0.25}"#, (200, "")).await;
+    assert_eq!(setup.get("GET /v1/trace").await.at("/ratio"), "0.25");
+    check(r#"{"ratio":1.5}"#, (400, "bad_ratio")).await;
+    check(r#"{"ratio":-0.1}"#, (400, "bad_ratio")).await;
+    check(r#"{"ratio":"all"}"#, (400, "bad_json")).await;
+    check(r#"{"ratio":1,"x":1}"#, (400, "unknown_field")).await;
+}
+
+#[tokio::test]
+async fn links_are_cut_by_name() {
+    let setup = setup();
+    let check = async |body: &'static str, expected| {
+        setup
+            .check("POST /v1/cluster/cut", &[], body, expected)
+            .await
+    };
+    check(r#"{"peer":"n2","cut":true}"#, (200, "")).await;
+    check(r#"{"peer":"n9","cut":true}"#, (404, "no_peer")).await;
+    check(r#"{"peer":"","cut":true}"#, (400, "bad_node_id")).await;
+    check(r#"{"peer":"n2"}"#, (400, "bad_json")).await;
+}
+
+#[tokio::test]
+async fn the_contract_is_served() {
+    let wit = setup().get("GET /v1/wit").await;
+    assert!(wit.body.starts_with(b"package sibyl:resolver@"));
+}
+
+#[tokio::test]
+async fn listeners_share_only_health() {
+    let check = async |part: Surface, line: &str, status: u16| {
+        let reply = surface(part).get(line).await;
+        assert_eq!(reply.status, status, "{part:?} {line}");
+    };
+    for part in [Surface::Clients, Surface::Admin] {
+        check(part, "GET /health/live", 200).await;
+        check(part, "GET /openapi.json", 200).await;
+    }
+    check(Surface::Clients, "GET /v1/buckets", 200).await;
+    check(Surface::Clients, "GET /v1/cluster", 404).await;
+    check(Surface::Clients, "GET /metrics", 404).await;
+    check(Surface::Admin, "GET /v1/buckets", 404).await;
+    check(Surface::Admin, "GET /v1/cluster", 200).await;
+    check(Surface::Admin, "GET /metrics", 200).await;
+}
+
+#[tokio::test]
+async fn the_node_hears_of_every_request() {
+    let setup = setup();
+    setup
+        .put("/v1/buckets/default/keys/secret%2Fkey", "v")
+        .await;
+    setup.get("GET /v1/buckets/default/keys/secret%2Fkey").await;
+    setup.get("GET /nowhere/secret").await;
+    setup.get("PATCH /version").await;
+    let ended = setup.fake.state().ended.clone();
+    let ended: Vec<_> = ended
+        .iter()
+        .map(|(route, end)| (route.as_str(), end.status, end.response_bytes))
+        .collect();
+    let key = "/v1/buckets/{bucket}/keys/{key}";
+    assert_eq!(ended[0], (format!("PUT {key}").as_str(), 204, 0));
+    assert_eq!(ended[1], (format!("GET {key}").as_str(), 200, 1));
+    assert_eq!((ended[2].0, ended[2].1), ("GET unmatched", 404));
+    assert_eq!((ended[3].0, ended[3].1), ("PATCH /version", 405));
+}
