@@ -17,7 +17,7 @@ use sibyl_core::registry::Durability;
 use crate::coordinator::Coordinator;
 use crate::peer::{Identity, Incoming, Remote, Responder, Service};
 use crate::replica::Slot;
-use crate::tasks::registry::Registry;
+use crate::tasks::registry::{Registry, rpc_of_message};
 use crate::telemetry::{Rpc, Span, Tracer};
 
 /// How long a question waits for the registry document it was asked by.
@@ -67,7 +67,10 @@ impl Service for Answers {
         if request == Request::Registry {
             return match message::decode(&incoming.body) {
                 Ok(message) => {
-                    self.registry.hear(peer.clone(), message);
+                    // What the registry says to itself in the background begins no traces.
+                    let rpc = rpc_of_message(&message).filter(|_| incoming.span.is_some());
+                    let span = rpc.map(|rpc| self.tracer.rpc_server(rpc, peer, incoming.span));
+                    self.registry.hear(peer.clone(), message, span);
                     answer(reply, &Reply::Joined, Bytes::new(), number);
                 }
                 Err(error) => refuse(reply, Failure::Malformed(error.to_string()), number),
@@ -179,7 +182,7 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
                     number,
                 );
             }
-            Err(failure) => refuse(reply, failure, number),
+            Err(failure) => fail(&span, reply, failure, number),
         },
         Request::Digest { place } => {
             match read(coordinator, place, &span).and_then(|bytes| digest(bytes.as_ref())) {
@@ -196,7 +199,7 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
                         number,
                     );
                 }
-                Err(failure) => refuse(reply, failure, number),
+                Err(failure) => fail(&span, reply, failure, number),
             }
         }
         waits => {
@@ -293,15 +296,7 @@ fn read(coordinator: &Coordinator, place: Place, span: &Span) -> Result<Option<B
         partition: view.ring.partition(place.bucket, &place.key),
         place,
     };
-    let began = std::time::Instant::now();
-    let bytes = coordinator.replica().encoded(&slot);
-    let length = bytes
-        .as_ref()
-        .ok()
-        .and_then(Option::as_ref)
-        .map_or(0, Bytes::len);
-    span.storage_read(began.elapsed(), length);
-    bytes
+    coordinator.own_copy(&slot, span)
 }
 
 fn digest(bytes: Option<&Bytes>) -> Result<(Digest, u32), Failure> {
@@ -324,14 +319,14 @@ fn join(
     let number = coordinator.registry().view().number();
     let slot = match own(coordinator, place) {
         Ok(slot) => slot,
-        Err(failure) => return refuse(reply, failure, number),
+        Err(failure) => return fail(&span, reply, failure, number),
     };
     let object = match codec::decode(body) {
         Ok(object) => object,
-        Err(error) => return refuse(reply, Failure::Malformed(error.to_string()), number),
+        Err(error) => return fail(&span, reply, Failure::Malformed(error.to_string()), number),
     };
     if let Err(failure) = has_room(coordinator, &object) {
-        return refuse(reply, failure, number);
+        return fail(&span, reply, failure, number);
     }
     let storage = span.storage_write(body.len(), durability == Durability::Synced);
     coordinator
@@ -340,10 +335,7 @@ fn join(
             drop(storage);
             match result {
                 Ok(()) => answer(reply, &Reply::Joined, Bytes::new(), number),
-                Err(failure) => {
-                    span.fail("failed", &failure);
-                    refuse(reply, failure, number);
-                }
+                Err(failure) => fail(&span, reply, failure, number),
             }
         });
 }
@@ -354,6 +346,12 @@ pub(crate) fn has_room(coordinator: &Coordinator, object: &Object) -> Result<(),
         return Err(Failure::DiskFull);
     }
     Ok(())
+}
+
+/// Refuses on a span that says so.
+fn fail(span: &Span, reply: Responder, failure: Failure, number: u64) {
+    span.fail("failed", &failure);
+    refuse(reply, failure, number);
 }
 
 fn refuse(reply: Responder, failure: Failure, number: u64) {

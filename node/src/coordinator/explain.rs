@@ -1,4 +1,7 @@
 //! Says why a key says what it says: every node's copy, every sibling, what the resolver makes of them.
+//!
+//! Copies are compared by digest, asked of each node alone and without repairing: they are shown as they were
+//! found. A node that did not answer is shown as such, never left out.
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;

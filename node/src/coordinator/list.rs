@@ -1,7 +1,12 @@
 //! Lists keys: asks every node for its part, merges by `sibyl-core`, reads the keys owners differ on.
+//!
+//! A page is complete or an error: what an uncovered partition might hold is never left out in silence. It decides
+//! nothing; which keys need a read is said by `flow::list`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -14,6 +19,7 @@ use sibyl_core::view::View;
 use super::request::{GetRequest, ListError, ListRequest, Listed};
 use super::{Coordinator, DEFAULT_TIMEOUT};
 use crate::replica::Replica;
+use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{Rpc, Span};
 
 /// The most keys that are read at once because their owners differ.
@@ -182,10 +188,14 @@ impl Coordinator {
             _ => prefix.to_vec(),
         };
         let partitions = view.ring.partitions();
+        let metrics = Arc::clone(&self.inner.ground.metrics);
         let scanned = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
             let cursors =
                 (0..partitions).map(|at| Cursor::new(Partition(at), bucket, from.clone()));
-            in_key_order(&replica, cursors.collect(), &prefix, limit)
+            let page = in_key_order(&replica, cursors.collect(), &prefix, limit);
+            metrics.storage(StorageOp::Scan, began.elapsed());
+            page
         });
         scanned
             .await

@@ -1,4 +1,7 @@
 //! Performs the read flow: asks replicas, feeds their answers, answers at R, repairs in the background.
+//!
+//! One task per read lives until the last replica has spoken or the time is up, long after the client has its
+//! answer: what it then knows is who was behind. Repairs are whole objects and count for nobody.
 
 use std::time::Instant;
 
@@ -9,16 +12,17 @@ use futures_util::stream::FuturesUnordered;
 use sibyl_core::codec;
 use sibyl_core::flow::get::{Ask, Effect, Event, Get, Outcome, Said};
 use sibyl_core::id::{Digest, NodeId};
-use sibyl_core::message::{Reply, Request};
+use sibyl_core::message::{Failure, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::{Bucket, Durability};
 use tokio::time::Instant as Deadline;
 
+use super::remote::{REFUSED, TIMEOUT, missed};
 use super::request::{GetError, GetRequest, Got};
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, slot};
 use crate::replica::Slot;
 use crate::tasks::registry::View;
-use crate::telemetry::metrics::{Quorum, QuorumFailure, RepairMode, StorageOp, Success};
+use crate::telemetry::metrics::{Quorum, RepairMode, StorageOp, Success};
 use crate::telemetry::{QuorumEnd, Rpc, Span};
 
 /// After this long without an object, another replica is asked for it: above the usual answer, far below a
@@ -30,6 +34,8 @@ struct Heard {
     from: NodeId,
     said: Said,
     counts: bool,
+    /// Why it said nothing, as a stable word.
+    why: &'static str,
     took: std::time::Duration,
 }
 
@@ -44,6 +50,8 @@ struct Reading {
     deadline: Deadline,
     answer: Option<Outcome>,
     repairs: Vec<(NodeId, Object)>,
+    /// Replicas that said that they could not.
+    refusals: usize,
 }
 
 impl Coordinator {
@@ -117,10 +125,11 @@ impl Coordinator {
             deadline: Deadline::now() + timeout,
             answer: None,
             repairs: Vec::new(),
+            refusals: 0,
         };
         reading.perform(effects);
         let outcome = reading.until_answered().await;
-        if reading.get.is_done() {
+        if reading.get.is_done() && reading.waiting.is_empty() {
             reading.repair();
         } else {
             tokio::spawn(reading.until_done());
@@ -140,7 +149,11 @@ impl Coordinator {
         replicas
     }
 
-    fn local(&self, slot: &Slot, ask: Ask, span: &Span) -> (Said, bool) {
+    /// This node's copy of a key as it lies in the store, measured.
+    ///
+    /// # Errors
+    /// [`Failure::Unreadable`].
+    pub fn own_copy(&self, slot: &Slot, span: &Span) -> Result<Option<Bytes>, Failure> {
         let began = Instant::now();
         let encoded = self.replica().encoded(slot);
         let took = began.elapsed();
@@ -153,6 +166,11 @@ impl Coordinator {
                 .and_then(Option::as_ref)
                 .map_or(0, Bytes::len),
         );
+        encoded
+    }
+
+    fn local(&self, slot: &Slot, ask: Ask, span: &Span) -> (Said, bool) {
+        let encoded = self.own_copy(slot, span);
         let said = match (encoded, ask) {
             (Err(failure), _) => {
                 tracing::error!(%failure, "this node cannot read its copy of a key");
@@ -218,7 +236,10 @@ impl Reading {
                 () = &mut deadline => self.time_is_up(),
             }
         }
+        let waiting = std::mem::take(&mut self.waiting);
         self.repair();
+        // Every call ends by its own deadline: it is counted and its span says how it went.
+        let _late: usize = waiting.count().await;
     }
 
     fn hear(&mut self, heard: Heard) {
@@ -226,11 +247,16 @@ impl Reading {
             from,
             said,
             counts,
+            why,
             took,
         } = heard;
         match &said {
-            Said::Failed => self.span.replica_failed(&from, "failed", took),
             Said::Object(..) | Said::Digest(_) => self.span.replica_ack(&from, took),
+            Said::Failed if why == TIMEOUT => self.span.replica_timeout(&from, took),
+            Said::Failed => {
+                self.refusals += usize::from(why == REFUSED);
+                self.span.replica_failed(&from, why, took);
+            }
         }
         let effects = self.get.handle(Event::Said {
             from: &from,
@@ -263,6 +289,7 @@ impl Reading {
                 from: to,
                 said,
                 counts,
+                why: REFUSED,
                 took: self.began.elapsed(),
             };
             self.waiting.push(Box::pin(std::future::ready(heard)));
@@ -278,15 +305,19 @@ impl Reading {
         let answer = coordinator.ask(span, rpc, &to, &request, Bytes::new(), timeout);
         let began = self.began;
         self.waiting.push(Box::pin(async move {
-            let (said, counts) = match answer.await {
-                Ok((Reply::Object { counts }, body)) => (decoded(&body), counts),
-                Ok((Reply::Digest { digest, counts, .. }, _)) => (Said::Digest(digest), counts),
-                Ok(_) | Err(_) => (Said::Failed, false),
+            let (said, counts, why) = match answer.await {
+                Ok((Reply::Object { counts }, body)) => (decoded(&body), counts, REFUSED),
+                Ok((Reply::Digest { digest, counts, .. }, _)) => {
+                    (Said::Digest(digest), counts, REFUSED)
+                }
+                Ok(_) => (Said::Failed, false, REFUSED),
+                Err(error) => (Said::Failed, false, error.word()),
             };
             Heard {
                 from: to,
                 said,
                 counts,
+                why,
                 took: began.elapsed(),
             }
         }));
@@ -295,6 +326,7 @@ impl Reading {
     fn settle(&self, outcome: &Outcome) {
         let wait = self.began.elapsed();
         let (acks, failures, met) = (outcome.replies, outcome.failed, outcome.met);
+        self.span.digests_differ(outcome.differed);
         self.span.quorum_settled(QuorumEnd {
             acks,
             failures,
@@ -303,16 +335,9 @@ impl Reading {
             wait,
         });
         let metrics = &self.coordinator.inner.ground.metrics;
-        if met {
-            metrics.quorum(Quorum::Read, acks, wait, &self.span);
-        } else {
-            let late = Deadline::now() >= self.deadline;
-            let reason = if late {
-                QuorumFailure::Timeout
-            } else {
-                QuorumFailure::Unavailable
-            };
-            metrics.quorum_failed(Quorum::Read, reason);
+        metrics.quorum(Quorum::Read, acks, wait, &self.span);
+        if !met {
+            metrics.quorum_failed(Quorum::Read, missed(self.deadline, self.refusals));
         }
     }
 

@@ -1,4 +1,7 @@
 //! What requests ask and get: plain values between HTTP and the coordinator.
+//!
+//! No type of the transport, the store or HTTP. An error says what a client may conclude from it: of writes, only
+//! `PutError::Unknown` may have been written.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

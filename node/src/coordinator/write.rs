@@ -20,12 +20,12 @@ use sibyl_core::registry::{Bucket, Deletes, Durability};
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
-use super::remote::AskError;
+use super::remote::{AskError, REFUSED, TIMEOUT, missed};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
 use crate::replica::{Minted, Slot};
 use crate::tasks::registry::View;
-use crate::telemetry::metrics::{Quorum, QuorumFailure};
+use crate::telemetry::metrics::Quorum;
 use crate::telemetry::{QuorumEnd, Rpc, Span};
 
 /// The most intervals a context may take to be minted into: sealed as base64url they stay below the 16 KiB
@@ -85,6 +85,7 @@ impl Coordinator {
         let written = self
             .hand_on(span, owners, coordinate, value, timeout)
             .await?;
+        span.conflict_left(written.siblings as usize);
         Ok(Stored {
             dot: written.dot,
             context: written.context,
@@ -260,6 +261,7 @@ impl Coordinator {
             answer: Some(answer),
             waiting: FuturesUnordered::new(),
             minted: None,
+            refusals: 0,
         };
         tokio::spawn(writing.run(coordinate, value));
         answered
@@ -276,10 +278,10 @@ fn caps(bucket: &Bucket) -> Caps {
     }
 }
 
-/// What one owner did.
+/// What one owner did; a stable word if it failed.
 struct Done {
     by: NodeId,
-    acked: bool,
+    acked: Result<(), &'static str>,
 }
 
 /// A write under way on its coordinator.
@@ -296,6 +298,8 @@ struct Writing {
     answer: Option<oneshot::Sender<Result<Written, Failure>>>,
     waiting: FuturesUnordered<BoxFuture<'static, Done>>,
     minted: Option<Minted>,
+    /// Owners that said that they could not.
+    refusals: usize,
 }
 
 impl Writing {
@@ -314,7 +318,11 @@ impl Writing {
         }
         let me = self.coordinator.me().clone();
         self.waiting.push(Box::pin(async move {
-            let acked = matches!(counts.await, Ok(Ok(())));
+            let acked = if matches!(counts.await, Ok(Ok(()))) {
+                Ok(())
+            } else {
+                Err(REFUSED)
+            };
             Done { by: me, acked }
         }));
         let effects = self.put.handle(Event::Minted);
@@ -322,9 +330,16 @@ impl Writing {
         while !self.put.is_done() {
             let effects = tokio::select! {
                 Some(done) = self.waiting.next() => self.hear(&done),
-                () = &mut deadline => return self.time_is_up(),
+                () = &mut deadline => {
+                    self.time_is_up();
+                    break;
+                }
             };
             self.perform(effects);
+        }
+        // Every call ends by its own deadline, which is this one: it is counted and its span says how it went.
+        while let Some(done) = self.waiting.next().await {
+            self.hear(&done);
         }
     }
 
@@ -377,14 +392,19 @@ impl Writing {
     }
 
     fn hear(&mut self, done: &Done) -> Vec<Effect> {
-        if done.acked {
-            self.span.replica_ack(&done.by, self.began.elapsed());
-            self.put.handle(Event::Acked(&done.by))
-        } else {
-            self.span
-                .replica_failed(&done.by, "failed", self.began.elapsed());
-            self.put.handle(Event::Failed(&done.by))
+        let elapsed = self.began.elapsed();
+        match done.acked {
+            Ok(()) => {
+                self.span.replica_ack(&done.by, elapsed);
+                return self.put.handle(Event::Acked(&done.by));
+            }
+            Err(TIMEOUT) => self.span.replica_timeout(&done.by, elapsed),
+            Err(reason) => {
+                self.refusals += usize::from(reason == REFUSED);
+                self.span.replica_failed(&done.by, reason, elapsed);
+            }
         }
+        self.put.handle(Event::Failed(&done.by))
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {
@@ -409,7 +429,11 @@ impl Writing {
             .coordinator
             .ask(span, Rpc::ReplicaPut, &to, &request, shipment, timeout);
         self.waiting.push(Box::pin(async move {
-            let acked = matches!(call.await, Ok((Reply::Joined, _)));
+            let acked = match call.await {
+                Ok((Reply::Joined, _)) => Ok(()),
+                Ok(_) => Err(REFUSED),
+                Err(error) => Err(error.word()),
+            };
             Done { by: to, acked }
         }));
     }
@@ -417,7 +441,7 @@ impl Writing {
     fn settle(&mut self, outcome: Outcome) {
         let wait = self.began.elapsed();
         let (acks, failures, met) = match outcome {
-            Outcome::Written { owners } => (owners, 0, true),
+            Outcome::Written { owners } => (owners, self.put.failures(), true),
             Outcome::Unknown { owners, failed } => (owners, failed, false),
         };
         self.span.quorum_settled(QuorumEnd {
@@ -428,16 +452,9 @@ impl Writing {
             wait,
         });
         let metrics = &self.coordinator.inner.ground.metrics;
-        if met {
-            metrics.quorum(Quorum::Write, acks, wait, &self.span);
-        } else {
-            let late = Deadline::now() >= self.deadline;
-            let reason = if late {
-                QuorumFailure::Timeout
-            } else {
-                QuorumFailure::Unavailable
-            };
-            metrics.quorum_failed(Quorum::Write, reason);
+        metrics.quorum(Quorum::Write, acks, wait, &self.span);
+        if !met {
+            metrics.quorum_failed(Quorum::Write, missed(self.deadline, self.refusals));
         }
         let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let result = match (&self.minted, met) {

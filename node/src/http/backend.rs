@@ -43,18 +43,15 @@ struct Shared {
     /// What this node was told about itself, for `GET /v1/cluster`.
     listen: String,
     insecure: bool,
+    /// Bytes from and to each peer that `/metrics` has counted so far.
+    counted: Mutex<BTreeMap<NodeId, (u64, u64)>>,
 }
 
 impl Backend {
     /// The API of a node.
     pub fn new(coordinator: Coordinator, telemetry: Telemetry, config: &Config) -> Self {
         let (listen, insecure) = (config.advertise.clone(), config.insecure);
-        let shared = Arc::new(Shared {
-            coordinator,
-            telemetry,
-            listen,
-            insecure,
-        });
+        let shared = Arc::new(Shared { coordinator, telemetry, listen, insecure, counted: Mutex::default() });
         let source = Arc::downgrade(&shared);
         let folder = config.data_dir.clone();
         shared
@@ -357,6 +354,7 @@ impl Operation for Exchange {
 
     fn metrics(&self, openmetrics: bool) -> String {
         let accept = openmetrics.then_some("application/openmetrics-text");
+        self.shared.count_bytes();
         self.shared.telemetry.metrics.page(accept).body
     }
 

@@ -1,4 +1,7 @@
 //! `/v1/cluster`, `/v1/registry`: what this node knows of the cluster.
+//!
+//! Shapes and handlers only: another node may see it otherwise. `cut` exists where the node was started with
+//! `--allow-cuts`, and nowhere else.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

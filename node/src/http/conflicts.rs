@@ -1,4 +1,7 @@
 //! `GET /v1/buckets/{bucket}/conflicts`: keys whose siblings nothing merged, and why.
+//!
+//! Pages as the list of keys does, by the last key. It is a feed to look at, made of what reads ran into: a key
+//! that nobody reads is not in it.
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -1,4 +1,7 @@
 //! `GET /v1/buckets/{bucket}/keys`: keys in byte order, a page at a time.
+//!
+//! A page is complete up to its cursor or the answer is 503, never a short list. Keys are shown as JSON octets,
+//! since a key need not be UTF-8.
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -10,6 +10,7 @@ mod asked;
 pub mod backend;
 pub mod baseline;
 mod batch;
+mod binding_config;
 mod body;
 mod bucket_config;
 mod buckets;

@@ -1,4 +1,7 @@
 //! Health, metrics, tracing, version: what operators and their machines ask of one node.
+//!
+//! `ready` says why not, in words for a person; `live` knows nothing but that the process answers. `/metrics` is
+//! text in whichever of the two formats the scraper accepts.
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;

@@ -214,3 +214,26 @@ fn text(headers: &mut HeaderMap, name: HeaderName, value: &str) {
         headers.insert(name, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_too_long_for_a_request_is_left_out_and_said_so() {
+        let check = |chars: usize, kept: bool| {
+            let mut headers = HeaderMap::new();
+            context(&mut headers, "A".repeat(chars));
+            assert_eq!(headers.contains_key(header::CONTEXT), kept, "{chars}");
+            assert_eq!(
+                headers.contains_key(header::CONTEXT_OMITTED),
+                !kept,
+                "{chars}"
+            );
+        };
+        // 16 KiB, the most that minting allows, always fits.
+        check((16 << 10) * 4 / 3 + 1, true);
+        check(MAX_CONTEXT_CHARS, true);
+        check(MAX_CONTEXT_CHARS + 1, false);
+    }
+}

@@ -1,4 +1,7 @@
 //! Resolvers as the API shows them, and trials as it takes them.
+//!
+//! Shapes and their checks, no handlers: those are in `resolvers`. Certificates come with the law check; until
+//! then a version is `unchecked`, which is what its shape says.
 
 use std::collections::BTreeMap;
 

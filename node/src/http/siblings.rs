@@ -1,4 +1,7 @@
 //! Siblings as JSON: the 300 answer, `?siblings=true`, and what explain adds.
+//!
+//! One shape for one thing: a sibling looks the same wherever the API shows it. Values are octets, in base64 where
+//! they are no UTF-8.
 
 use std::collections::BTreeMap;
 

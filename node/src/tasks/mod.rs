@@ -1,4 +1,5 @@
-//! Background work, one task per file: each waits, changes its own value and performs what that returns.
-//! Tasks do not import one another.
+//! Background work, one task per file.
+//!
+//! Each waits, changes its own value and performs what that returns. Tasks do not import one another.
 
 pub mod registry;

@@ -15,8 +15,8 @@ use rand::RngExt as _;
 use sibyl_core::id::{Actor, Incarnation, NodeId, Partition};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
-    Alarm, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message, OpenError,
-    Outcome, Secret, Secrets, Slot,
+    Alarm, Ballot, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message,
+    OpenError, Outcome, Secret, Secrets, Slot,
 };
 use sibyl_core::ring::Ring;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -126,6 +126,12 @@ pub enum ChangeFailed {
 
 enum Input {
     Event(Event),
+    /// A peer's message, with the span under which it is handled.
+    Heard {
+        from: NodeId,
+        message: Message,
+        span: Option<Box<Span>>,
+    },
     Change {
         change: Change,
         span: Box<Span>,
@@ -270,6 +276,7 @@ impl Opened {
             proposing: None,
             naming: None,
             rebuilding: self.rebuilding,
+            ballots: BTreeSet::new(),
         };
         drop(self.inbox);
         tokio::spawn(task.run(self.events));
@@ -328,12 +335,14 @@ impl Registry {
         decided.await.unwrap_or(Err(ChangeFailed::Stopping))
     }
 
-    /// Takes a peer's message.
-    pub fn hear(&self, from: NodeId, message: Message) {
+    /// Takes a peer's message. The span ends when it was handled.
+    pub fn hear(&self, from: NodeId, message: Message, span: Option<Span>) {
         // A full queue loses it, as a network may.
-        let _lost = self
-            .inbox
-            .try_send(Input::Event(Event::Message { from, message }));
+        let _lost = self.inbox.try_send(Input::Heard {
+            from,
+            message,
+            span: span.map(Box::new),
+        });
     }
 
     /// A peer carried a higher number. Waits until it is in force here, or the time is up.
@@ -362,6 +371,8 @@ struct Task {
     /// The wish to have the new store named, while it is under way.
     naming: Option<u64>,
     rebuilding: Arc<AtomicBool>,
+    /// The ballots it took so far.
+    ballots: BTreeSet<Ballot>,
 }
 
 impl Task {
@@ -386,6 +397,10 @@ impl Task {
             tokio::select! {
                 input = events.recv() => match input {
                     Some(Input::Event(event)) => self.take(event).await,
+                    Some(Input::Heard { from, message, span }) => {
+                        self.take(Event::Message { from, message }).await;
+                        drop(span);
+                    }
                     Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
                     Some(Input::NameStore) => self.name_store().await,
                     None => return,
@@ -544,18 +559,17 @@ impl Task {
         self.net.set_registry(document.number);
     }
 
-    fn send(&self, to: NodeId, message: Message) {
-        let rpc = match &message {
-            Message::Prepare { .. } => Rpc::RegistryPrepare,
-            Message::Accept { .. } => Rpc::RegistryAccept,
-            Message::Fetch { .. } => Rpc::RegistryFetch,
-            _ => Rpc::RegistryLearn,
-        };
+    fn send(&mut self, to: NodeId, message: Message) {
+        if let Message::Prepare { ballot, .. } = &message {
+            self.ballots.insert(*ballot);
+        }
         let parent = self
             .proposing
             .and_then(|id| self.waiting.get(&id))
             .map(|(span, _)| span);
-        let span = parent.map(|parent| parent.rpc_client(rpc, &to));
+        let span = parent
+            .zip(rpc_of_message(&message))
+            .map(|(parent, rpc)| parent.rpc_client(rpc, &to));
         let outgoing = Outgoing {
             head: message::encode(&Request::Registry),
             body: message::encode(&message),
@@ -597,10 +611,17 @@ impl Task {
         }
         let waiting = self.waiting.remove(&id);
         self.proposing = self.waiting.keys().min().copied();
+        // Alone nobody is asked, and one ballot does.
+        let ballots = std::mem::take(&mut self.ballots).len().max(1);
         let Some((span, done)) = waiting else { return };
         let view = Arc::clone(&self.view.borrow());
-        let members = view.document().layout.members.len();
-        span.registry_settled(1, members, matches!(outcome, Outcome::Done { .. }));
+        let chosen = matches!(outcome, Outcome::Done { .. });
+        let proof = view.held.proof.as_ref().filter(|_| chosen);
+        span.registry_settled(
+            ballots as u64,
+            proof.map_or(0, |proof| proof.accepts.len()),
+            chosen,
+        );
         let result = match outcome {
             Outcome::Done { .. } => Ok(view),
             Outcome::Refused(error) => Err(ChangeFailed::Refused(error)),
@@ -639,5 +660,20 @@ impl Task {
         self.alarms.send_modify(|alarms| {
             alarms.insert(kind, alarm.to_string());
         });
+    }
+}
+
+/// What a message is called in traces; `None` for answers, which are part of the call they answer.
+pub fn rpc_of_message(message: &Message) -> Option<Rpc> {
+    match message {
+        Message::Prepare { .. } => Some(Rpc::RegistryPrepare),
+        Message::Accept { .. } => Some(Rpc::RegistryAccept),
+        Message::Chosen { .. } => Some(Rpc::RegistryLearn),
+        Message::Fetch { .. } => Some(Rpc::RegistryFetch),
+        Message::Promise { .. }
+        | Message::Accepted { .. }
+        | Message::Refused { .. }
+        | Message::Abstain { .. }
+        | Message::Differs { .. } => None,
     }
 }

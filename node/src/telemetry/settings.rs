@@ -94,6 +94,8 @@ impl Collector {
         let port = check(&endpoint)?;
         let protocol = protocol(&variable)?.unwrap_or(match port {
             Some(4318) => Protocol::Http,
+            // gRPC knows no such path.
+            _ if endpoint.ends_with(HTTP_PATH) => Protocol::Http,
             _ => Protocol::Grpc,
         });
         let endpoint = match protocol {

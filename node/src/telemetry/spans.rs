@@ -272,6 +272,14 @@ impl Span {
         }
     }
 
+    /// A write left so many live siblings on its coordinator's copy. More than one is a conflict that the
+    /// next read will meet; if this request is not recorded, that read leaves the forced span.
+    pub fn conflict_left(&self, siblings: usize) {
+        if siblings > 1 {
+            self.event(event::CONFLICT_DETECTED, || [(attribute::AFTER, siblings.into())]);
+        }
+    }
+
     fn set_siblings(&self, before: usize, after: usize, context_dots: usize) {
         self.set(attribute::SIBLINGS_BEFORE, before);
         self.set(attribute::SIBLINGS_AFTER, after);

@@ -4,6 +4,7 @@
 //! what it looks for has arrived, bounded by [`PATIENCE`], and compares whole trees as indented text.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -30,6 +31,8 @@ pub(crate) struct Receiver {
     /// Where to send: for `Settings::collector`.
     pub(crate) endpoint: String,
     spans: watch::Receiver<Vec<ExportedSpan>>,
+    /// What came over HTTP, as it came.
+    bodies: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Receiver {
@@ -45,7 +48,7 @@ impl Receiver {
                 keep(&sender, some);
             }
         });
-        Self { endpoint, spans }
+        Self { endpoint, spans, bodies: Arc::default() }
     }
 
     /// OTLP as protobuf over HTTP.
@@ -55,7 +58,10 @@ impl Receiver {
             .expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (sender, spans) = watch::channel(Vec::new());
+        let bodies: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let raw = Arc::clone(&bodies);
         let receive = move |body: Bytes| async move {
+            raw.lock().expect("nobody panics while holding it").extend(&body);
             let Ok(request) = ExportTraceServiceRequest::decode(body) else {
                 return StatusCode::BAD_REQUEST;
             };
@@ -72,7 +78,15 @@ impl Receiver {
         Self {
             endpoint: format!("http://{address}/v1/traces"),
             spans,
+            bodies,
         }
+    }
+
+    /// Whether a text was anywhere in what was received: names, attributes, events, messages.
+    pub(crate) fn has(&self, text: &str) -> bool {
+        let bodies = self.bodies.lock().expect("nobody panics while holding it");
+        bodies.windows(text.len()).any(|part| part == text.as_bytes())
+            || format!("{:?}", self.spans.borrow()).contains(text)
     }
 
     /// Waits until the spans received so far satisfy `enough`, and gives them all.

@@ -1,4 +1,7 @@
 //! The union of histories, and the one order in which they are applied.
+//!
+//! Parents come before children and ties go by hash, so the bytes of a merged document do not depend on who merged
+//! what first. Automerge's own `merge` and `save` do not promise that.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 

@@ -1,4 +1,6 @@
 //! Documents for the law check: one shared beginning, then edits of one actor per entropy.
+//!
+//! Samples relate, as real siblings do: unrelated documents would only show that a union is a union.
 
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{ActorId, AutoCommit, AutomergeError, ObjType, ROOT, ScalarValue};

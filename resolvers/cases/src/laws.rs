@@ -1,4 +1,7 @@
 //! The laws of `design/resolvers.md`, checked on a resolver as the host would call it.
+//!
+//! On a few versions all groupings are tried, so nothing is left to chance; generated histories are the business of
+//! each resolver's own tests.
 
 use sha2::{Digest, Sha256};
 use sibyl_resolver_kit::{Context, Failure, Resolution, Resolver, Sibling};

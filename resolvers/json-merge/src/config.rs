@@ -1,4 +1,7 @@
 //! Reads the bucket's `resolver.config`; every message names the place and what to do.
+//!
+//! Whatever is not known is refused: a rule with a typing error must not become the default. It reads and checks;
+//! what rules do is in `merge`.
 
 use sibyl_resolver_kit::json::{self, Object, Value};
 

@@ -1,5 +1,6 @@
-//! The contract of `wit/`, as Rust: the world with everything a resolver may export. Generated code;
-//! nothing is written by hand.
+//! The contract of `wit/`, as Rust: the world with everything a resolver may export.
+//!
+//! Generated code; nothing is written by hand, and nothing here decides anything.
 
 #![allow(
     missing_docs,

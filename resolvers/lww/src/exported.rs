@@ -1,5 +1,6 @@
-//! The module's exports: `merge`, `describe` and `check-config`, but not `check-value`, since any value will
-//! do and a write shall not pay for hearing that.
+//! The module's exports: `merge`, `describe` and `check-config`, and no more.
+//!
+//! Not `check-value`, since any value will do and a write shall not pay for hearing that.
 
 #![allow(
     unsafe_code,

@@ -120,6 +120,11 @@ impl Put {
         self.answered
     }
 
+    /// How many owners said that they could not.
+    pub fn failures(&self) -> usize {
+        self.tally.fails()
+    }
+
     fn unknown(&self) -> Outcome {
         Outcome::Unknown {
             owners: self.tally.acks(),

@@ -1,4 +1,7 @@
 //! What a benchmark leaves behind: figures with the command, the commit and the machine that made them.
+//!
+//! A table for people and one JSON document; without the machine and the commit a figure means nothing. It
+//! computes nothing but what a table needs.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

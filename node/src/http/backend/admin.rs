@@ -3,6 +3,7 @@
 //! All of it is this node's own view, taken when asked.
 
 use std::path::Path;
+use std::sync::PoisonError;
 
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::registry::Member;
@@ -16,7 +17,7 @@ use crate::http::cluster::{
 use crate::peer::PeerView;
 use crate::store::disk;
 use crate::tasks::registry::View;
-use crate::telemetry::metrics::Readings;
+use crate::telemetry::metrics::{Direction, Readings};
 
 impl Shared {
     pub(super) fn cluster(&self) -> ClusterView {
@@ -160,6 +161,18 @@ impl Shared {
                     reasons,
                 }
             }
+        }
+    }
+
+    /// Moves the transport's own counts of bytes into the metrics: nothing is counted twice on the way.
+    pub(super) fn count_bytes(&self) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        for peer in self.coordinator.net().peers() {
+            let (received, sent) = counted.entry(peer.node_id.clone()).or_default();
+            let (new_in, new_out) = (peer.received_bytes.saturating_sub(*received), peer.sent_bytes.saturating_sub(*sent));
+            (*received, *sent) = (peer.received_bytes, peer.sent_bytes);
+            self.telemetry.metrics.rpc_bytes(Direction::In, peer.node_id.as_str(), new_in);
+            self.telemetry.metrics.rpc_bytes(Direction::Out, peer.node_id.as_str(), new_out);
         }
     }
 

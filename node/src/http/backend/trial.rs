@@ -1,4 +1,7 @@
 //! Resolvers behind the API: uploads, versions and trials.
+//!
+//! It translates between the shapes of the API and the words of the coordinator and the platform. A trial stores
+//! nothing, and runs with the limits that a bucket would give it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! Writes the canonical text of a value: no white space, members in order, escapes as RFC 8785 has them.
+//!
+//! Equal values have equal text, which is what makes merged documents comparable byte for byte.
 
 use super::Value;
 

@@ -1,0 +1,261 @@
+//! The architecture as tables: doors, rooms, limits, words, and the dated list of exceptions.
+//!
+//! A library that is not listed cannot be used, a room that is not listed cannot import. Whoever changes a
+//! row says why in the commit; whoever removes an exception needs no reason.
+
+/// Which files may name a library: `(crate, beginnings of paths)`. Test files may also use [`FOR_TESTS`].
+pub const DOORS: &[(&str, &[&str])] = &[
+    (
+        "anyhow",
+        &[
+            "node/src/node.rs",
+            "node/src/main.rs",
+            "node/sim/src/main.rs",
+        ],
+    ),
+    ("automerge", &["node/src/cli/demo/", "resolvers/automerge/"]),
+    ("axum", &["node/src/http/"]),
+    (
+        "base64",
+        &[
+            "node/src/http/",
+            "node/src/cli/",
+            "resolvers/cases/",
+            "resolvers/automerge/examples/",
+        ],
+    ),
+    ("clap", &["node/src/cli/", "node/sim/src/"]),
+    ("comfy_table", &["node/src/cli/output.rs"]),
+    (
+        "crc32c",
+        &["node/src/store/", "node/src/peer/", "node/core/src/"],
+    ),
+    ("fjall", &["node/src/store/fjall.rs"]),
+    (
+        "futures_util",
+        &["node/src/coordinator/", "node/src/http/", "node/src/peer/"],
+    ),
+    ("getrandom", &["resolvers/automerge/"]),
+    (
+        "hmac",
+        &["node/core/src/seal.rs", "node/src/resolver/disk.rs"],
+    ),
+    ("http_body_util", &["node/src/http/", "node/src/cli/bench/"]),
+    ("httpdate", &["node/src/http/moment.rs"]),
+    (
+        "humantime",
+        &["node/src/config", "node/src/http/", "node/src/cli/"],
+    ),
+    ("hyper", &["node/src/http/", "node/src/cli/bench/"]),
+    ("hyper_util", &["node/src/http/", "node/src/cli/bench/"]),
+    ("indicatif", &["node/src/cli/output.rs"]),
+    ("opentelemetry", &["node/src/telemetry/"]),
+    ("opentelemetry_otlp", &["node/src/telemetry/"]),
+    ("opentelemetry_sdk", &["node/src/telemetry/"]),
+    ("owo_colors", &["node/src/cli/"]),
+    (
+        "percent_encoding",
+        &["node/src/cli/client.rs", "node/src/http/"],
+    ),
+    (
+        "postcard",
+        &["node/core/src/", "node/src/peer/", "node/src/resolver/"],
+    ),
+    ("prometheus_client", &["node/src/telemetry/metrics/"]),
+    ("quick_cache", &["node/src/coordinator/resolve.rs"]),
+    (
+        "rand",
+        &[
+            "node/src/node.rs",
+            "node/src/coordinator/",
+            "node/src/http/",
+            "node/src/peer/",
+            "node/src/tasks/",
+            "node/src/telemetry/",
+            "node/src/resolver/disk.rs",
+            "node/sim/src/",
+        ],
+    ),
+    ("rand_chacha", &["node/sim/src/"]),
+    ("reqwest", &["node/src/cli/"]),
+    (
+        "rustix",
+        &["node/src/cli/", "node/src/resolver/", "node/src/store/"],
+    ),
+    (
+        "serde_json",
+        &["node/src/http/", "node/src/cli/", "resolvers/"],
+    ),
+    (
+        "sha2",
+        &["node/core/src/", "node/src/resolver/", "resolvers/cases/"],
+    ),
+    ("tempfile", &["node/src/cli/demo/", "node/src/cli/bench/"]),
+    ("toml", &["node/src/config/"]),
+    ("tower", &["node/src/http/"]),
+    (
+        "tokio",
+        &[
+            "node/src/answers.rs",
+            "node/src/cli/",
+            "node/src/coordinator/",
+            "node/src/http/",
+            "node/src/node.rs",
+            "node/src/peer/",
+            "node/src/replica",
+            "node/src/resolver/",
+            "node/src/tasks/",
+            "node/src/telemetry/",
+        ],
+    ),
+    ("tracing", &["node/src/"]),
+    ("tracing_subscriber", &["node/src/telemetry/logs.rs"]),
+    ("utoipa", &["node/src/http/"]),
+    ("utoipa_axum", &["node/src/http/"]),
+    ("wasmparser", &["node/src/resolver/"]),
+    ("wasmtime", &["node/src/resolver/"]),
+    ("wat", &["node/src/resolver/"]),
+    ("wit_bindgen", &["resolvers/"]),
+    ("wit_component", &["node/src/resolver/"]),
+    ("wit_parser", &["node/src/resolver/"]),
+    // Everywhere: values, derive macros, errors.
+    ("bytes", &["node/"]),
+    ("serde", &["node/", "resolvers/"]),
+    ("thiserror", &["node/", "resolvers/"]),
+    ("sibyl_core", &["node/"]),
+    ("sibyl", &["node/src/main.rs"]),
+    ("sibyl_resolver_cases", &[]),
+    ("sibyl_resolver_kit", &["resolvers/"]),
+];
+
+/// What only tests, benches and examples use.
+pub const FOR_TESTS: &[&str] = &[
+    "criterion",
+    "fake_opentelemetry_collector",
+    "opentelemetry_proto",
+    "proptest",
+    "prost",
+];
+
+/// What the core may depend on; its tests may also use [`FOR_TESTS`].
+pub const CORE_LIBRARIES: &[&str] = &[
+    "bytes",
+    "crc32c",
+    "hmac",
+    "postcard",
+    "serde",
+    "sha2",
+    "thiserror",
+];
+
+/// Who may import whom inside of `node/src`: `(room, what it may name after crate::)`.
+pub const ROOMS: &[(&str, &[&str])] = &[
+    ("main", &[]),
+    ("lib", &[]),
+    (
+        "node",
+        &[
+            "answers",
+            "config",
+            "coordinator",
+            "http",
+            "peer",
+            "replica",
+            "resolver",
+            "store",
+            "tasks",
+            "telemetry",
+        ],
+    ),
+    ("cli", &["config", "http", "node"]),
+    (
+        "http",
+        &[
+            "config",
+            "coordinator",
+            "peer",
+            "resolver",
+            "store",
+            "tasks",
+            "telemetry",
+        ],
+    ),
+    (
+        "answers",
+        &["coordinator", "peer", "replica", "tasks", "telemetry"],
+    ),
+    (
+        "coordinator",
+        &["peer", "replica", "resolver", "store", "tasks", "telemetry"],
+    ),
+    ("tasks", &["peer", "replica", "store", "telemetry"]),
+    ("replica", &["store"]),
+    ("store", &[]),
+    ("peer", &[]),
+    ("resolver", &[]),
+    ("telemetry", &[]),
+    ("config", &[]),
+];
+
+/// Words that the core has no use for: clocks, tasks, disks, sockets, and order that differs between runs.
+pub const IMPURE: &[&str] = &[
+    "HashMap",
+    "HashSet",
+    "Instant",
+    "SystemTime",
+    "async",
+    "fs",
+    "net",
+    "process",
+    "rand",
+    "thread",
+    "tokio",
+];
+
+/// Names that say nothing about a file.
+pub const EMPTY_NAMES: &[&str] = &[
+    "common", "helper", "helpers", "manager", "misc", "util", "utils",
+];
+
+/// Hosts of package registries, in pieces, since this file is read too: the registries' own clients know them.
+pub const HOSTS: &[&str] = &[
+    concat!("//crates.", "io"),
+    concat!("static.crates.", "io"),
+    concat!("index.crates.", "io"),
+    concat!("pypi.", "org"),
+    concat!("pythonhosted.", "org"),
+    concat!("registry.", "npmjs"),
+    concat!("deb.debian.", "org"),
+    concat!("static.rust-lang.", "org"),
+];
+
+/// Beginnings of paths that exist on one machine only.
+pub const MACHINE_PATHS: &[&str] = &[
+    concat!("/wo", "rk/"),
+    concat!("/fa", "rm/"),
+    concat!("/ro", "ot/"),
+    concat!("/tmp/st", "udio/"),
+];
+
+/// The most lines of a file, tests in it included.
+pub const FILE_LINES: usize = 600;
+/// The most lines of a function, from its name to its closing brace.
+pub const FUNCTION_LINES: usize = 70;
+/// How many lines a header has; in tests one is enough.
+pub const HEADER_LINES: std::ops::RangeInclusive<usize> = 3..=12;
+
+/// `(rule, path, since, why)`: what does not hold yet. A row that nothing needs is a violation of its own.
+pub const EXCEPTIONS: &[(&str, &str, &str, &str)] = &[
+    (
+        "header",
+        "node/sim/src/lib.rs",
+        "2026-11-22",
+        "the simulator is being written on a branch of its own",
+    ),
+    (
+        "function",
+        "node/src/cli/demo/scene.rs",
+        "2026-11-22",
+        "reading everywhere has one leaf too many in it",
+    ),
+];
