@@ -126,10 +126,10 @@ impl Service for Answers {
             .get()
             .map(|coordinator| coordinator.net().peers())
             .unwrap_or_default();
-        // What a link that is down was last told says nothing about who is there now.
+        // Its identity is remembered when it is gone, and a node that comes back without its disk is not two.
         let here = peers
             .iter()
-            .find(|peer| peer.connected && peer.node_id == remote.node_id);
+            .find(|peer| peer.node_id == remote.node_id && peer.reachable);
         let here = here.and_then(|peer| peer.identity.as_ref());
         if here.is_some_and(|identity| identity.store == named.0) {
             let id = &remote.node_id;

@@ -135,7 +135,6 @@ impl Node {
             registry: registry.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
-            rebuilding: registry.rebuilding(),
         });
         answers.serve(coordinator.clone());
         registry.start(net);

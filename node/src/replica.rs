@@ -22,6 +22,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::store::{self, Batch, Counters, ReadError, Space, Store, Watermark, WriteError};
 
 #[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
 mod tests;
 
 /// The most commands that wait for the writer: at 1 KiB a write, 16 MiB; beyond it callers are shed.
@@ -268,12 +270,26 @@ impl Replica {
         });
     }
 
-    /// Keeps something of the node's own beside the objects; returns once it is on disk. It waits for its
-    /// turn where a client's write would be shed: what the node itself must remember is never left out.
+    /// Keeps something of the node's own beside the objects; `counts` is told once it is on disk.
+    pub fn keep(
+        &self,
+        key: &'static str,
+        value: Bytes,
+        counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
+    ) {
+        self.submit(Command::Meta {
+            key,
+            value,
+            counts: Box::new(counts),
+        });
+    }
+
+    /// As [`Replica::keep`], but returns once it is on disk, and waits for its turn where a client's write
+    /// would be shed: what the node itself must remember is never left out.
     ///
     /// # Errors
     /// [`Failure::Store`] if the store failed.
-    pub async fn keep(&self, key: &'static str, value: Bytes) -> Result<(), Failure> {
+    pub async fn remember(&self, key: &'static str, value: Bytes) -> Result<(), Failure> {
         let (done, kept) = oneshot::channel();
         // The waiter is there until it is told.
         let counts = Box::new(move |result| drop(done.send(result)));

@@ -74,7 +74,7 @@ impl Coordinator {
             config: Box::new(config),
             expect,
         };
-        Ok(self.registry().change(Some(span), change).await?)
+        Ok(self.change(span, change).await?)
     }
 
     async fn bindable(&self, span: &Span, binding: &Binding) -> Result<(), BucketFailed> {
@@ -121,7 +121,7 @@ impl Coordinator {
             name: name.to_owned(),
             expect,
         };
-        self.registry().change(Some(span), change).await?;
+        self.change(span, change).await?;
         Ok(())
     }
 

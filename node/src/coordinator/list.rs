@@ -224,7 +224,9 @@ impl Cursor {
 
     /// Reads the next chunk if the last one is used up; the key at its front.
     fn front(&mut self, replica: &Replica, prefix: &[u8]) -> Result<Option<Bytes>, Failure> {
-        if let (true, Some(from)) = (self.chunk.is_empty(), self.from.take()) {
+        if self.chunk.is_empty()
+            && let Some(from) = self.from.take()
+        {
             let found = replica.scan(self.partition, self.bucket, &from, CHUNK)?;
             let whole = found.len() == CHUNK;
             self.from = found

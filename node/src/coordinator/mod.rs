@@ -5,6 +5,7 @@
 //! perform the flows; `resolve` makes views; `modules` keeps resolvers on every node.
 
 mod buckets;
+mod change;
 mod conflicts;
 mod explain;
 mod list;
@@ -16,8 +17,8 @@ mod resolve;
 mod write;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -58,9 +59,6 @@ pub struct Ground {
     pub platform: Platform,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
-    /// count.
-    pub rebuilding: Arc<AtomicBool>,
 }
 
 /// Carries requests. Clones are one.
@@ -120,9 +118,10 @@ impl Coordinator {
         &self.inner.ground.platform
     }
 
-    /// Whether this node lost its data and has not been refilled.
+    /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
+    /// count.
     pub fn is_rebuilding(&self) -> bool {
-        self.inner.ground.rebuilding.load(Ordering::Acquire)
+        self.registry().is_rebuilding()
     }
 
     /// From now on no request is begun here; those under way go on.
@@ -166,7 +165,11 @@ impl Coordinator {
     /// [`Forged`].
     pub fn open(&self, bucket: Incarnation, key: &[u8], sealed: &[u8]) -> Result<Opened, Forged> {
         let view = self.registry().view();
-        seal::open(&view.document().context_keys, seal::Place { bucket, key }, sealed)
+        seal::open(
+            &view.document().context_keys,
+            seal::Place { bucket, key },
+            sealed,
+        )
     }
 
     /// Seals a context for a client.

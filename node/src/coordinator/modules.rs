@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -100,7 +100,7 @@ impl Coordinator {
             digest,
             version: version.clone(),
         };
-        let view = self.registry().change(Some(span), change).await?;
+        let view = self.change(span, change).await?;
         let version = version_of(&view, name, &digest).cloned().unwrap_or(version);
         Ok(Uploaded {
             admitted,
@@ -184,15 +184,25 @@ impl Coordinator {
     /// # Errors
     /// A sentence that says why not.
     pub async fn prepare(&self, digest: Digest) -> Result<(), String> {
-        match self.platform().prepare(digest).await {
+        match self.compile(digest).await {
             Ok(()) => return Ok(()),
             Err(PrepareError::Absent) => self.fetch(digest).await?,
             Err(PrepareError::Refused(refusal)) => return Err(refusal.to_string()),
         }
-        self.platform()
-            .prepare(digest)
+        self.compile(digest)
             .await
             .map_err(|error| error.to_string())
+    }
+
+    /// Makes a module that is here ready, and counts the time if it had to be compiled for that.
+    async fn compile(&self, digest: Digest) -> Result<(), PrepareError> {
+        let (before, began) = (self.platform().compilations(), Instant::now());
+        let was_ready = self.platform().state(&digest) == ModuleState::Ready;
+        let result = self.platform().prepare(digest).await;
+        if !was_ready && self.platform().compilations() > before {
+            self.inner.ground.metrics.compiled(began.elapsed());
+        }
+        result
     }
 
     /// Keeps and compiles a module that a peer sent.
@@ -204,8 +214,7 @@ impl Coordinator {
             return Err("the bytes do not have that digest".into());
         }
         self.keep(digest, bytes).await?;
-        self.platform()
-            .prepare(digest)
+        self.compile(digest)
             .await
             .map_err(|error| error.to_string())
     }
@@ -263,7 +272,13 @@ impl Coordinator {
     /// A read needed a module that is not compiled here: have it, so that the next one finds it.
     /// However many reads need it, it is fetched once at a time.
     pub(super) fn fetch_soon(&self, digest: Digest) {
-        if !self.inner.fetching.lock().unwrap_or_else(PoisonError::into_inner).insert(digest) {
+        if !self
+            .inner
+            .fetching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(digest)
+        {
             return;
         }
         let coordinator = self.clone();
@@ -271,7 +286,12 @@ impl Coordinator {
             if let Err(why) = coordinator.prepare(digest).await {
                 tracing::warn!(%digest, why, "a resolver that is needed here cannot be had yet");
             }
-            coordinator.inner.fetching.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+            coordinator
+                .inner
+                .fetching
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&digest);
         });
     }
 

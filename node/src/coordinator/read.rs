@@ -49,6 +49,8 @@ struct Reading {
     began: Instant,
     deadline: Deadline,
     answer: Option<Outcome>,
+    /// The client takes what there is: if R is out of reach, it gets what everyone in reach holds.
+    partial: bool,
     repairs: Vec<(NodeId, Object)>,
     /// Replicas that said that they could not.
     refusals: usize,
@@ -100,8 +102,9 @@ impl Coordinator {
             });
         }
         let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let replicas = self.best_first(owners);
         let outcome = self
-            .read_owners(span, slot, self.best_first(owners), r, timeout)
+            .read_owners(span, slot, &replicas, r, timeout, request.partial)
             .await;
         Ok((outcome, r))
     }
@@ -110,11 +113,12 @@ impl Coordinator {
         &self,
         span: &Span,
         slot: &Slot,
-        replicas: Vec<NodeId>,
+        replicas: &[NodeId],
         r: usize,
         timeout: std::time::Duration,
+        partial: bool,
     ) -> Outcome {
-        let (get, effects) = Get::new(&replicas, r);
+        let (get, effects) = Get::new(replicas, r);
         let mut reading = Reading {
             coordinator: self.clone(),
             slot: slot.clone(),
@@ -124,6 +128,7 @@ impl Coordinator {
             began: Instant::now(),
             deadline: Deadline::now() + timeout,
             answer: None,
+            partial,
             repairs: Vec::new(),
             refusals: 0,
         };
@@ -206,11 +211,18 @@ fn decoded(bytes: &Bytes) -> Said {
 
 impl Reading {
     async fn until_answered(&mut self) -> Outcome {
-        let (hedge, deadline) = (tokio::time::sleep(HEDGE_AFTER), tokio::time::sleep_until(self.deadline));
+        let (hedge, deadline) = (
+            tokio::time::sleep(HEDGE_AFTER),
+            tokio::time::sleep_until(self.deadline),
+        );
         tokio::pin!(hedge, deadline);
         let mut hedged = false;
         loop {
-            if let Some(outcome) = self.answer.take() {
+            let answer = self
+                .answer
+                .take()
+                .filter(|outcome| outcome.met || !self.partial);
+            if let Some(outcome) = answer.or_else(|| self.get.is_done().then(|| self.get.found())) {
                 self.settle(&outcome);
                 return outcome;
             }

@@ -32,6 +32,8 @@ pub struct Arrival<'a> {
     pub method: &'a str,
     /// The route's template, never the path; `unmatched` if there is no such route.
     pub route: &'a str,
+    /// What stands behind `?`, as it came.
+    pub query: Option<&'a str>,
     /// The client's W3C trace context, as it came; may be malformed.
     pub traceparent: Option<&'a str>,
     /// What `Content-Length` says, 0 without it.

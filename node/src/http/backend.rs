@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId};
-use sibyl_core::registry::{Bucket, ChangeError};
+use sibyl_core::registry::Bucket;
 
 use super::api::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
@@ -51,7 +51,13 @@ impl Backend {
     /// The API of a node.
     pub fn new(coordinator: Coordinator, telemetry: Telemetry, config: &Config) -> Self {
         let (listen, insecure) = (config.advertise.clone(), config.insecure);
-        let shared = Arc::new(Shared { coordinator, telemetry, listen, insecure, counted: Mutex::default() });
+        let shared = Arc::new(Shared {
+            coordinator,
+            telemetry,
+            listen,
+            insecure,
+            counted: Mutex::default(),
+        });
         let source = Arc::downgrade(&shared);
         let folder = config.data_dir.clone();
         shared
@@ -70,12 +76,13 @@ impl Api for Backend {
         let Arrival {
             method,
             route,
+            query,
             traceparent,
             request_bytes,
         } = arrival;
         let telemetry = &self.shared.telemetry;
         let span = telemetry.tracer.request(method, route, traceparent);
-        let count = telemetry.metrics.request(op_of(method, route));
+        let count = telemetry.metrics.request(op_of(method, route, query));
         count.bytes(
             Direction::In,
             usize::try_from(request_bytes).unwrap_or(usize::MAX),
@@ -89,12 +96,17 @@ impl Api for Backend {
     }
 }
 
-fn op_of(method: &str, route: &str) -> Op {
+fn op_of(method: &str, route: &str, query: Option<&str>) -> Op {
+    let asks = |pair| query.is_some_and(|query| query.split('&').any(|given| given == pair));
     match (method, route) {
         (_, route) if route.ends_with("/batch") => Op::Batch,
         (_, route) if route.ends_with("/conflicts") => Op::Conflicts,
         (_, "/v1/buckets/{bucket}/keys") => Op::List,
-        ("GET" | "HEAD", route) if route.contains("key}") => Op::Get,
+        ("GET" | "HEAD", route) if route.contains("key}") => match () {
+            () if asks("siblings=true") => Op::Siblings,
+            () if asks("explain=true") => Op::Explain,
+            () => Op::Get,
+        },
         ("DELETE", route) if route.contains("key}") => Op::Delete,
         ("PUT", route) if route.contains("key}") => Op::Put,
         ("POST", "/key") => Op::Put,
@@ -399,7 +411,7 @@ fn no_resolver(name: &str) -> AdminError {
 fn unchanged(failed: ChangeFailed) -> AdminError {
     let detail = failed.to_string();
     match failed {
-        ChangeFailed::Refused(error) => refused_change(&error),
+        ChangeFailed::Refused(error) => error.into(),
         ChangeFailed::NoMajority { unknown: true, .. } | ChangeFailed::Unknown => {
             AdminError::Unknown(detail)
         }
@@ -413,37 +425,6 @@ fn unchanged(failed: ChangeFailed) -> AdminError {
             detail,
         },
         ChangeFailed::Stopping => AdminError::NotServing(detail),
-    }
-}
-
-fn refused_change(error: &ChangeError) -> AdminError {
-    let detail = error.to_string();
-    match error {
-        ChangeError::Forming => AdminError::NotServing(detail),
-        ChangeError::NoBucket(name) => no_bucket(name),
-        ChangeError::Precondition { .. } => AdminError::Precondition(detail),
-        ChangeError::FixedN { .. } => AdminError::Conflict {
-            code: "fixed_n",
-            detail,
-        },
-        ChangeError::DefaultBucket => AdminError::Conflict {
-            code: "default_bucket",
-            detail,
-        },
-        ChangeError::NoVersion { .. } => AdminError::NotFound {
-            code: "no_version",
-            detail,
-        },
-        ChangeError::Bound { .. } => AdminError::Conflict {
-            code: "resolver_bound",
-            detail,
-        },
-        ChangeError::NoMember(_) | ChangeError::Config(_) | ChangeError::Malformed(_) => {
-            AdminError::Invalid {
-                code: "bad_config",
-                detail,
-            }
-        }
     }
 }
 

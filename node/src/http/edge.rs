@@ -46,6 +46,7 @@ pub(super) async fn enter(State(edge): State<Edge>, mut request: Request, next: 
     let call = edge.api.begin(Arrival {
         method: request.method().as_str(),
         route: &route,
+        query: request.uri().query(),
         traceparent: request
             .headers()
             .get("traceparent")

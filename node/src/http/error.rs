@@ -16,7 +16,8 @@ impl From<BucketRefused> for Problem {
     fn from(error: BucketRefused) -> Self {
         match &error {
             BucketRefused::NoBucket(_) => no_bucket(&error),
-            BucketRefused::NotServing(_) => not_serving(&error),
+            // Asked before a value or a context is taken, so always on the way to a write.
+            BucketRefused::NotServing(_) => not_written(not_serving(&error)),
         }
     }
 }

@@ -56,7 +56,7 @@ impl Running {
     }
 
     fn alone(folder: &Path) -> Self {
-        let running = Self::start("n1", folder, None, "127.0.0.1:0");
+        let running = Self::start("n1", folder, None, &free_address());
         running.wait_for(|view| !view.forming());
         running
     }
@@ -159,9 +159,8 @@ impl Running {
     }
 
     fn delete(&self, bucket: &str, emptiness: Emptiness) -> Result<(), BucketFailed> {
-        let deleted =
-            self.coordinator()
-                .delete_bucket(&self.span(), bucket, emptiness, Expect::Anything);
+        let (coordinator, span) = (self.coordinator(), self.span());
+        let deleted = coordinator.delete_bucket(&span, bucket, emptiness, Expect::Anything);
         self.runtime.block_on(deleted)
     }
 
@@ -230,7 +229,7 @@ fn a_wiped_node_comes_back_under_a_new_store_and_does_not_count() {
     let mark = wiped
         .coordinator()
         .replica()
-        .kept("node/rebuilding")
+        .kept("rebuilding")
         .expect("readable");
     assert!(mark.is_some(), "and knows it after a restart");
 

@@ -75,7 +75,7 @@ pub enum Cause {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process uses it.
-    #[error("{} is in use by another process: stop it, or choose another --data folder", .0.display())]
+    #[error("{} is in use by another process: stop it, or choose another --data-dir", .0.display())]
     InUse(PathBuf),
     /// A newer build made it.
     #[error("{} was written by another version of sibyl: start that one", .0.display())]

@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
-use sibyl_core::id::{Actor, Incarnation, NodeId, Partition};
+use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
-    Alarm, Ballot, Bucket, Change, ChangeError, Document, Effect, Event, Held, Machine, Message,
-    OpenError, Outcome, Secret, Secrets, Slot,
+    Alarm, Ballot, Change, ChangeError, Document, Effect, Event, Machine, Message, OpenError,
+    Outcome, Secret, Secrets, Slot,
 };
-use sibyl_core::ring::Ring;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::peer::{Net, Outgoing};
@@ -26,11 +25,15 @@ use crate::replica::Replica;
 use crate::store::Watermark;
 use crate::telemetry::{Rpc, Span, Tracer};
 
+mod view;
+
+pub use view::View;
+
 /// Where the chosen document lies among the node's own records.
 const CHOSEN: &str = "registry/chosen";
-/// The mark of a node that lost its copies and has not got them back: kept before its new store is named,
-/// since after that nothing else tells it from one that has everything.
-const REBUILDING: &str = "node/rebuilding";
+/// The record that says that this store was begun by a member which the registry knew with another one: what
+/// that one held is not here.
+const REBUILDING: &str = "rebuilding";
 /// The one slot of the watermark file that holds the machine's promises.
 const PROMISES: u64 = 1;
 /// The most events that wait; a sender beyond it waits, a message of a peer beyond it is dropped, which
@@ -40,62 +43,6 @@ const QUEUE: usize = 1024;
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node that lost its store waits before it asks again to have the new one named.
 const NAME_AGAIN: Duration = Duration::from_secs(2);
-
-/// What is in force, as the rest of the node reads it.
-#[derive(Debug)]
-pub struct View {
-    /// The document and its digest.
-    pub held: Held,
-    /// Who owns what by it.
-    pub ring: Ring,
-    names: BTreeMap<Incarnation, String>,
-}
-
-impl View {
-    fn of(held: Held) -> Self {
-        let names = held
-            .document
-            .buckets
-            .iter()
-            .map(|(name, bucket)| (bucket.incarnation, name.clone()));
-        Self {
-            ring: held.document.ring(),
-            names: names.collect(),
-            held,
-        }
-    }
-
-    /// The document.
-    pub fn document(&self) -> &Document {
-        &self.held.document
-    }
-
-    /// Its number.
-    pub fn number(&self) -> u64 {
-        self.held.document.number
-    }
-
-    /// Whether document 2 is still to be chosen: no contexts, no mints.
-    pub fn forming(&self) -> bool {
-        self.number() < 2
-    }
-
-    /// A bucket by name.
-    pub fn bucket(&self, name: &str) -> Option<&Bucket> {
-        self.document().buckets.get(name)
-    }
-
-    /// A bucket by its incarnation.
-    pub fn bucket_of(&self, incarnation: Incarnation) -> Option<(&str, &Bucket)> {
-        let name = self.names.get(&incarnation)?;
-        Some((name, self.document().buckets.get(name)?))
-    }
-
-    /// The owners of a partition of this bucket.
-    pub fn owners(&self, bucket: &Bucket, partition: Partition) -> &[NodeId] {
-        self.ring.primaries(partition, usize::from(bucket.config.n))
-    }
-}
 
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,6 +73,8 @@ pub enum ChangeFailed {
 
 enum Input {
     Event(Event),
+    /// Ask again to have this node's new store named.
+    NameStore,
     /// A peer's message, with the span under which it is handled.
     Heard {
         from: NodeId,
@@ -137,7 +86,6 @@ enum Input {
         span: Box<Span>,
         done: oneshot::Sender<Result<Arc<View>, ChangeFailed>>,
     },
-    NameStore,
 }
 
 /// A handle to the registry.
@@ -148,6 +96,7 @@ pub struct Registry {
     alarms: watch::Receiver<BTreeMap<String, String>>,
     tracer: Tracer,
     waiting: Arc<AtomicUsize>,
+    rebuilding: Arc<AtomicBool>,
 }
 
 /// Counts a change as waiting until it is decided, or nobody waits for it any more.
@@ -228,11 +177,11 @@ impl Opened {
             .replica
             .kept(REBUILDING)
             .map_err(|why| StartError::Unreadable(why.to_string()))?;
-        let lost = marked.is_some() || ground.watermark.is_rebuilding() || lost_store(&machine);
-        let rebuilding = Arc::new(AtomicBool::new(lost));
+        let rebuilding = marked.is_some() || ground.watermark.is_rebuilding() || lost(&machine);
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
+        let rebuilding = Arc::new(AtomicBool::new(rebuilding));
         Ok(Self {
             ground,
             machine,
@@ -245,12 +194,6 @@ impl Opened {
         })
     }
 
-    /// Whether this node lost its copies and has not got them back. It can turn out late: an empty folder
-    /// looks like a first start until the registry names another store for this node.
-    pub fn rebuilding(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.rebuilding)
-    }
-
     /// The handle the rest of the node uses.
     pub fn handle(&self) -> Registry {
         Registry {
@@ -259,6 +202,7 @@ impl Opened {
             alarms: self.alarms.subscribe(),
             tracer: self.ground.tracer.clone(),
             waiting: Arc::clone(&self.waiting),
+            rebuilding: Arc::clone(&self.rebuilding),
         }
     }
 
@@ -275,17 +219,12 @@ impl Opened {
             next: 0,
             proposing: None,
             naming: None,
-            rebuilding: self.rebuilding,
             ballots: BTreeSet::new(),
+            rebuilding: self.rebuilding,
         };
         drop(self.inbox);
         tokio::spawn(task.run(self.events));
     }
-}
-
-/// Whether the registry names another store for this node than the one it has.
-fn lost_store(machine: &Machine) -> bool {
-    machine.amnesiac() && !machine.forming()
 }
 
 impl Registry {
@@ -312,6 +251,12 @@ impl Registry {
     /// The number that is being chosen, if a change waits to be decided.
     pub fn pending(&self) -> Option<u64> {
         (self.waiting.load(Ordering::Relaxed) > 0).then(|| self.view().number() + 1)
+    }
+
+    /// Whether this node lost its data and has not been refilled. It may become true when the registry is
+    /// first learned: an empty folder does not know that it was a member's.
+    pub fn is_rebuilding(&self) -> bool {
+        self.rebuilding.load(Ordering::Acquire)
     }
 
     /// Makes a change, or says why not. `request` is the span of the request that asks for it.
@@ -370,9 +315,14 @@ struct Task {
     proposing: Option<u64>,
     /// The wish to have the new store named, while it is under way.
     naming: Option<u64>,
-    rebuilding: Arc<AtomicBool>,
     /// The ballots it took so far.
     ballots: BTreeSet<Ballot>,
+    rebuilding: Arc<AtomicBool>,
+}
+
+/// Whether the registry names another store of this node: the one here was begun after that was lost.
+fn lost(machine: &Machine) -> bool {
+    machine.amnesiac() && !machine.forming()
 }
 
 impl Task {
@@ -411,6 +361,8 @@ impl Task {
                     for peer in now.difference(&reached).cloned().collect::<Vec<_>>() {
                         self.take(Event::Reached(peer)).await;
                     }
+                    // The last attempt may have found too few of them.
+                    self.name_store().await;
                     reached = now;
                 }
                 Ok(()) = seen.changed() => {
@@ -432,7 +384,10 @@ impl Task {
     ) {
         self.next += 1;
         self.waiting.insert(self.next, (span, done));
-        self.proposing.get_or_insert(self.next);
+        if self.proposing.is_none() {
+            self.proposing = Some(self.next);
+            self.ballots.clear();
+        }
         self.take(Event::Propose {
             id: self.next,
             change,
@@ -440,20 +395,14 @@ impl Task {
         .await;
     }
 
-    /// An amnesiac asks the others to name its new store; until then it does not vote. That it has no copies
-    /// is on disk before.
+    /// An amnesiac asks the others to name its new store; until then it does not vote. Once it is named nothing
+    /// else tells that an empty folder took a member's place, so that is marked on disk before.
     async fn name_store(&mut self) {
-        if !lost_store(&self.machine) || self.naming.is_some() {
+        if !lost(&self.machine) || self.naming.is_some() {
             return;
         }
-        self.rebuilding.store(true, Ordering::Release);
-        if let Err(error) = self
-            .ground
-            .replica
-            .keep(REBUILDING, Bytes::from_static(b"1"))
-            .await
-        {
-            return self.give_up(&error.to_string());
+        if let Err(error) = self.keep(REBUILDING, Bytes::from_static(b"1")).await {
+            return self.give_up(&error);
         }
         let change = Change::NameStore {
             node: self.ground.me.clone(),
@@ -484,9 +433,8 @@ impl Task {
     /// What could not be persisted was not done: nothing more may be said, and the node must stop.
     fn give_up(&self, why: &str) {
         tracing::error!(why, "the registry cannot persist");
-        self.ground
-            .replica
-            .fail(format!("the registry cannot persist: {why}"));
+        let why = format!("the registry cannot persist: {why}");
+        self.ground.replica.fail(why);
     }
 
     async fn perform(&mut self, effect: Effect) -> Result<(), String> {
@@ -494,7 +442,7 @@ impl Task {
             Effect::Persist {
                 slot: Slot::Chosen,
                 bytes,
-            } => self.keep(bytes.into()).await?,
+            } => self.keep(CHOSEN, bytes.into()).await?,
             Effect::Persist {
                 slot: Slot::Promises,
                 bytes,
@@ -511,8 +459,10 @@ impl Task {
             Effect::Chosen(held) => {
                 let number = held.document.number;
                 tracing::info!(number, digest = %held.digest, "a registry document is in force");
-                if lost_store(&self.machine) {
-                    // Before anybody reads by this document: what this node lacks is not absent.
+                if lost(&self.machine) {
+                    tracing::error!(
+                        "the registry names another store of this node: what that one held is lost"
+                    );
                     self.rebuilding.store(true, Ordering::Release);
                 }
                 self.view.send_replace(Arc::new(View::of(*held)));
@@ -534,12 +484,9 @@ impl Task {
         Ok(())
     }
 
-    async fn keep(&self, bytes: Bytes) -> Result<(), String> {
-        self.ground
-            .replica
-            .keep(CHOSEN, bytes)
-            .await
-            .map_err(|failure| failure.to_string())
+    async fn keep(&self, key: &'static str, bytes: Bytes) -> Result<(), String> {
+        let kept = self.ground.replica.remember(key, bytes).await;
+        kept.map_err(|failure| failure.to_string())
     }
 
     /// Tells the network who the members are and which lineage this node belongs to.

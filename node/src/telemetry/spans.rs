@@ -276,7 +276,9 @@ impl Span {
     /// next read will meet; if this request is not recorded, that read leaves the forced span.
     pub fn conflict_left(&self, siblings: usize) {
         if siblings > 1 {
-            self.event(event::CONFLICT_DETECTED, || [(attribute::AFTER, siblings.into())]);
+            self.event(event::CONFLICT_DETECTED, || {
+                [(attribute::AFTER, siblings.into())]
+            });
         }
     }
 

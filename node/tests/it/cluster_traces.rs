@@ -111,7 +111,11 @@ fn trace(said: Said) -> String {
 async fn key(live: &Live, bucket: &str, fits: impl Fn(&[String]) -> bool) -> (String, Vec<String>) {
     for number in 0..1000 {
         let key = format!("{KEY}-{number}");
-        let explained = live.get(1, &format!("{}?explain=true", path(bucket, &key))).await.expect(200).json();
+        let explained = live
+            .get(1, &format!("{}?explain=true", path(bucket, &key)))
+            .await
+            .expect(200)
+            .json();
         let list = explained["preference_list"].as_array().expect("a list");
         let primaries = list.iter().filter(|owner| owner["role"] == "primary");
         let owners: Vec<_> = primaries.map(|owner| text(&owner["node_id"])).collect();
@@ -127,7 +131,9 @@ fn text(value: &Value) -> String {
 }
 
 async fn play(live: &Live) -> Scene {
-    let bucket = live.put(1, "/v1/buckets/pairs", With::json(&json!({"n": 2}))).await;
+    let bucket = live
+        .put(1, "/v1/buckets/pairs", With::json(&json!({"n": 2})))
+        .await;
     let bucket = trace(bucket);
     live.agreed().await;
     let write = || With::body(VALUE);
@@ -135,35 +141,69 @@ async fn play(live: &Live) -> Scene {
     let (mine, _) = key(live, "default", |owners| owners[0] == "n1").await;
     let client = format!("00-{CLIENT_TRACE}-{CLIENT_SPAN}-01");
     let local = path("default", &mine) + "?w=3";
-    let local = trace(live.put(1, &local, write().header("traceparent", client)).await);
+    let local = trace(
+        live.put(1, &local, write().header("traceparent", client))
+            .await,
+    );
 
     let (theirs, owners) = key(live, "pairs", |owners| !owners.contains(&"n1".to_owned())).await;
     let forwarded = trace(live.put(1, &path("pairs", &theirs), write()).await);
 
     let version = live.upload("newest", prebuilt("lww")).await;
-    live.bucket("merged", &json!({"resolver": {"name": "newest", "version": version}})).await;
+    live.bucket(
+        "merged",
+        &json!({"resolver": {"name": "newest", "version": version}}),
+    )
+    .await;
     let both = path("merged", KEY) + "?w=3";
-    let writes = [trace(live.put(1, &both, write()).await), trace(live.put(2, &both, write()).await)];
+    let writes = [
+        trace(live.put(1, &both, write()).await),
+        trace(live.put(2, &both, write()).await),
+    ];
     let merged = trace(live.get(3, &(path("merged", KEY) + "?r=3")).await);
 
     live.isolate(3, true).await;
-    let (behind, _) = key(live, "default", |owners| owners[0] == "n1" && owners.len() == 3).await;
+    let (behind, _) = key(live, "default", |owners| {
+        owners[0] == "n1" && owners.len() == 3
+    })
+    .await;
     let behind = path("default", &format!("{behind}"));
     let cut = trace(live.put(1, &behind, write()).await);
     live.isolate(3, false).await;
     let repairs = trace(live.get(1, &(behind + "?r=3")).await);
 
     live.signal(3, Signal::STOP);
-    let late = live.send(1, Method::DELETE, &(path("default", &mine) + "?blind=true"), With::default()).await;
+    let late = live
+        .send(
+            1,
+            Method::DELETE,
+            &(path("default", &mine) + "?blind=true"),
+            With::default(),
+        )
+        .await;
     live.signal(3, Signal::CONT);
     let late = trace(late);
     let pair = [owners[0].clone(), owners[1].clone()];
-    Scene { bucket, local, forwarded, pair, writes, merged, version, cut, repairs, late }
+    Scene {
+        bucket,
+        local,
+        forwarded,
+        pair,
+        writes,
+        merged,
+        version,
+        cut,
+        repairs,
+        late,
+    }
 }
 
 /// The spans of one trace with one name.
 fn named<'a>(spans: &'a [ExportedSpan], trace: &str, name: &str) -> Vec<&'a ExportedSpan> {
-    spans.iter().filter(|span| span.trace_id == trace && span.name == name).collect()
+    spans
+        .iter()
+        .filter(|span| span.trace_id == trace && span.name == name)
+        .collect()
 }
 
 fn one<'a>(spans: &'a [ExportedSpan], trace: &str, name: &str) -> &'a ExportedSpan {
@@ -174,45 +214,81 @@ fn one<'a>(spans: &'a [ExportedSpan], trace: &str, name: &str) -> &'a ExportedSp
 
 fn check(span: &ExportedSpan, wanted: &[(&str, &str)]) {
     for (name, value) in wanted {
-        assert_eq!(attribute(&span.attributes, name).as_deref(), Some(*value), "{name} of {}", span.name);
+        assert_eq!(
+            attribute(&span.attributes, name).as_deref(),
+            Some(*value),
+            "{name} of {}",
+            span.name
+        );
     }
 }
 
 fn events(span: &ExportedSpan) -> Vec<&str> {
-    let mut names: Vec<_> = span.events.iter().map(|event| event.name.as_str()).collect();
+    let mut names: Vec<_> = span
+        .events
+        .iter()
+        .map(|event| event.name.as_str())
+        .collect();
     names.sort_unstable();
     names
 }
 
 /// Where the links of a span lead and why, in order of traces.
 fn links(span: &ExportedSpan) -> Vec<(&str, &str, String)> {
-    let kind = |attributes| attribute(attributes, "sibyl.link.kind").expect("every link says its kind");
+    let kind =
+        |attributes| attribute(attributes, "sibyl.link.kind").expect("every link says its kind");
     let links = span.links.iter();
-    let mut links: Vec<_> =
-        links.map(|link| (link.trace_id.as_str(), link.span_id.as_str(), kind(&link.attributes))).collect();
+    let mut links: Vec<_> = links
+        .map(|link| {
+            (
+                link.trace_id.as_str(),
+                link.span_id.as_str(),
+                kind(&link.attributes),
+            )
+        })
+        .collect();
     links.sort();
     links
 }
 
 async fn check_scene(receiver: Receiver) {
-    let flags = [format!("--otlp-endpoint={}", receiver.endpoint), "--allow-cuts".to_owned()];
+    let flags = [
+        format!("--otlp-endpoint={}", receiver.endpoint),
+        "--allow-cuts".to_owned(),
+    ];
     let live = Live::start(3, &flags).await;
     let scene = play(&live).await;
     live.end().await;
     // The last span of the last request; those before it were sent before it or with it.
     let last = |spans: &[ExportedSpan]| named(spans, &scene.late, "Replica/Put").len() == 4;
-    let repaired = |spans: &[ExportedSpan]| spans.iter().filter(|span| span.name == "Replica/Repair").count() == 2;
+    let repaired = |spans: &[ExportedSpan]| {
+        spans
+            .iter()
+            .filter(|span| span.name == "Replica/Repair")
+            .count()
+            == 2
+    };
     let spans = receiver.wait(|spans| last(spans) && repaired(spans)).await;
     check_writes(&spans, &scene);
     check_merge(&spans, &scene);
     check_repair(&spans, &scene);
     check_tree(&spans, &scene.bucket, PUT_BUCKET);
     let propose = one(&spans, &scene.bucket, "registry.propose");
-    check(propose, &[("sibyl.registry.ballots", "1"), ("sibyl.registry.acks", "2"), ("sibyl.registry.chosen", "true")]);
+    check(
+        propose,
+        &[
+            ("sibyl.registry.ballots", "1"),
+            ("sibyl.registry.acks", "2"),
+            ("sibyl.registry.chosen", "true"),
+        ],
+    );
     for secret in [KEY, VALUE] {
         assert!(!receiver.has(secret), "{secret} is in a span");
     }
-    assert!(receiver.has("quorum.write"), "the search finds what is there");
+    assert!(
+        receiver.has("quorum.write"),
+        "the search finds what is there"
+    );
 }
 
 fn check_writes(spans: &[ExportedSpan], scene: &Scene) {
@@ -220,24 +296,57 @@ fn check_writes(spans: &[ExportedSpan], scene: &Scene) {
     check_tree(spans, &scene.local, PUT_LOCAL);
     let root = one(spans, &scene.local, "PUT /v1/buckets/{bucket}/keys/{key}");
     assert_eq!(root.parent_span_id, CLIENT_SPAN);
-    let about = [("sibyl.bucket", "default"), ("db.collection.name", "default"), ("http.request.method", "PUT")];
+    let about = [
+        ("sibyl.bucket", "default"),
+        ("db.collection.name", "default"),
+        ("http.request.method", "PUT"),
+    ];
     check(root, &about);
-    assert_eq!(attribute(&root.attributes, "sibyl.key.hash").map(|hash| hash.len()), Some(16));
+    assert_eq!(
+        attribute(&root.attributes, "sibyl.key.hash").map(|hash| hash.len()),
+        Some(16)
+    );
     assert!(attribute(&root.attributes, "sibyl.partition").is_some());
     let quorum = one(spans, &scene.local, "quorum.write");
-    let counts = [("n", "3"), ("w", "3"), ("acks", "3"), ("failures", "0"), ("met", "true"), ("sloppy", "false")];
+    let counts = [
+        ("n", "3"),
+        ("w", "3"),
+        ("acks", "3"),
+        ("failures", "0"),
+        ("met", "true"),
+        ("sloppy", "false"),
+    ];
     for (name, value) in counts {
         check(quorum, &[(&format!("sibyl.quorum.{name}"), value)]);
     }
-    assert_eq!(events(quorum), ["quorum.reached", "replica.ack", "replica.ack", "replica.ack"]);
+    assert_eq!(
+        events(quorum),
+        [
+            "quorum.reached",
+            "replica.ack",
+            "replica.ack",
+            "replica.ack"
+        ]
+    );
     for call in named(spans, &scene.local, "Replica/Put") {
-        check(call, &[("rpc.method", "Replica/Put"), ("rpc.system.name", "sibyl")]);
+        check(
+            call,
+            &[("rpc.method", "Replica/Put"), ("rpc.system.name", "sibyl")],
+        );
         assert_eq!(attribute(&call.attributes, "sibyl.quorum.late"), None);
     }
-    let forwarded = PUT_FORWARDED.replace("FIRST", &scene.pair[0]).replace("SECOND", &scene.pair[1]);
+    let forwarded = PUT_FORWARDED
+        .replace("FIRST", &scene.pair[0])
+        .replace("SECOND", &scene.pair[1]);
     check_tree(spans, &scene.forwarded, &forwarded);
-    check(one(spans, &scene.forwarded, "coordinator.forward"), &[("sibyl.peer.id", &scene.pair[0])]);
-    check(one(spans, &scene.forwarded, "Coordinator/Forward"), &[("sibyl.peer.id", "n1")]);
+    check(
+        one(spans, &scene.forwarded, "coordinator.forward"),
+        &[("sibyl.peer.id", &scene.pair[0])],
+    );
+    check(
+        one(spans, &scene.forwarded, "Coordinator/Forward"),
+        &[("sibyl.peer.id", "n1")],
+    );
     check_late(spans, scene);
 }
 
@@ -246,8 +355,9 @@ fn check_late(spans: &[ExportedSpan], scene: &Scene) {
     let calls = named(spans, &scene.late, "Replica/Put");
     let asked = calls.iter().filter(|call| call.kind == "SPAN_KIND_CLIENT");
     let late = |call: &&ExportedSpan| attribute(&call.attributes, "sibyl.quorum.late");
-    let mut found: Vec<_> =
-        asked.map(|call| (attribute(&call.attributes, "sibyl.peer.id"), late(call))).collect();
+    let mut found: Vec<_> = asked
+        .map(|call| (attribute(&call.attributes, "sibyl.peer.id"), late(call)))
+        .collect();
     found.sort();
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(found, [(text("n2"), None), (text("n3"), text("true"))]);
@@ -256,16 +366,42 @@ fn check_late(spans: &[ExportedSpan], scene: &Scene) {
 fn check_merge(spans: &[ExportedSpan], scene: &Scene) {
     check_tree(spans, &scene.merged, GET_MERGED);
     let quorum = one(spans, &scene.merged, "quorum.read");
-    check(quorum, &[("sibyl.quorum.r", "3"), ("sibyl.quorum.acks", "3"), ("sibyl.quorum.digests_differ", "false")]);
+    check(
+        quorum,
+        &[
+            ("sibyl.quorum.r", "3"),
+            ("sibyl.quorum.acks", "3"),
+            ("sibyl.quorum.digests_differ", "false"),
+        ],
+    );
     let reconcile = one(spans, &scene.merged, "siblings.reconcile");
-    check(reconcile, &[("sibyl.siblings.before", "2"), ("sibyl.siblings.after", "2"), ("sibyl.conflict", "true")]);
+    check(
+        reconcile,
+        &[
+            ("sibyl.siblings.before", "2"),
+            ("sibyl.siblings.after", "2"),
+            ("sibyl.conflict", "true"),
+        ],
+    );
     assert_eq!(events(reconcile), ["conflict.detected", "siblings.merged"]);
     let resolve = one(spans, &scene.merged, "resolver.resolve");
-    check(resolve, &[("sibyl.resolver.name", "newest"), ("sibyl.resolver.version", &scene.version)]);
+    check(
+        resolve,
+        &[
+            ("sibyl.resolver.name", "newest"),
+            ("sibyl.resolver.version", &scene.version),
+        ],
+    );
     check(resolve, &[("sibyl.resolver.outcome", "ok")]);
-    for cost in ["sibyl.resolver.fuel_used", "sibyl.resolver.memory_peak_bytes"] {
+    for cost in [
+        "sibyl.resolver.fuel_used",
+        "sibyl.resolver.memory_peak_bytes",
+    ] {
         let found = attribute(&resolve.attributes, cost).expect("it says what it cost");
-        assert!(found.parse::<u64>().expect("a number") > 0, "{cost} is {found}");
+        assert!(
+            found.parse::<u64>().expect("a number") > 0,
+            "{cost} is {found}"
+        );
     }
     let kind = "conflicting_write".to_owned();
     let writes = scene.writes.iter().map(|write| {
@@ -275,23 +411,47 @@ fn check_merge(spans: &[ExportedSpan], scene: &Scene) {
     let mut writes: Vec<_> = writes.collect();
     writes.sort();
     assert_eq!(links(resolve), writes);
-    let second = one(spans, &scene.writes[1], "PUT /v1/buckets/{bucket}/keys/{key}");
-    assert!(events(second).contains(&"conflict.detected"), "{:?}", events(second));
+    let second = one(
+        spans,
+        &scene.writes[1],
+        "PUT /v1/buckets/{bucket}/keys/{key}",
+    );
+    assert!(
+        events(second).contains(&"conflict.detected"),
+        "{:?}",
+        events(second)
+    );
 }
 
 fn check_repair(spans: &[ExportedSpan], scene: &Scene) {
     let quorum = one(spans, &scene.cut, "quorum.write");
-    assert!(events(quorum).contains(&"replica.failed"), "{:?}", events(quorum));
+    assert!(
+        events(quorum).contains(&"replica.failed"),
+        "{:?}",
+        events(quorum)
+    );
     let calls = named(spans, &scene.cut, "Replica/Put");
-    let to_n3 = |call: &&&ExportedSpan| attribute(&call.attributes, "sibyl.peer.id").as_deref() == Some("n3");
-    check(calls.iter().find(to_n3).expect("n3 was asked"), &[("error.type", "unavailable")]);
+    let to_n3 = |call: &&&ExportedSpan| {
+        attribute(&call.attributes, "sibyl.peer.id").as_deref() == Some("n3")
+    };
+    check(
+        calls.iter().find(to_n3).expect("n3 was asked"),
+        &[("error.type", "unavailable")],
+    );
     check_tree(spans, &scene.repairs, GET_REPAIRS);
     let quorum = one(spans, &scene.repairs, "quorum.read");
     check(quorum, &[("sibyl.quorum.digests_differ", "true")]);
-    let repair = spans.iter().find(|span| span.name == "read.repair").expect("a repair");
+    let repair = spans
+        .iter()
+        .find(|span| span.name == "read.repair")
+        .expect("a repair");
     assert_eq!(repair.parent_span_id, "");
     check_tree(spans, &repair.trace_id, REPAIR);
-    let cause = (scene.repairs.as_str(), quorum.span_id.as_str(), "repaired_read".to_owned());
+    let cause = (
+        scene.repairs.as_str(),
+        quorum.span_id.as_str(),
+        "repaired_read".to_owned(),
+    );
     assert_eq!(links(repair), [cause]);
     check(repair, &[("sibyl.repair.mode", "async")]);
 }

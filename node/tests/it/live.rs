@@ -25,7 +25,7 @@ pub(crate) struct Live {
     cluster: LocalCluster,
     /// Nodes that were started again, with their new addresses.
     again: Vec<(usize, LocalCluster)>,
-    pub(crate) folder: TempDir,
+    folder: TempDir,
     http: reqwest::Client,
 }
 
@@ -46,7 +46,10 @@ pub(crate) struct With {
 
 impl With {
     pub(crate) fn body(body: impl Into<Vec<u8>>) -> Self {
-        Self { headers: Vec::new(), body: body.into() }
+        Self {
+            headers: Vec::new(),
+            body: body.into(),
+        }
     }
 
     pub(crate) fn json(value: &Value) -> Self {
@@ -62,11 +65,14 @@ impl With {
 impl Said {
     /// A header's text; empty if absent.
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().expect("headers of ours are text"))
+        self.headers.get(name).map_or("", |value| {
+            value.to_str().expect("headers of ours are text")
+        })
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     pub(crate) fn text(&self) -> String {
@@ -95,11 +101,21 @@ impl Live {
         };
         let cluster = blocking(move || {
             let mut cluster = LocalCluster::start(&plan).expect("the nodes start");
-            cluster.wait_ready(PATIENCE, || false).expect("the nodes get ready");
+            cluster
+                .wait_ready(PATIENCE, || false)
+                .expect("the nodes get ready");
             cluster
         });
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
-        let live = Self { cluster: cluster.await, again: Vec::new(), folder, http: http.expect("a client") };
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build();
+        let live = Self {
+            cluster: cluster.await,
+            again: Vec::new(),
+            folder,
+            http: http.expect("a client"),
+        };
         live.whole().await;
         live
     }
@@ -118,7 +134,9 @@ impl Live {
     }
 
     pub(crate) async fn send(&self, node: usize, method: Method, path: &str, with: With) -> Said {
-        let mut request = self.http.request(method, format!("{}{path}", self.url(node)));
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.url(node)));
         for (name, value) in with.headers {
             request = request.header(name, value);
         }
@@ -126,7 +144,11 @@ impl Live {
         let answer = answer.unwrap_or_else(|error| panic!("n{node} {path}: {error:?}"));
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let body = answer.bytes().await.expect("a whole answer").to_vec();
-        Said { status, headers, body }
+        Said {
+            status,
+            headers,
+            body,
+        }
     }
 
     pub(crate) async fn get(&self, node: usize, path: &str) -> Said {
@@ -145,19 +167,49 @@ impl Live {
     pub(crate) async fn bucket(&self, name: &str, config: &Value) {
         let path = format!("/v1/buckets/{name}");
         let said = self.put(1, &path, With::json(config)).await;
-        assert!(matches!(said.status, 200 | 201), "{} {}", said.status, said.text());
+        assert!(
+            matches!(said.status, 200 | 201),
+            "{} {}",
+            said.status,
+            said.text()
+        );
         self.agreed().await;
     }
 
     /// Uploads a module through n1; the version's digest.
     pub(crate) async fn upload(&self, name: &str, module: impl Into<Vec<u8>>) -> String {
         let module = module.into();
-        let kind = if module.starts_with(b"\0asm") { "application/wasm" } else { "text/plain" };
+        let kind = if module.starts_with(b"\0asm") {
+            "application/wasm"
+        } else {
+            "text/plain"
+        };
         let with = With::body(module).header("content-type", kind);
         let said = self.put(1, &format!("/v1/resolvers/{name}"), with).await;
-        assert!(matches!(said.status, 200 | 201), "{} {}", said.status, said.text());
+        assert!(
+            matches!(said.status, 200 | 201),
+            "{} {}",
+            said.status,
+            said.text()
+        );
         self.agreed().await;
-        said.json()["digest"].as_str().expect("a version has a digest").to_owned()
+        said.json()["digest"]
+            .as_str()
+            .expect("a version has a digest")
+            .to_owned()
+    }
+
+    /// The same while a node is down, which learns of it later.
+    pub(crate) async fn upload_alone(&self, name: &str, module: impl Into<Vec<u8>>) -> String {
+        let with = With::body(module).header("content-type", "text/plain");
+        let said = self
+            .put(1, &format!("/v1/resolvers/{name}"), with)
+            .await
+            .expect(201);
+        said.json()["digest"]
+            .as_str()
+            .expect("a version has a digest")
+            .to_owned()
     }
 
     /// Waits until all nodes act on the registry document that n1 acts on now, or a later one.
@@ -178,7 +230,10 @@ impl Live {
     pub(crate) async fn whole(&self) {
         for node in 1..=self.nodes() {
             let what = format!("n{node} sees everyone");
-            until(&what, async || self.get(node, "/v1/cluster").await.json()["healthy"] == true).await;
+            until(&what, async || {
+                self.get(node, "/v1/cluster").await.json()["healthy"] == true
+            })
+            .await;
         }
     }
 
@@ -214,16 +269,27 @@ impl Live {
     /// Starts a stopped node again on its folder; its address for clients is a new one.
     pub(crate) async fn start_again(&mut self, node: usize) {
         let nodes = self.cluster.nodes().iter();
-        let members: Vec<_> = nodes.map(|node| format!("{}={}", node.node_id, node.peer_listen)).collect();
+        let members: Vec<_> = nodes
+            .map(|node| format!("{}={}", node.node_id, node.peer_listen))
+            .collect();
         let stopped = &self.cluster.nodes()[node - 1];
         let (id, peers) = (stopped.node_id.clone(), stopped.peer_listen.to_string());
         let (data, folder) = (stopped.data_dir.clone(), self.folder.path().to_owned());
         let cluster = blocking(move || {
             let data = data.to_str().expect("a path of ours");
-            let args = ["serve", "--node-id", &id, "--cluster-id", "test", "--peer-listen", &peers];
+            let args = [
+                "serve",
+                "--node-id",
+                &id,
+                "--cluster-id",
+                "test",
+                "--peer-listen",
+                &peers,
+            ];
             let more = ["--data-dir", data, "--members", &members.join(",")];
             let args = [&args[..], &more].concat();
-            let mut again = LocalCluster::start_other(Path::new(SIBYL), &folder, &id, &args).expect("it starts");
+            let mut again = LocalCluster::start_other(Path::new(SIBYL), &folder, &id, &args)
+                .expect("it starts");
             again.wait_ready(PATIENCE, || false).expect("it gets ready");
             again
         });
@@ -245,20 +311,28 @@ impl Live {
 
 /// Starting and stopping processes blocks, and the blocking HTTP client refuses to live in a runtime.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("it does not panic")
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("it does not panic")
 }
 
 /// Looks again until it is so.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !is_so().await {
-        assert!(began.elapsed() < PATIENCE, "it never came about that {what}");
+        assert!(
+            began.elapsed() < PATIENCE,
+            "it never came about that {what}"
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// A module that comes with the repository.
 pub(crate) fn prebuilt(name: &str) -> Vec<u8> {
-    let path = format!("{}/../resolvers/prebuilt/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/../resolvers/prebuilt/{name}.wasm",
+        env!("CARGO_MANIFEST_DIR")
+    );
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

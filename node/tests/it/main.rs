@@ -1,11 +1,22 @@
 //! The one integration test binary: each module starts what it needs and stops it.
 
+mod ask;
 mod cli;
 mod cluster_metrics;
+mod cluster_resolvers;
 mod cluster_traces;
 mod collectors;
+mod commands;
+mod data;
+mod keys;
+mod limits;
 mod live;
+mod nodes;
 mod otlp;
+mod quorum;
+mod registry;
 mod resolver;
+mod restart;
+mod standard_resolvers;
 mod tidy;
 mod traces;

@@ -48,7 +48,11 @@ impl Receiver {
                 keep(&sender, some);
             }
         });
-        Self { endpoint, spans, bodies: Arc::default() }
+        Self {
+            endpoint,
+            spans,
+            bodies: Arc::default(),
+        }
     }
 
     /// OTLP as protobuf over HTTP.
@@ -61,7 +65,9 @@ impl Receiver {
         let bodies: Arc<Mutex<Vec<u8>>> = Arc::default();
         let raw = Arc::clone(&bodies);
         let receive = move |body: Bytes| async move {
-            raw.lock().expect("nobody panics while holding it").extend(&body);
+            raw.lock()
+                .expect("nobody panics while holding it")
+                .extend(&body);
             let Ok(request) = ExportTraceServiceRequest::decode(body) else {
                 return StatusCode::BAD_REQUEST;
             };
@@ -85,7 +91,9 @@ impl Receiver {
     /// Whether a text was anywhere in what was received: names, attributes, events, messages.
     pub(crate) fn has(&self, text: &str) -> bool {
         let bodies = self.bodies.lock().expect("nobody panics while holding it");
-        bodies.windows(text.len()).any(|part| part == text.as_bytes())
+        bodies
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
             || format!("{:?}", self.spans.borrow()).contains(text)
     }
 

@@ -4,7 +4,7 @@
 //! directory with this build's binary as compile child; `Bench` is the only one that knows the API.
 
 mod cache;
-mod fixture;
+pub(crate) mod fixture;
 mod limits;
 mod outcome;
 mod refusals;

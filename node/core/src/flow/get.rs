@@ -161,6 +161,11 @@ impl Get {
         effects
     }
 
+    /// What has been found by now: after the answer it may be more than that said.
+    pub fn found(&self) -> Outcome {
+        self.outcome(self.tally.standing() == Standing::Met)
+    }
+
     /// Whether nothing more will happen.
     pub fn is_done(&self) -> bool {
         self.finished
@@ -247,14 +252,18 @@ impl Get {
         if std::mem::replace(&mut self.answered, true) {
             return None;
         }
-        Some(Effect::Answer(Outcome {
+        Some(Effect::Answer(self.outcome(met)))
+    }
+
+    fn outcome(&self, met: bool) -> Outcome {
+        Outcome {
             object: self.joined.clone(),
             digest: self.digest(),
             met,
             replies: self.tally.acks(),
             failed: self.tally.fails(),
             differed: self.inside.len() > 1,
-        }))
+        }
     }
 
     fn digest(&self) -> Digest {

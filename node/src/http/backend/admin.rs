@@ -169,10 +169,17 @@ impl Shared {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         for peer in self.coordinator.net().peers() {
             let (received, sent) = counted.entry(peer.node_id.clone()).or_default();
-            let (new_in, new_out) = (peer.received_bytes.saturating_sub(*received), peer.sent_bytes.saturating_sub(*sent));
+            let (new_in, new_out) = (
+                peer.received_bytes.saturating_sub(*received),
+                peer.sent_bytes.saturating_sub(*sent),
+            );
             (*received, *sent) = (peer.received_bytes, peer.sent_bytes);
-            self.telemetry.metrics.rpc_bytes(Direction::In, peer.node_id.as_str(), new_in);
-            self.telemetry.metrics.rpc_bytes(Direction::Out, peer.node_id.as_str(), new_out);
+            self.telemetry
+                .metrics
+                .rpc_bytes(Direction::In, peer.node_id.as_str(), new_in);
+            self.telemetry
+                .metrics
+                .rpc_bytes(Direction::Out, peer.node_id.as_str(), new_out);
         }
     }
 

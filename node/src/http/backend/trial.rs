@@ -161,8 +161,7 @@ impl Exchange {
             digest,
         };
         self.coordinator()
-            .registry()
-            .change(Some(&self.span), change)
+            .change(&self.span, change)
             .await
             .map_err(unchanged)?;
         Ok(())

@@ -5,12 +5,12 @@
 //! attributes at 24. The answer stands at 16: result, variant at 20, payload from 24 on.
 
 /// A guest whose `resolve` has this body; `$siblings` and `$count` are its last parameters.
-pub(super) fn guest(body: &str) -> String {
+pub(crate) fn guest(body: &str) -> String {
     module("resolve", body, "")
 }
 
 /// A guest with further module fields.
-pub(super) fn module(resolve: &str, body: &str, more: &str) -> String {
+pub(crate) fn module(resolve: &str, body: &str, more: &str) -> String {
     format!(
         r#"(module
   (import "sibyl:resolver/logging@0.1.0" "log" (func $log (param i32 i32 i32)))
@@ -46,12 +46,12 @@ pub(super) fn module(resolve: &str, body: &str, more: &str) -> String {
 }
 
 /// Picks the sibling with this index.
-pub(super) fn pick(index: u32) -> String {
+pub(crate) fn pick(index: u32) -> String {
     format!("(call $answer (i32.const 0) (i32.const 1) (i32.const {index}) (i32.const 0))")
 }
 
 /// Answers with `length` bytes from address 0 as the merged value.
-pub(super) fn merged(length: u32) -> String {
+pub(crate) fn merged(length: u32) -> String {
     format!(
         "(call $reserve (i32.const {length}))
          (call $answer (i32.const 0) (i32.const 0) (i32.const 0) (i32.const {length}))"
@@ -59,7 +59,7 @@ pub(super) fn merged(length: u32) -> String {
 }
 
 /// Keeps the siblings with these indices.
-pub(super) fn keep(indices: &[u32]) -> String {
+pub(crate) fn keep(indices: &[u32]) -> String {
     let stores: String = indices
         .iter()
         .enumerate()
@@ -76,18 +76,23 @@ pub(super) fn keep(indices: &[u32]) -> String {
     )
 }
 
+/// Deletes the key.
+pub(crate) fn remove() -> String {
+    "(call $answer (i32.const 0) (i32.const 3) (i32.const 0) (i32.const 0))".to_owned()
+}
+
 /// Fails with a text of ten bytes: 1 bad-config, 2 declined, 3 other.
-pub(super) fn fail(variant: u32) -> String {
+pub(crate) fn fail(variant: u32) -> String {
     format!("(call $answer (i32.const 1) (i32.const {variant}) (i32.const 256) (i32.const 10))")
 }
 
 /// Logs `length` bytes from address 256 at a level.
-pub(super) fn log(level: u32, length: u32) -> String {
+pub(crate) fn log(level: u32, length: u32) -> String {
     format!("(call $log (i32.const {level}) (i32.const 256) (i32.const {length}))")
 }
 
 /// The smallest resolver that can be: picks the first sibling and takes lists anywhere.
-pub(super) const SMALLEST: &str = r#"(module
+pub(crate) const SMALLEST: &str = r#"(module
   (memory (export "memory") 1)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
   (func (export "resolve") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
@@ -95,7 +100,7 @@ pub(super) const SMALLEST: &str = r#"(module
     i32.const 16))"#;
 
 /// A component that exports this interface of ours with a function of another type.
-pub(super) fn odd_component(export: &str) -> String {
+pub(crate) fn odd_component(export: &str) -> String {
     format!(
         r#"(component
   (core module $m (func (export "r") (result i32) i32.const 1))
@@ -107,7 +112,7 @@ pub(super) fn odd_component(export: &str) -> String {
 }
 
 /// What a toolchain with bindings makes: the module of a guest with full names, and its world in a custom section.
-pub(super) fn embedded(wat: &str, world: &str) -> Vec<u8> {
+pub(crate) fn embedded(wat: &str, world: &str) -> Vec<u8> {
     let mut resolve = wit_parser::Resolve::default();
     let package = resolve
         .push_str("resolver.wit", sibyl::resolver::WIT)
@@ -123,7 +128,7 @@ pub(super) fn embedded(wat: &str, world: &str) -> Vec<u8> {
 }
 
 /// A component made outside the node. It imports `types`, as every component of a toolchain does.
-pub(super) fn component(wat: &str) -> Vec<u8> {
+pub(crate) fn component(wat: &str) -> Vec<u8> {
     let encoder = wit_component::ComponentEncoder::default().module(&embedded(wat, "resolver"));
     encoder
         .expect("the fixture fits the world")
@@ -132,7 +137,7 @@ pub(super) fn component(wat: &str) -> Vec<u8> {
 }
 
 /// The same bytes as WAT text.
-pub(super) fn as_text(component: &[u8]) -> String {
+pub(crate) fn as_text(component: &[u8]) -> String {
     let bytes: String = component
         .iter()
         .map(|byte| format!("\\{byte:02x}"))
@@ -141,10 +146,10 @@ pub(super) fn as_text(component: &[u8]) -> String {
 }
 
 /// The full export name of `resolve`.
-pub(super) const RESOLVE: &str = "sibyl:resolver/merge@0.1.0#resolve";
+pub(crate) const RESOLVE: &str = "sibyl:resolver/merge@0.1.0#resolve";
 
 /// A binary with one text in it replaced by another of the same length.
-pub(super) fn replaced(binary: &[u8], old: &str, new: &str) -> Vec<u8> {
+pub(crate) fn replaced(binary: &[u8], old: &str, new: &str) -> Vec<u8> {
     assert_eq!(old.len(), new.len(), "the lengths before names stay");
     let mut binary = binary.to_vec();
     let mut places = 0;
