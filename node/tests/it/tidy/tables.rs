@@ -123,7 +123,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
     ("serde", &["node/", "resolvers/"]),
     ("thiserror", &["node/", "resolvers/"]),
     ("sibyl_core", &["node/"]),
-    ("sibyl", &["node/src/main.rs"]),
+    ("sibyl", &["node/src/main.rs", "node/sim/"]),
     ("sibyl_resolver_cases", &[]),
     ("sibyl_resolver_kit", &["resolvers/"]),
 ];
