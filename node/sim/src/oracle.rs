@@ -78,6 +78,8 @@ pub struct Minted {
     pub past: Writes,
     /// How many copies were promised, once it was acknowledged.
     pub promised: Option<usize>,
+    /// How many synced copies were taken away by wipes, within the budget.
+    pub destroyed: usize,
 }
 
 /// Everything minted in a run.
@@ -123,7 +125,10 @@ impl Oracle {
 
     /// The writes that an object still holds as siblings.
     pub fn surviving(&self, object: &Object) -> Writes {
-        let dots = object.siblings().iter().flat_map(|sibling| sibling.dots());
+        let dots = object
+            .siblings()
+            .iter()
+            .flat_map(sibyl_core::object::Sibling::dots);
         let numbers = dots.filter_map(|dot| self.find(dot));
         numbers.fold(Writes::default(), |set, number| set.and(Writes::of(number)))
     }

@@ -11,7 +11,7 @@ use crate::zoo::Bug;
 
 use sibyl_core::codec;
 use sibyl_core::flow::get::Said;
-use sibyl_core::message::Failure;
+use sibyl_core::message::{self, Failure};
 use sibyl_core::object::Object;
 use sibyl_core::registry;
 
@@ -140,7 +140,7 @@ impl World {
         self.trace.bytes(&frame.body);
         self.overtaken(&frame);
         let asks_node =
-            matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry(_)));
+            matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry));
         let process = self.process(to);
         if frame.number > process.held.document.number && (asks_node || frame.number > process.seen)
         {
@@ -199,13 +199,14 @@ impl World {
 
     fn asked(&mut self, node: usize, from: usize, call: u64, request: Request, body: Bytes) {
         match request {
-            Request::Registry(message) => {
+            Request::Registry => {
+                let message = message::decode(&body).expect("what was encoded here can be decoded");
                 self.reply(node, from, call, Reply::Joined, Bytes::new());
                 let from = self.nodes[from].id.clone();
                 self.tell_registry(node, registry::Event::Message { from, message });
             }
             Request::Coordinate(coordinate) => {
-                self.asked_to_coordinate(node, from, call, *coordinate, body)
+                self.asked_to_coordinate(node, from, call, *coordinate, body);
             }
             Request::Replicate { ref place, .. } | Request::Repair { ref place } => {
                 let object = codec::decode(&body).expect("what was encoded here can be decoded");

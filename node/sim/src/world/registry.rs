@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use sibyl_core::message::Request;
+use sibyl_core::message::{self, Request};
 use sibyl_core::registry::{
     Change, Effect, Event, Expect, Machine, Message, Outcome, Secret, Secrets, Slot,
 };
@@ -183,12 +183,12 @@ impl World {
 
     fn send_registry(&mut self, node: usize, to: &NodeId, message: Message) {
         let peer = self.index(to);
-        let request = Request::Registry(message);
+        let body = message::encode(&message);
         if !self.ask(
             node,
             peer,
-            request,
-            Bytes::new(),
+            Request::Registry,
+            body,
             SEND_US,
             Waiting::Registry,
         ) {

@@ -207,7 +207,7 @@ impl World {
             match counts {
                 Counts::Write { flow } => self.copy_counts(node, flow, &me, true),
                 Counts::Asked { by, call } => {
-                    self.reply(node, by, call, Reply::Joined, Bytes::new())
+                    self.reply(node, by, call, Reply::Joined, Bytes::new());
                 }
                 Counts::Kept => self.kept(node),
             }
@@ -353,6 +353,7 @@ impl World {
             payload,
             past,
             promised: None,
+            destroyed: 0,
         };
         match dots::mint(&mut self.oracle, minted) {
             Ok(_) => self.requests[request].minted = true,
