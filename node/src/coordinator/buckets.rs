@@ -172,7 +172,7 @@ impl Coordinator {
                     }
                     // The next document tries again.
                     Ok(Err(failure)) => {
-                        tracing::warn!(%failure, "deleted buckets are not erased yet")
+                        tracing::warn!(%failure, "deleted buckets are not erased yet");
                     }
                     Err(error) => tracing::warn!(%error, "deleted buckets are not erased yet"),
                 }
