@@ -167,10 +167,10 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
     let number = coordinator.registry().view().number();
     match request {
         Request::Replicate { place, durability } => {
-            join(coordinator, place, durability, &body, span, reply)
+            join(coordinator, place, durability, &body, span, reply);
         }
         Request::Repair { place } => {
-            join(coordinator, place, Durability::Synced, &body, span, reply)
+            join(coordinator, place, Durability::Synced, &body, span, reply);
         }
         Request::Object { place } => match read(coordinator, place, &span) {
             Ok(bytes) => {

@@ -6,7 +6,7 @@
 //! counter, and no peer. A store that failed a write ends the node: what it holds is unknown. So does one
 //! that meets a counter of its own which it never gave out: it has lost data, and is disowned.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,11 +15,15 @@ use sibyl_core::codec;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Actor, Digest, Dot, Incarnation, Partition};
 use sibyl_core::message::{Failure, Place};
-use sibyl_core::object::{Caps, Mint, Object, Write};
+use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::store::{self, Batch, Counters, ReadError, Space, Store, Watermark, WriteError};
+use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
+
+mod writer;
+
+use writer::Writer;
 
 #[cfg(test)]
 mod ending_tests;
@@ -75,15 +79,18 @@ pub struct Minted {
 
 type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
 
+/// A write to mint.
+struct Asked {
+    slot: Slot,
+    write: Box<Write>,
+    caps: Caps,
+    durability: Durability,
+    minted: Done<Minted>,
+    counts: Done<()>,
+}
+
 enum Command {
-    Mint {
-        slot: Slot,
-        write: Box<Write>,
-        caps: Caps,
-        durability: Durability,
-        minted: Done<Minted>,
-        counts: Done<()>,
-    },
+    Mint(Asked),
     Join {
         slot: Slot,
         object: Object,
@@ -191,11 +198,7 @@ impl Replica {
             thread: Mutex::new(None),
         });
         let store = Arc::clone(&ground.store);
-        let writer = Writer {
-            lines: HashMap::new(),
-            ground,
-            facts: Arc::clone(&facts),
-        };
+        let writer = Writer::new(ground, Arc::clone(&facts));
         let thread = std::thread::Builder::new().name("sibyl-writer".into());
         let thread = thread
             .spawn(move || writer.run(commands))
@@ -244,14 +247,14 @@ impl Replica {
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
         let (minted, counts) = (Box::new(minted), Box::new(counts));
-        self.submit(Command::Mint {
+        self.submit(Command::Mint(Asked {
             slot,
             write: Box::new(write),
             caps,
             durability,
             minted,
             counts,
-        });
+        }));
     }
 
     /// Joins an object that came from elsewhere; `counts` is told once it counts.
@@ -501,7 +504,7 @@ impl Replica {
 impl Command {
     fn refuse(self, failure: &Failure) {
         match self {
-            Self::Mint { minted, .. } => minted(Err(failure.clone())),
+            Self::Mint(asked) => (asked.minted)(Err(failure.clone())),
             Self::Join { counts, .. }
             | Self::Meta { counts, .. }
             | Self::Erase { counts, .. }
@@ -514,268 +517,4 @@ impl Command {
 
 fn unreadable(error: &ReadError) -> Failure {
     Failure::Unreadable(error.to_string())
-}
-
-/// What is told after a batch.
-#[derive(Default)]
-struct Completions {
-    minted: Vec<(Done<Minted>, Minted)>,
-    buffered: Vec<Done<()>>,
-    synced: Vec<Done<()>>,
-}
-
-impl Completions {
-    fn count(&mut self, durability: Durability, counts: Done<()>) {
-        match durability {
-            Durability::Synced => self.synced.push(counts),
-            Durability::Buffered => self.buffered.push(counts),
-        }
-    }
-}
-
-/// Why the writer ends, and the node with it.
-#[derive(Debug, thiserror::Error)]
-enum Fatal {
-    /// The store failed a write.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// A context holds a counter of this actor that it never gave out.
-    #[error(
-        "a context holds counter {seen} of this store, which remembers none above {known}: it has lost data, and the next start begins a new one"
-    )]
-    Forgotten { seen: u64, known: u64 },
-}
-
-/// Tells the node if the writer panics: nothing could be written any more, and nobody would know why.
-struct LastWords(Arc<Facts>);
-
-impl Drop for LastWords {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail("the writer panicked".into());
-        }
-    }
-}
-
-struct Writer {
-    ground: Ground,
-    facts: Arc<Facts>,
-    /// Lines raised since the start, by partition.
-    lines: HashMap<Partition, u64>,
-}
-
-impl Writer {
-    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let _last_words = LastWords(Arc::clone(&self.facts));
-        let mut taken = Vec::with_capacity(BATCH);
-        loop {
-            taken.clear();
-            if commands.blocking_recv_many(&mut taken, BATCH) == 0 {
-                return;
-            }
-            let failed = self.facts.failed.borrow().clone();
-            let done = failed.map_or_else(
-                || self.group(&mut taken).map_err(|fatal| self.end(&fatal)),
-                Err,
-            );
-            if let Err(why) = done {
-                commands.close();
-                self.facts.fail(why.clone());
-                taken
-                    .drain(..)
-                    .for_each(|command| command.refuse(&Failure::Store(why.clone())));
-                while let Some(command) = commands.blocking_recv() {
-                    command.refuse(&Failure::Store(why.clone()));
-                }
-                return;
-            }
-        }
-    }
-
-    /// The last thing a writer does; says why it ends.
-    fn end(&self, fatal: &Fatal) -> String {
-        if let (Fatal::Forgotten { .. }, Some(watermark)) = (fatal, &self.ground.watermark)
-            && let Err(error) = watermark.disown()
-        {
-            tracing::error!(%error, "the store cannot be disowned");
-        }
-        fatal.to_string()
-    }
-
-    /// One batch: apply, tell what was minted, sync once, tell what counts.
-    fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
-        let mut pending = taken.drain(..);
-        while pending.len() > 0 {
-            let mut batch = Batch::new();
-            let mut done = Completions::default();
-            let mut fresh = HashMap::new();
-            let mut carried = 0;
-            for command in pending.by_ref() {
-                carried += 1;
-                prepare(
-                    &mut self.ground,
-                    &mut self.lines,
-                    command,
-                    &mut fresh,
-                    &mut batch,
-                    &mut done,
-                )?;
-                if batch.is_full() {
-                    break;
-                }
-            }
-            self.commit(batch, done, carried)?;
-        }
-        Ok(())
-    }
-
-    fn commit(&self, batch: Batch, done: Completions, commands: usize) -> Result<(), WriteError> {
-        let began = std::time::Instant::now();
-        if !batch.is_empty() {
-            self.ground.store.apply(batch)?;
-        }
-        let apply = began.elapsed();
-        done.minted
-            .into_iter()
-            .for_each(|(minted, write)| minted(Ok(write)));
-        done.buffered.into_iter().for_each(|counts| counts(Ok(())));
-        let mut sync = None;
-        if !done.synced.is_empty() {
-            let began = std::time::Instant::now();
-            match &self.ground.watermark {
-                Some(watermark) => store::commit(self.ground.store.as_ref(), watermark)?,
-                None => self.ground.store.sync()?,
-            };
-            sync = Some(began.elapsed());
-            done.synced.into_iter().for_each(|counts| counts(Ok(())));
-        }
-        self.facts.groups.fetch_add(1, Ordering::Relaxed);
-        (self.ground.observer)(Group {
-            commands,
-            apply,
-            sync,
-        });
-        Ok(())
-    }
-}
-
-/// Objects changed by earlier commands of the same batch.
-type Fresh = HashMap<Vec<u8>, Object>;
-
-fn prepare(
-    ground: &mut Ground,
-    lines: &mut HashMap<Partition, u64>,
-    command: Command,
-    fresh: &mut Fresh,
-    batch: &mut Batch,
-    done: &mut Completions,
-) -> Result<(), Fatal> {
-    match command {
-        Command::Meta { key, value, counts } => {
-            batch.put(Space::Meta, key.as_bytes(), value);
-            done.synced.push(counts);
-        }
-        Command::Flush { counts } => done.synced.push(counts),
-        Command::Erase { records, counts } => {
-            records
-                .iter()
-                .for_each(|record| batch.delete(Space::Objects, record));
-            done.buffered.push(counts);
-        }
-        Command::Join {
-            slot,
-            object,
-            durability,
-            counts,
-        } => {
-            check_memory(ground, object.context())?;
-            let record = slot.record();
-            match load(ground, fresh, &record) {
-                Ok(mut held) => {
-                    if held.join(&object) {
-                        batch.put(Space::Objects, &record, codec::encode(&held));
-                        fresh.insert(record, held);
-                    }
-                    done.count(durability, counts);
-                }
-                Err(failure) => {
-                    lines.insert(slot.partition, ground.counters.peek());
-                    counts(Err(failure));
-                }
-            }
-        }
-        Command::Mint {
-            slot,
-            write,
-            caps,
-            durability,
-            minted,
-            counts,
-        } => {
-            let record = slot.record();
-            let mut held = match load(ground, fresh, &record) {
-                Ok(held) => held,
-                Err(failure) => {
-                    lines.insert(slot.partition, ground.counters.peek());
-                    minted(Err(failure));
-                    return Ok(());
-                }
-            };
-            check_memory(ground, held.context())?;
-            check_memory(ground, &write.tombstones)?;
-            write
-                .context
-                .as_ref()
-                .map_or(Ok(()), |context| check_memory(ground, context))?;
-            let dot = Dot {
-                actor: ground.actor,
-                counter: ground.counters.mint()?,
-            };
-            let line = lines.get(&slot.partition).copied().unwrap_or(ground.line);
-            match held.write(Mint { dot, line }, *write, caps) {
-                Ok(written) => {
-                    let sibling = written.shipment.siblings().first();
-                    let modified_at = sibling.map_or(0, |sibling| sibling.content.modified_at);
-                    let shipment = codec::encode(&written.shipment);
-                    let live = held.live().count();
-                    batch.put(Space::Objects, &record, codec::encode(&held));
-                    fresh.insert(record, held);
-                    let write = Minted {
-                        dot,
-                        shipment,
-                        answer: written.answer,
-                        modified_at,
-                        live,
-                    };
-                    done.minted.push((minted, write));
-                    done.count(durability, counts);
-                }
-                Err(refused) => minted(Err(Failure::Refused(refused))),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether this store gave out every counter of its own that a context holds. If not, its next dots would be
-/// taken for ones that are long superseded.
-fn check_memory(ground: &Ground, context: &Context) -> Result<(), Fatal> {
-    let known = ground.counters.peek().saturating_sub(1);
-    match context.highest_above(ground.actor, known) {
-        Some(seen) => Err(Fatal::Forgotten { seen, known }),
-        None => Ok(()),
-    }
-}
-
-fn load(ground: &Ground, fresh: &Fresh, record: &[u8]) -> Result<Object, Failure> {
-    if let Some(object) = fresh.get(record) {
-        return Ok(object.clone());
-    }
-    match ground.store.get(Space::Objects, record) {
-        Ok(Some(bytes)) => {
-            codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
-        }
-        Ok(None) => Ok(Object::default()),
-        Err(error) => Err(unreadable(&error)),
-    }
 }

@@ -293,7 +293,7 @@ impl Reading {
         }
     }
 
-    fn ask(&mut self, to: NodeId, ask: Ask) {
+    fn ask(&self, to: NodeId, ask: Ask) {
         let coordinator = &self.coordinator;
         if to == *coordinator.me() {
             let (said, counts) = coordinator.local(&self.slot, ask, &self.span);

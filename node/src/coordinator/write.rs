@@ -284,6 +284,9 @@ struct Done {
     acked: Result<(), &'static str>,
 }
 
+/// What the replica will tell.
+type Told<T> = oneshot::Receiver<Result<T, Failure>>;
+
 /// A write under way on its coordinator.
 struct Writing {
     coordinator: Coordinator,
@@ -348,14 +351,7 @@ impl Writing {
         self.perform(effects);
     }
 
-    fn mint(
-        &self,
-        coordinate: Coordinate,
-        value: Bytes,
-    ) -> (
-        oneshot::Receiver<Result<Minted, Failure>>,
-        oneshot::Receiver<Result<(), Failure>>,
-    ) {
+    fn mint(&self, coordinate: Coordinate, value: Bytes) -> (Told<Minted>, Told<()>) {
         let write = Write {
             context: coordinate.context,
             tombstones: coordinate.tombstones,
@@ -416,7 +412,7 @@ impl Writing {
         }
     }
 
-    fn replicate(&mut self, to: NodeId) {
+    fn replicate(&self, to: NodeId) {
         let Some(minted) = &self.minted else { return };
         let request = Request::Replicate {
             place: self.slot.place.clone(),

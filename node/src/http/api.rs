@@ -316,10 +316,10 @@ pub struct Health {
 pub enum AdminError {
     /// Too few members can be reached to decide.
     #[error(
-        "{missing} of {members} members cannot be reached, and a change needs a majority; keys can still be read and written"
+        "{missing} more of the {members} members must be reachable, since a change needs a majority; keys can still be read and written"
     )]
     NoMajority {
-        /// How many did not answer.
+        /// How many more had to answer.
         missing: usize,
         /// How many there are.
         members: usize,

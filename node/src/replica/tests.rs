@@ -11,8 +11,8 @@ use sibyl_core::id::WriteId;
 use sibyl_core::object::{Content, Refused};
 
 use super::*;
-use crate::store::Size;
 use crate::store::memory::Memory;
+use crate::store::{self, Batch, Size};
 
 const ACTOR: Actor = Actor(7);
 /// The counter below the first: as if the node had run before.
@@ -154,7 +154,7 @@ impl Bench {
         let (counts, told) = channel();
         self.replica
             .join(slot.clone(), object, Durability::Synced, move |result| {
-                counts.send(result).unwrap()
+                counts.send(result).unwrap();
             });
         told.recv().unwrap()
     }
@@ -440,7 +440,7 @@ fn more_than_the_queue_holds_is_refused_at_once() {
     for _ in 0..=QUEUE {
         let told = told.clone();
         bench.replica.keep("key", Bytes::new(), move |result| {
-            told.send(result).unwrap()
+            told.send(result).unwrap();
         });
     }
     assert_eq!(heard.try_recv().unwrap().unwrap_err(), Failure::Overloaded);
@@ -463,7 +463,7 @@ fn the_nodes_own_records_lie_beside_the_objects() {
     bench
         .replica
         .keep("registry/chosen", Bytes::from_static(b"2"), move |result| {
-            done.send(result).unwrap()
+            done.send(result).unwrap();
         });
     kept.recv().unwrap().unwrap();
     assert_eq!(bench.logged(), ["apply", "sync"]);

@@ -15,8 +15,8 @@ use rand::RngExt as _;
 use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
-    Alarm, Ballot, Change, ChangeError, Document, Effect, Event, Machine, Message, OpenError,
-    Outcome, Secret, Secrets, Slot,
+    Alarm, Ballot, Change, Document, Effect, Event, Machine, Message, OpenError, Outcome, Secret,
+    Secrets, Slot,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,8 +25,10 @@ use crate::replica::Replica;
 use crate::store::Watermark;
 use crate::telemetry::{Rpc, Span, Tracer};
 
+mod handle;
 mod view;
 
+pub use handle::{ChangeFailed, Registry};
 pub use view::View;
 
 /// Where the chosen document lies among the node's own records.
@@ -44,33 +46,6 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node that lost its store waits before it asks again to have the new one named.
 const NAME_AGAIN: Duration = Duration::from_secs(2);
 
-/// Why a change was not made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeFailed {
-    /// It does not fit what is in force; nothing was changed.
-    #[error(transparent)]
-    Refused(#[from] ChangeError),
-    /// Too few members answered.
-    #[error("{missing} more of the {members} members must answer")]
-    NoMajority {
-        /// How many more had to answer.
-        missing: usize,
-        /// How many there are.
-        members: usize,
-        /// Whether it may still come into force.
-        unknown: bool,
-    },
-    /// Whether it came into force is not known.
-    #[error("other changes came in between")]
-    Unknown,
-    /// Too many changes wait; nothing was changed.
-    #[error("too many changes wait already")]
-    Busy,
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Stopping,
-}
-
 enum Input {
     Event(Event),
     /// Ask again to have this node's new store named.
@@ -84,36 +59,12 @@ enum Input {
     Change {
         change: Change,
         span: Box<Span>,
-        done: oneshot::Sender<Result<Arc<View>, ChangeFailed>>,
+        done: Answer,
     },
 }
 
-/// A handle to the registry.
-#[derive(Clone)]
-pub struct Registry {
-    inbox: mpsc::Sender<Input>,
-    view: watch::Receiver<Arc<View>>,
-    alarms: watch::Receiver<BTreeMap<String, String>>,
-    tracer: Tracer,
-    waiting: Arc<AtomicUsize>,
-    rebuilding: Arc<AtomicBool>,
-}
-
-/// Counts a change as waiting until it is decided, or nobody waits for it any more.
-struct Waits(Arc<AtomicUsize>);
-
-impl Waits {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// Where whoever asked for a change hears of it.
+type Answer = oneshot::Sender<Result<Arc<View>, ChangeFailed>>;
 
 /// What the task stands on.
 pub struct Ground {
@@ -227,81 +178,6 @@ impl Opened {
     }
 }
 
-impl Registry {
-    /// Starts spans.
-    pub fn tracer(&self) -> &Tracer {
-        &self.tracer
-    }
-
-    /// What is in force.
-    pub fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.borrow())
-    }
-
-    /// Follows what is in force.
-    pub fn watch(&self) -> watch::Receiver<Arc<View>> {
-        self.view.clone()
-    }
-
-    /// What an operator must know, by kind.
-    pub fn alarms(&self) -> Vec<String> {
-        self.alarms.borrow().values().cloned().collect()
-    }
-
-    /// The number that is being chosen, if a change waits to be decided.
-    pub fn pending(&self) -> Option<u64> {
-        (self.waiting.load(Ordering::Relaxed) > 0).then(|| self.view().number() + 1)
-    }
-
-    /// Whether this node lost its data and has not been refilled. It may become true when the registry is
-    /// first learned: an empty folder does not know that it was a member's.
-    pub fn is_rebuilding(&self) -> bool {
-        self.rebuilding.load(Ordering::Acquire)
-    }
-
-    /// Makes a change, or says why not. `request` is the span of the request that asks for it.
-    ///
-    /// # Errors
-    /// [`ChangeFailed`].
-    pub async fn change(
-        &self,
-        request: Option<&Span>,
-        change: Change,
-    ) -> Result<Arc<View>, ChangeFailed> {
-        let number = self.view().number() + 1;
-        let span = Box::new(self.tracer.registry_propose(request, number));
-        let (done, decided) = oneshot::channel();
-        let input = Input::Change { change, span, done };
-        let _waits = Waits::begin(&self.waiting);
-        self.inbox
-            .send(input)
-            .await
-            .map_err(|_| ChangeFailed::Stopping)?;
-        decided.await.unwrap_or(Err(ChangeFailed::Stopping))
-    }
-
-    /// Takes a peer's message. The span ends when it was handled.
-    pub fn hear(&self, from: NodeId, message: Message, span: Option<Span>) {
-        // A full queue loses it, as a network may.
-        let _lost = self.inbox.try_send(Input::Heard {
-            from,
-            message,
-            span: span.map(Box::new),
-        });
-    }
-
-    /// A peer carried a higher number. Waits until it is in force here, or the time is up.
-    pub async fn catch_up(&self, from: NodeId, number: u64, patience: Duration) {
-        let _lost = self
-            .inbox
-            .try_send(Input::Event(Event::Seen { from, number }));
-        let mut view = self.view.clone();
-        let there = view.wait_for(|view| view.number() >= number);
-        // Too late: the caller goes on with what there is, and answers by that.
-        let _late = tokio::time::timeout(patience, there).await;
-    }
-}
-
 struct Task {
     ground: Ground,
     machine: Machine,
@@ -309,7 +185,7 @@ struct Task {
     alarms: watch::Sender<BTreeMap<String, String>>,
     inbox: mpsc::WeakSender<Input>,
     net: Net,
-    waiting: HashMap<u64, (Box<Span>, oneshot::Sender<Result<Arc<View>, ChangeFailed>>)>,
+    waiting: HashMap<u64, (Box<Span>, Answer)>,
     next: u64,
     /// The change whose ballots are under way: its span is the parent of what is sent.
     proposing: Option<u64>,
@@ -376,12 +252,7 @@ impl Task {
         }
     }
 
-    async fn propose(
-        &mut self,
-        change: Change,
-        span: Box<Span>,
-        done: oneshot::Sender<Result<Arc<View>, ChangeFailed>>,
-    ) {
+    async fn propose(&mut self, change: Change, span: Box<Span>, done: Answer) {
         self.next += 1;
         self.waiting.insert(self.next, (span, done));
         if self.proposing.is_none() {

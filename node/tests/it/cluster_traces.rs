@@ -3,7 +3,6 @@
 //! A scene is played once, the nodes are stopped, which sends every span, and then whole trees are compared:
 //! parents, kinds, nodes, links, attributes, events, and that no key or value left the nodes.
 
-use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -41,6 +40,10 @@ const PUT_FORWARDED: &str = "
 
 const PUT_BUCKET: &str = "
     PUT /v1/buckets/{bucket} SERVER n1
+      Node/Status CLIENT n1
+        Node/Status SERVER n2
+      Node/Status CLIENT n1
+        Node/Status SERVER n3
       registry.propose INTERNAL n1
         Registry/Prepare CLIENT n1
           Registry/Prepare SERVER n2
@@ -167,20 +170,13 @@ async fn play(live: &Live) -> Scene {
         owners[0] == "n1" && owners.len() == 3
     })
     .await;
-    let behind = path("default", &format!("{behind}"));
+    let behind = path("default", &behind);
     let cut = trace(live.put(1, &behind, write()).await);
     live.isolate(3, false).await;
     let repairs = trace(live.get(1, &(behind + "?r=3")).await);
 
     live.signal(3, Signal::STOP);
-    let late = live
-        .send(
-            1,
-            Method::DELETE,
-            &(path("default", &mine) + "?blind=true"),
-            With::default(),
-        )
-        .await;
+    let late = live.put(1, &path("default", &mine), write()).await;
     live.signal(3, Signal::CONT);
     let late = trace(late);
     let pair = [owners[0].clone(), owners[1].clone()];
@@ -233,6 +229,16 @@ fn events(span: &ExportedSpan) -> Vec<&str> {
     names
 }
 
+/// The repair that the scene's read began.
+fn repair<'a>(spans: &'a [ExportedSpan], scene: &Scene) -> Option<&'a ExportedSpan> {
+    let of_scene =
+        |span: &&ExportedSpan| span.links.iter().any(|link| link.trace_id == scene.repairs);
+    spans
+        .iter()
+        .filter(|span| span.name == "read.repair")
+        .find(of_scene)
+}
+
 /// Where the links of a span lead and why, in order of traces.
 fn links(span: &ExportedSpan) -> Vec<(&str, &str, String)> {
     let kind =
@@ -259,16 +265,14 @@ async fn check_scene(receiver: Receiver) {
     let live = Live::start(3, &flags).await;
     let scene = play(&live).await;
     live.end().await;
-    // The last span of the last request; those before it were sent before it or with it.
-    let last = |spans: &[ExportedSpan]| named(spans, &scene.late, "Replica/Put").len() == 4;
-    let repaired = |spans: &[ExportedSpan]| {
-        spans
-            .iter()
-            .filter(|span| span.name == "Replica/Repair")
-            .count()
-            == 2
+    // The last of all that is done; what was done before is sent before it or with it.
+    let complete = |spans: &[ExportedSpan]| {
+        let late = named(spans, &scene.late, "Replica/Put").len();
+        let repair = repair(spans, &scene)
+            .map(|repair| named(spans, &repair.trace_id, "storage.write").len());
+        (late, repair) == (4, Some(1))
     };
-    let spans = receiver.wait(|spans| last(spans) && repaired(spans)).await;
+    let spans = receiver.wait(complete).await;
     check_writes(&spans, &scene);
     check_merge(&spans, &scene);
     check_repair(&spans, &scene);
@@ -441,10 +445,7 @@ fn check_repair(spans: &[ExportedSpan], scene: &Scene) {
     check_tree(spans, &scene.repairs, GET_REPAIRS);
     let quorum = one(spans, &scene.repairs, "quorum.read");
     check(quorum, &[("sibyl.quorum.digests_differ", "true")]);
-    let repair = spans
-        .iter()
-        .find(|span| span.name == "read.repair")
-        .expect("a repair");
+    let repair = repair(spans, scene).expect("it was waited for");
     assert_eq!(repair.parent_span_id, "");
     check_tree(spans, &repair.trace_id, REPAIR);
     let cause = (

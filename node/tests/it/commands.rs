@@ -5,6 +5,8 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
@@ -15,263 +17,191 @@ use crate::resolver::fixture;
 
 static CLUSTER: Shared = Shared::new();
 
-/// Runs a command against a node of the cluster.
-fn sibyl(cluster: &Cluster, args: &[&str]) -> Output {
-    static TURN: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    let turn = TURN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let mut command = Command::new(SIBYL);
-    let url = format!("http://{}", cluster.nodes[turn % cluster.nodes.len()].http);
-    command
-        .args(args)
-        .env("SIBYL_URL", url)
-        .env_remove("SIBYL_BUCKET")
-        .env_remove("SIBYL_OUTPUT");
-    command.stdin(Stdio::null()).output().unwrap()
+/// Runs commands, written as a person would, each against the next node.
+struct Shell {
+    cluster: Arc<Cluster>,
+    turn: AtomicUsize,
 }
 
-/// Runs a command that works; what it prints.
-#[track_caller]
-fn works(cluster: &Cluster, args: &[&str]) -> String {
-    let output = sibyl(cluster, args);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
-    String::from_utf8(output.stdout).unwrap()
-}
+impl Shell {
+    fn new() -> Self {
+        let (cluster, turn) = (Cluster::shared(&CLUSTER), AtomicUsize::new(0));
+        Self { cluster, turn }
+    }
 
-/// The same, as JSON.
-#[track_caller]
-fn told(cluster: &Cluster, args: &[&str]) -> Value {
-    let printed = works(cluster, &[args, &["--output", "json"]].concat());
-    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{args:?}: {error}: {printed}"))
-}
+    fn run(&self, line: &str) -> Output {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.cluster.nodes.len();
+        let mut command = Command::new(SIBYL);
+        command.args(line.split_whitespace()).stdin(Stdio::null());
+        command.env(
+            "SIBYL_URL",
+            format!("http://{}", self.cluster.nodes[turn].http),
+        );
+        command
+            .env_remove("SIBYL_BUCKET")
+            .env_remove("SIBYL_OUTPUT");
+        command.output().unwrap()
+    }
 
-/// Runs a command that fails, and holds it to its exit code and words.
-#[track_caller]
-fn fails(cluster: &Cluster, args: &[&str], code: i32, words: &str) {
-    let output = sibyl(cluster, args);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-    assert!(
-        said.contains(words),
-        "{args:?}: {said:?} does not say {words:?}"
-    );
+    /// A command that works; what it prints.
+    #[track_caller]
+    fn works(&self, line: &str) -> String {
+        let output = self.run(line);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same, as JSON.
+    #[track_caller]
+    fn json(&self, line: &str) -> Value {
+        let printed = self.works(&format!("{line} --output json"));
+        let parsed = serde_json::from_str(&printed);
+        parsed.unwrap_or_else(|error| panic!("{line}: {error}: {printed}"))
+    }
+
+    /// Fails unless what a command tells at this place is this.
+    #[track_caller]
+    fn tells(&self, line: &str, pointer: &str, wanted: Value) {
+        let told = self.json(line);
+        assert_eq!(told.pointer(pointer), Some(&wanted), "{line}: {told}");
+    }
+
+    /// A command that fails, held to its exit code and words.
+    #[track_caller]
+    fn fails(&self, line: &str, code: i32, words: &str) {
+        let output = self.run(line);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {said}");
+        assert!(
+            said.contains(words),
+            "{line}: {said:?} does not say {words:?}"
+        );
+    }
 }
 
 #[test]
 fn data_comes_and_goes_with_contexts() {
-    let cluster = Cluster::shared(&CLUSTER);
-    let run = |args: &[&str]| told(&cluster, args);
-    let first = run(&["put", "cli/a", "one", "-t", "text/plain", "-a", "owner=ann"]);
-    assert!(
-        first["acks"]
-            .as_str()
-            .is_some_and(|acks| acks.starts_with("owners=")),
-        "{first}"
-    );
-    let read = run(&["get", "cli/a"]);
-    assert_eq!(
-        (&read["value"], &read["status"], &read["content_type"]),
-        (&json!("one"), &json!(200), &json!("text/plain"))
-    );
-    assert_eq!(read["attributes"], json!({ "owner": "ann" }));
-    assert_eq!(works(&cluster, &["get", "cli/a", "--raw"]), "one");
+    let shell = Shell::new();
+    let first = shell.json("put cli/a one -t text/plain -a owner=ann");
+    assert!(text(&first["acks"]).starts_with("owners="), "{first}");
+    shell.tells("get cli/a", "/value", json!("one"));
+    shell.tells("get cli/a", "/status", json!(200));
+    shell.tells("get cli/a", "/content_type", json!("text/plain"));
+    shell.tells("get cli/a", "/attributes", json!({ "owner": "ann" }));
+    assert_eq!(shell.works("get cli/a --raw"), "one");
 
-    run(&["put", "cli/a", "two"]);
-    let several = run(&["get", "cli/a"]);
-    assert_eq!(
-        several["siblings"].as_array().map(Vec::len),
-        Some(2),
-        "{several}"
-    );
-    fails(&cluster, &["get", "cli/a", "--raw"], 1, "2 siblings");
+    shell.works("put cli/a two");
+    let several = shell.json("get cli/a");
+    assert_eq!(several["siblings"].as_array().map(Vec::len), Some(2));
+    shell.fails("get cli/a --raw", 1, "2 siblings");
     let context = text(&several["context"]);
-    run(&["put", "cli/a", "three", "--context", &context]);
-    assert_eq!(
-        works(&cluster, &["get", "cli/a", "--raw", "-r", "all"]),
-        "three"
-    );
-    fails(&cluster, &["put", "cli/a", "four", "--if-absent"], 1, "412");
-    fails(
-        &cluster,
-        &["put", "cli/other", "four", "--context", &context],
+    shell.works(&format!("put cli/a three --context {context}"));
+    assert_eq!(shell.works("get cli/a --raw -r all"), "three");
+    shell.fails("put cli/a four --if-absent", 1, "412");
+    shell.fails(
+        &format!("put cli/b four --context {context}"),
         1,
         "bad_context",
     );
-
-    let explained = run(&["explain", "cli/a"]);
-    assert_eq!(
-        explained["preference_list"].as_array().map(Vec::len),
-        Some(3),
-        "{explained}"
-    );
-    for name in ["cli/b", "cli/c c", "cli/d"] {
-        run(&["put", name, "v"]);
-    }
-    let listed = run(&["list", "--prefix", "cli/", "--limit", "3"]);
-    assert_eq!(
-        (&listed["keys"], &listed["next"]),
-        (&json!(["cli/a", "cli/b", "cli/c c"]), &json!("cli/c c"))
-    );
-    assert_eq!(
-        run(&["list", "--prefix", "cli/", "--start", "cli/c c"])["keys"],
-        json!(["cli/d"])
-    );
-    assert_eq!(
-        works(&cluster, &["list", "--prefix", "cli/", "--all"])
-            .lines()
-            .count(),
-        4
-    );
-
-    fails(&cluster, &["delete", "cli/a"], 2, "--context");
-    run(&["delete", "cli/a", "--blind"]);
-    fails(&cluster, &["get", "cli/a"], 1, "no_value");
-    fails(&cluster, &["delete", "cli/never", "--blind"], 1, "no_value");
-    fails(
-        &cluster,
-        &["get", "x", "--bucket", "nowhere"],
-        1,
-        "no bucket",
-    );
+    shell.tells("explain cli/a", "/preference_list/2/siblings", json!(1));
+    shell.fails("delete cli/a", 2, "--context");
+    shell.works("delete cli/a --blind");
+    shell.fails("get cli/a", 1, "no_value");
+    shell.fails("delete cli/never --blind", 1, "no_value");
+    shell.fails("get x --bucket nowhere", 1, "no_bucket");
 }
 
 #[test]
-fn buckets_and_resolvers_are_set_up_from_a_shell() {
-    let cluster = Cluster::shared(&CLUSTER);
-    let run = |args: &[&str]| told(&cluster, args);
-    let made = run(&["bucket", "set", "shop", "--n", "2", "--max-siblings", "7"]);
-    assert_eq!(
-        (&made["n"], &made["max_siblings"]),
-        (&json!(2), &json!(7)),
-        "{made}"
+fn keys_are_listed_by_pages_or_all() {
+    let shell = Shell::new();
+    for name in ["a", "b", "c", "d"] {
+        shell.works(&format!("put list/{name} v"));
+    }
+    let page = "list --prefix list/ --limit 3";
+    shell.tells(page, "/keys", json!(["list/a", "list/b", "list/c"]));
+    shell.tells(page, "/next", json!("list/c"));
+    shell.tells(
+        &format!("{page} --start list/c"),
+        "/keys",
+        json!(["list/d"]),
     );
-    run(&["bucket", "set", "shop", "--w", "1"]);
-    let now = run(&["bucket", "get", "shop"]);
-    assert_eq!(
-        (&now["max_siblings"], &now["w"]),
-        (&json!(7), &json!(1)),
-        "what was not named stays: {now}"
-    );
-    fails(
-        &cluster,
-        &["bucket", "set", "shop", "--n", "3"],
-        1,
-        "fixed_n",
-    );
-    fails(&cluster, &["bucket", "get", "nowhere"], 1, "no_bucket");
+    assert_eq!(shell.works("list --prefix list/ --all").lines().count(), 4);
+    shell.fails("list --limit 1001", 2, "--limit");
+}
 
+#[test]
+fn buckets_are_made_and_changed() {
+    let shell = Shell::new();
+    let made = shell.json("bucket set plain --n 2 --max-siblings 7");
+    assert_eq!((&made["n"], &made["max_siblings"]), (&json!(2), &json!(7)));
+    shell.works("bucket set plain --w 1");
+    shell.tells("bucket get plain", "/w", json!(1));
+    shell.tells("bucket get plain", "/max_siblings", json!(7));
+    shell.fails("bucket set plain --n 3", 1, "fixed_n");
+    shell.fails("bucket get nowhere", 1, "no_bucket");
+    shell.works("put k v --bucket plain");
+    shell.fails("bucket delete plain", 1, "bucket_not_empty");
+    assert!(shell.json("bucket list").to_string().contains("\"plain\""));
+    shell.works("bucket delete plain --purge");
+    assert!(!shell.json("bucket list").to_string().contains("\"plain\""));
+}
+
+#[test]
+fn resolvers_are_pushed_tried_and_bound() {
+    let shell = Shell::new();
     let folder = tempfile::tempdir().unwrap();
     let wat = |name: &str, body: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, fixture::guest(body)).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let (picks, traps) = (
-        wat("picks.wat", &fixture::pick(1)),
-        wat("traps.wat", "unreachable"),
-    );
-    let pushed = run(&["resolver", "push", "newest", &picks]);
+    let picks = wat("picks.wat", &fixture::pick(1));
+    let pushed = shell.json(&format!("resolver push newest {picks}"));
     assert!(text(&pushed["digest"]).starts_with("sha256:"), "{pushed}");
-    let tried = run(&["resolver", "try", "newest", "a", "b"]);
-    assert_eq!(
-        (&tried["outcome"], &tried["index"]),
-        (&json!("picked"), &json!(1)),
-        "{tried}"
+    shell.tells("resolver try newest a b", "/index", json!(1));
+    shell.works("bucket set shop");
+    shell.works("resolver bind shop newest");
+    shell.works("put k 1 --bucket shop");
+    shell.works("put k 2 --bucket shop");
+    assert_eq!(shell.works("get k --raw --bucket shop"), "2");
+    shell.tells(
+        "explain k --bucket shop",
+        "/resolver/outcome",
+        json!("picked"),
     );
-    run(&["resolver", "bind", "shop", "newest"]);
-    for value in ["1", "2"] {
-        run(&["put", "k", value, "--bucket", "shop"]);
-    }
-    assert_eq!(
-        works(&cluster, &["get", "k", "--raw", "--bucket", "shop"]),
-        "2"
-    );
-    assert_eq!(
-        run(&["explain", "k", "--bucket", "shop"])["resolver"]["outcome"],
-        "picked"
-    );
-    let versions = run(&["resolver", "list", "newest"]);
-    assert_eq!(
-        versions["versions"][0]["bound"],
-        json!(["shop"]),
-        "{versions}"
-    );
+    shell.tells("resolver list newest", "/versions/0/bound", json!(["shop"]));
+    shell.tells("resolver list", "/resolvers/0/name", json!("newest"));
+    shell.works("resolver unbind shop");
+    shell.tells("get k --bucket shop", "/siblings/1/value", json!("2"));
 
-    run(&["resolver", "push", "broken", &traps]);
-    let failed = sibyl(
-        &cluster,
-        &["resolver", "try", "broken", "a", "b", "--output", "json"],
-    );
+    let traps = wat("traps.wat", "unreachable");
+    shell.works(&format!("resolver push traps {traps}"));
+    let failed = shell.run("resolver try traps a b --output json");
     let outcome: Value = serde_json::from_slice(&failed.stdout).unwrap();
-    assert_eq!(
-        (failed.status.code(), &outcome["outcome"]),
-        (Some(1), &json!("failed")),
-        "{outcome}"
-    );
-    fails(
-        &cluster,
-        &["resolver", "push", "none", "/no/such/file"],
-        1,
-        "/no/such/file",
-    );
-    fails(
-        &cluster,
-        &["resolver", "bind", "shop", "nowhere"],
-        1,
-        "no_resolver",
-    );
-    works(&cluster, &["resolver", "unbind", "shop"]);
-    assert_eq!(
-        run(&["get", "k", "--bucket", "shop"])["siblings"]
-            .as_array()
-            .map(Vec::len),
-        Some(2)
-    );
-    fails(
-        &cluster,
-        &["bucket", "delete", "shop"],
-        1,
-        "bucket_not_empty",
-    );
-    works(&cluster, &["bucket", "delete", "shop", "--purge"]);
-    let names: Vec<_> = run(&["bucket", "list"])["buckets"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| text(&one["name"]))
-        .collect();
-    assert!(!names.contains(&"shop".to_owned()), "{names:?}");
+    assert_eq!(failed.status.code(), Some(1), "{outcome}");
+    assert_eq!(outcome["outcome"], "failed", "{outcome}");
+    shell.fails("resolver push none /no/such/file", 1, "/no/such/file");
+    shell.fails("resolver bind shop nowhere", 1, "no_resolver");
 }
 
 #[test]
-fn the_cluster_is_looked_at_from_a_shell() {
-    let cluster = Cluster::shared(&CLUSTER);
-    let run = |args: &[&str]| told(&cluster, args);
-    assert_eq!(run(&["health"])["ready"], true);
-    let status = run(&["cluster", "status"]);
-    assert_eq!(
-        (
-            &status["healthy"],
-            status["members"].as_array().map(Vec::len)
-        ),
-        (&json!(true), Some(3)),
-        "{status}"
-    );
-    let ring = run(&["cluster", "ring"]);
-    assert_eq!(
-        (&ring["partitions"], ring["owners"].as_array().map(Vec::len)),
-        (&json!(16), Some(16))
-    );
-    assert!(run(&["cluster", "registry"])["number"].as_u64() >= Some(2));
+fn the_cluster_is_looked_at() {
+    let shell = Shell::new();
+    shell.tells("health", "/ready", json!(true));
+    shell.tells("cluster status", "/healthy", json!(true));
+    shell.tells("cluster status", "/members/2/state", json!("alive"));
+    shell.tells("cluster ring", "/partitions", json!(16));
+    shell.tells("cluster registry", "/members/2/node_id", json!("n3"));
     for table in [
-        &["health"][..],
-        &["cluster", "status"],
-        &["cluster", "ring"],
-        &["cluster", "registry"],
+        "health",
+        "cluster status",
+        "cluster ring",
+        "cluster registry",
     ] {
-        assert!(!works(&cluster, table).is_empty());
+        assert!(!shell.works(table).is_empty(), "{table}");
     }
-    fails(&cluster, &["cluster", "cut", "n9"], 1, "no_peer");
+    shell.fails("cluster cut n9", 1, "no_peer");
 }
 
 /// Processes whose parent is this one.

@@ -267,15 +267,18 @@ fn any_node_takes_any_request_and_an_owner_mints() {
     }
 }
 
+/// Holds every node to the same refusal.
+fn check_refused(cluster: &Cluster, ask: &Ask, status: u16, code: &str) {
+    for node in &cluster.nodes {
+        node.ask(ask).refused(status, code);
+    }
+}
+
 #[test]
 fn what_is_not_there_and_what_is_not_allowed() {
     let cluster = Cluster::shared(&CLUSTER);
     let path = key("default", "rules");
-    let refused = |ask: Ask, status: u16, code: &str| {
-        for node in &cluster.nodes {
-            node.ask(&ask).refused(status, code);
-        }
-    };
+    let refused = |ask: Ask, status: u16, code: &str| check_refused(&cluster, &ask, status, code);
     refused(get(&path), 404, "no_value");
     assert!(
         !cluster.nodes[0].ask(&get(&path)).has("sibyl-context"),
@@ -317,7 +320,13 @@ fn what_is_not_there_and_what_is_not_allowed() {
         400,
         "bad_context",
     );
+}
 
+#[test]
+fn a_context_is_good_for_the_key_it_was_given_for() {
+    let cluster = Cluster::shared(&CLUSTER);
+    let path = key("default", "sealed");
+    let refused = |ask: Ask, status: u16, code: &str| check_refused(&cluster, &ask, status, code);
     let there = cluster.nodes[1].ask(&put(&path, "v")).expect(204);
     refused(
         delete(format!("{path}?blind=true")).seen(&there),
@@ -500,7 +509,11 @@ fn siblings_come_as_json_or_as_parts() {
         cluster.nodes[0].ask(&get(&path)).expect(200).text(),
         "merged"
     );
+}
 
+#[test]
+fn the_list_form_shows_whatever_is_there() {
+    let cluster = Cluster::shared(&CLUSTER);
     let one = key("default", "forms/one");
     cluster.nodes[0].ask(&put(&one, "v")).expect(204);
     let raw = cluster.nodes[1]

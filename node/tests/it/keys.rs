@@ -246,7 +246,12 @@ fn a_batch_answers_each_operation_on_its_own_and_in_order() {
     );
     one.ask(&get(key("default", "batch/a")))
         .refused(404, "no_value");
+}
 
+#[test]
+fn a_batch_has_limits_of_its_own() {
+    let cluster = Cluster::shared(&CLUSTER);
+    let (one, path) = (&cluster.nodes[0], "/v1/buckets/default/batch");
     let many =
         |count: usize| json!({ "ops": vec![json!({ "op": "get", "key": "batch/none" }); count] });
     one.ask(&post(path, &many(128))).expect(200);
@@ -400,6 +405,53 @@ fn conflicts_nobody_merges_are_on_the_feed_until_they_are_gone() {
     assert_eq!(names, ["a", "c"]);
 }
 
+/// A delete that saw one of two writes: what every node shows, and what it says that its resolver did.
+fn check_policy(cluster: &Cluster, bucket: &str, status: u16, ran: &str) {
+    let path = key(bucket, "k");
+    let first = cluster.nodes[0].ask(&put(&path, "seen")).expect(204);
+    cluster.nodes[1].ask(&put(&path, "unseen")).expect(204);
+    cluster.nodes[2]
+        .ask(&delete(&path).seen(&first))
+        .expect(204);
+    for node in &cluster.nodes {
+        let answer = node.ask(&get(&path));
+        match answer.clone().expect(status).status {
+            200 => assert_eq!(answer.text(), "unseen", "{bucket}"),
+            300 => assert_eq!(answer.values(), ["unseen"], "{bucket}"),
+            _ => assert_eq!(answer.code(), "no_value", "{bucket}"),
+        }
+        assert!(
+            answer.header("sibyl-resolver").ends_with(ran),
+            "{bucket}: {answer}"
+        );
+        let raw = node
+            .ask(&get(format!("{path}?siblings=true")))
+            .expect(200)
+            .json();
+        let deleted: Vec<_> = raw["siblings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["deleted"] == true)
+            .collect();
+        assert_eq!(
+            deleted,
+            [false, true],
+            "{bucket}: both stay, whatever the view: {raw}"
+        );
+    }
+    // Whoever read this view and writes has seen both.
+    let seen = cluster.nodes[1].ask(&get(&path));
+    cluster.nodes[1]
+        .ask(&put(&path, "again").seen(&seen))
+        .expect(204);
+    assert_eq!(
+        cluster.nodes[2].ask(&get(&path)).expect(200).text(),
+        "again",
+        "{bucket}"
+    );
+}
+
 #[test]
 fn what_a_delete_beside_a_write_means_is_the_buckets_choice() {
     let cluster = Cluster::shared(&CLUSTER);
@@ -432,55 +484,60 @@ fn what_a_delete_beside_a_write_means_is_the_buckets_choice() {
         of("resolver"),
         &fixture::guest(&fixture::remove()),
     );
-    let check = |bucket: &str, status: u16, ran: &str| {
-        let path = key(bucket, "k");
-        let first = cluster.nodes[0].ask(&put(&path, "seen")).expect(204);
-        cluster.nodes[1].ask(&put(&path, "unseen")).expect(204);
-        cluster.nodes[2]
-            .ask(&delete(&path).seen(&first))
-            .expect(204);
-        for node in &cluster.nodes {
-            let answer = node.ask(&get(&path));
-            match answer.clone().expect(status).status {
-                200 => assert_eq!(answer.text(), "unseen", "{bucket}"),
-                300 => assert_eq!(answer.values(), ["unseen"], "{bucket}"),
-                _ => assert_eq!(answer.code(), "no_value", "{bucket}"),
-            }
-            assert!(
-                answer.header("sibyl-resolver").ends_with(ran),
-                "{bucket}: {answer}"
-            );
-            let raw = node
-                .ask(&get(format!("{path}?siblings=true")))
-                .expect(200)
-                .json();
-            let deleted: Vec<_> = raw["siblings"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|one| one["deleted"] == true)
-                .collect();
-            assert_eq!(
-                deleted,
-                [false, true],
-                "{bucket}: both stay, whatever the view: {raw}"
-            );
-        }
-        // Whoever read this view and writes has seen both.
-        let seen = cluster.nodes[1].ask(&get(&path));
-        cluster.nodes[1]
-            .ask(&put(&path, "again").seen(&seen))
-            .expect(204);
-        assert_eq!(
-            cluster.nodes[2].ask(&get(&path)).expect(200).text(),
-            "again",
-            "{bucket}"
-        );
-    };
+    let check = |bucket: &str, status: u16, ran: &str| check_policy(&cluster, bucket, status, ran);
     check("write-wins", 200, "");
     check("delete-wins", 404, "");
     check("picks-write", 200, "; outcome=picked");
     check("deletes", 404, "; outcome=deleted");
     // A deleted sibling has no value to pick: that is a failure, and failures leave everything.
     check("picks-delete", 300, "; outcome=failed");
+}
+
+#[test]
+fn explain_says_who_holds_what_and_why() {
+    let cluster = Cluster::shared(&CLUSTER);
+    cluster.nodes[0]
+        .ask(&put_bucket("why", &json!({ "n": 2 })))
+        .expect(201);
+    let path = key("why", "k");
+    let writes = [0, 1].map(|at| cluster.nodes[at].ask(&put(&path, at.to_string())));
+    let explain = || get(format!("{path}?explain=true"));
+    for node in &cluster.nodes {
+        let body = node.ask(&explain()).expect(200).json();
+        assert_eq!(
+            (&body["bucket"], &body["key"]),
+            (&json!("why"), &json!("k"))
+        );
+        assert!(body["partition"].as_u64() < Some(16), "{body}");
+        let owners = body["preference_list"].as_array().unwrap();
+        let roles: Vec<_> = owners.iter().map(|owner| text(&owner["role"])).collect();
+        assert_eq!(roles, ["primary", "primary", "fallback"], "{body}");
+        let [first, second, third] = &owners[..] else {
+            panic!("three nodes: {body}")
+        };
+        assert_eq!(first["object_digest"], second["object_digest"], "{body}");
+        assert!(
+            text(&first["object_digest"]).starts_with("sha256:"),
+            "{body}"
+        );
+        assert_eq!(third["object_digest"], Value::Null, "it holds nothing");
+        assert_eq!(first["siblings"], 2);
+        assert!(owners.iter().all(|owner| owner["state"] == "alive"));
+        let siblings = body["siblings"].as_array().unwrap();
+        let dots: Vec<_> = siblings.iter().map(|one| text(&one["dot"])).collect();
+        let minted = writes
+            .each_ref()
+            .map(|write| write.header("sibyl-dot").to_owned());
+        assert_eq!(dots, minted, "{body}");
+        let traces: Vec<_> = siblings.iter().map(|one| text(&one["trace_id"])).collect();
+        let traced = writes
+            .each_ref()
+            .map(|write| write.header("sibyl-trace-id").to_owned());
+        assert_eq!(traces, traced, "{body}");
+        assert_eq!(siblings[0]["dots"], json!([dots[0]]));
+        assert_eq!(
+            (&body["resolver"], &body["journal"]),
+            (&Value::Null, &json!([]))
+        );
+    }
 }

@@ -79,130 +79,106 @@ fn repairs(node: &Node) -> u64 {
         .sum()
 }
 
+/// Keys of the test below.
+struct Paths {
+    /// Written before, during and after.
+    old: String,
+    /// Written while one node is away.
+    new: String,
+    /// In a bucket with one copy, on n3.
+    lonely: String,
+}
+
 #[test]
 fn stopped_nodes_do_not_count_and_catch_up_by_reads() {
     let mut cluster = Cluster::three();
-    let (path, other) = (key("default", "a"), key("default", "b"));
-    let lonely = key("one", &{
-        cluster.nodes[0]
-            .ask(&put_bucket("one", &json!({ "n": 1 })))
-            .expect(201);
-        until("n1 and n3 know the bucket", || {
-            match get("/v1/buckets/one").send(cluster.nodes[2].http) {
-                Ok(answer) if answer.status == 200 => Ok(()),
-                answer => Err(format!("{answer:?}")),
-            }
-        });
-        key_of(&cluster, "one", "lonely", "n3")
-    });
-    let all = cluster.nodes[0]
-        .ask(&put(format!("{path}?w=all"), "old"))
-        .expect(204);
-    assert_eq!(all.header("sibyl-acks"), "owners=3 fallbacks=0");
+    let single = put_bucket("one", &json!({ "n": 1 }));
+    cluster.nodes[0].ask(&single).expect(201);
+    let lonely = key("one", &key_of(&cluster, "one", "lonely", "n3"));
+    let (old, new) = (key("default", "a"), key("default", "b"));
+    let paths = Paths { old, new, lonely };
+    all_there(&cluster, &paths);
+    cluster.nodes[2].kill();
+    cluster.wait_whole();
+    one_away(&cluster, &paths);
+    cluster.nodes[1].kill();
+    cluster.wait_whole();
+    alone(&cluster.nodes[0], &paths.old);
+    cluster.nodes[1].start();
+    cluster.nodes[2].start();
+    cluster.wait_whole();
+    caught_up(&cluster, &paths);
+}
+
+fn all_there(cluster: &Cluster, paths: &Paths) {
+    let all = cluster.nodes[0].ask(&put(format!("{}?w=all", paths.old), "old"));
+    assert_eq!(all.expect(204).header("sibyl-acks"), "owners=3 fallbacks=0");
     // More than there are, however many of them are up.
     for node in &cluster.nodes {
-        let body = node
-            .ask(&put(format!("{path}?w=4"), "x"))
-            .refused(503, "too_few_nodes")
-            .json();
+        let answer = node.ask(&put(format!("{}?w=4", paths.old), "x"));
+        let body = answer.refused(503, "too_few_nodes").json();
         assert_eq!(
             (&body["outcome"], &body["need"], &body["members"]),
             (&json!("not_written"), &json!(4), &json!(3))
         );
-        node.ask(&get(format!("{path}?r=4")))
-            .refused(503, "too_few_nodes");
+        let answer = node.ask(&get(format!("{}?r=4", paths.old)));
+        answer.refused(503, "too_few_nodes");
     }
+}
 
-    cluster.nodes[2].kill();
-    cluster.wait_whole();
-    for node in &cluster.nodes[..2] {
-        few(node.ask(&get(format!("{path}?r=all"))), 2, 3);
-        let part = node
-            .ask(&get(format!("{path}?r=all&partial=true")))
-            .expect(200);
-        assert_eq!(
-            (part.text().as_str(), part.header("sibyl-partial")),
-            ("old", "true")
-        );
+/// What two nodes of three do.
+fn one_away(cluster: &Cluster, paths: &Paths) {
+    let Paths { old, new, lonely } = paths;
+    let [one, two, _] = &cluster.nodes[..] else {
+        panic!("three nodes")
+    };
+    for node in [one, two] {
+        few(node.ask(&get(format!("{old}?r=all"))), 2, 3);
+        let part = node.ask(&get(format!("{old}?r=all&partial=true")));
+        assert_eq!(part.clone().expect(200).text(), "old");
+        assert_eq!(part.header("sibyl-partial"), "true");
         assert_eq!(part.header("sibyl-acks"), "owners=2 fallbacks=0");
-        let whole = node.ask(&get(format!("{path}?partial=true"))).expect(200);
+        let whole = node.ask(&get(format!("{old}?partial=true"))).expect(200);
         assert!(!whole.has("sibyl-partial"), "{whole}");
     }
-    unknown(
-        cluster.nodes[1].ask(&put(format!("{path}?w=all"), "new").seen(&all)),
-        2,
-        3,
-    );
-    assert_eq!(
-        value(&cluster.nodes[0], &path).as_deref(),
-        Some("new"),
-        "unknown may well be visible"
-    );
-    unknown(
-        cluster.nodes[0].ask(&put(format!("{other}?w=3"), "first")),
-        2,
-        3,
-    );
-    cluster.nodes[1]
-        .ask(&put(key("default", "c"), "c"))
-        .expect(204);
-    cluster.nodes[0]
-        .ask(&get("/v1/buckets/default/keys"))
-        .expect(200);
+    let seen = one.ask(&get(old)).expect(200);
+    let everywhere = |path: &str, value: &str| put(format!("{path}?w=all"), value);
+    unknown(two.ask(&everywhere(old, "new").seen(&seen)), 2, 3);
+    let shown = value(one, old);
+    assert_eq!(shown.as_deref(), Some("new"), "unknown may well be visible");
+    unknown(one.ask(&everywhere(new, "first")), 2, 3);
+    two.ask(&put(key("default", "c"), "c")).expect(204);
+    one.ask(&get("/v1/buckets/default/keys")).expect(200);
     // Nobody can mint it, so nobody did.
-    let body = cluster.nodes[0]
-        .ask(&put(&lonely, "never"))
-        .refused(503, "quorum_not_reached")
-        .json();
-    assert_eq!(
-        (&body["outcome"], &body["acks"]),
-        (&json!("not_written"), &json!(0)),
-        "{body}"
-    );
-    few(cluster.nodes[0].ask(&get(&lonely)), 0, 1);
+    let answer = one.ask(&put(lonely, "never"));
+    let body = answer.refused(503, "quorum_not_reached").json();
+    assert_eq!(body["outcome"], "not_written", "{body}");
+    assert_eq!(body["acks"], 0, "{body}");
+    few(one.ask(&get(lonely)), 0, 1);
+}
 
-    cluster.nodes[1].kill();
-    cluster.wait_whole();
-    alone(&cluster.nodes[0], &path);
-
-    cluster.nodes[1].start();
-    cluster.nodes[2].start();
-    cluster.wait_whole();
-    assert_eq!(
-        cluster.nodes[1]
-            .ask(&get(&lonely))
-            .refused(404, "no_value")
-            .code(),
-        "no_value"
-    );
-    let before = repairs(&cluster.nodes[0]);
-    assert!(
-        !are_equal(&copies(&cluster.nodes[1], &other)),
-        "n3 was away"
-    );
-    assert_eq!(
-        cluster.nodes[0].ask(&get(&path)).expect(300).values(),
-        ["alone", "new"]
-    );
-    until("n1 repairs the others", || {
-        match repairs(&cluster.nodes[0]) {
-            now if now >= before + 2 => Ok(()),
-            now => Err(format!("{now} repairs, {before} before")),
-        }
+/// What all three do after that.
+fn caught_up(cluster: &Cluster, paths: &Paths) {
+    let Paths { old, new, lonely } = paths;
+    let [one, two, three] = &cluster.nodes[..] else {
+        panic!("three nodes")
+    };
+    let before = repairs(one);
+    assert!(!are_equal(&copies(two, new)), "n3 was away");
+    assert_eq!(one.ask(&get(old)).expect(300).values(), ["alone", "new"]);
+    until("n1 repairs the others", || match repairs(one) {
+        now if now >= before + 2 => Ok(()),
+        now => Err(format!("{now} repairs, {before} before")),
     });
-    let copies = copies(&cluster.nodes[2], &path);
-    assert!(
-        copies.len() == 3 && are_equal(&copies),
-        "one read brings every copy up to date: {copies:?}"
-    );
+    let copies = copies(three, old);
+    let whole = copies.len() == 3 && are_equal(&copies);
+    assert!(whole, "one read brings every copy up to date: {copies:?}");
     for node in &cluster.nodes {
-        assert_eq!(
-            node.ask(&get(format!("{path}?r=all"))).expect(300).values(),
-            ["alone", "new"]
-        );
-        assert_eq!(value(node, &other).as_deref(), Some("first"));
+        let all = node.ask(&get(format!("{old}?r=all"))).expect(300);
+        assert_eq!(all.values(), ["alone", "new"]);
+        assert_eq!(value(node, new).as_deref(), Some("first"));
         assert_eq!(value(node, &key("default", "c")).as_deref(), Some("c"));
-        node.ask(&get(&lonely)).refused(404, "no_value");
+        node.ask(&get(lonely)).refused(404, "no_value");
     }
 }
 

@@ -45,7 +45,7 @@ const HEADER: &str = "//! One.\n//!\n//! Three.\n\n";
 
 #[test]
 fn a_library_has_one_door() {
-    let text = format!("{HEADER}use axum::Router;\nfn f() {{ let _ = fjall::open(); }}\n");
+    let text = format!("{HEADER}use axum::Router;\nfn f() {{ let _ = ::fjall::open(); }}\n");
     check("node/src/peer/new.rs", &text, &["axum", "fjall"]);
     check("node/src/http/new.rs", &text, &["fjall"]);
     // Neither a comment, a string nor a module of ours is the library.

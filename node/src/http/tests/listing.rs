@@ -101,7 +101,7 @@ async fn the_plain_form_replaces_what_it_sees() {
     let all = format!("sibyl-context: {}", read.at("/context"));
     setup
         .check(
-            &format!("DELETE /v1/buckets/default/keys/k"),
+            "DELETE /v1/buckets/default/keys/k",
             &[&all],
             Body::empty(),
             (204, ""),

@@ -1,0 +1,20 @@
+//! **With R + W > n, a read sees every strict write acknowledged before it began.**
+//!
+//! Source: merge-model, *What must always hold*, 7. All writes are strict until fallbacks exist.
+
+use sibyl_core::object::Object;
+
+use super::{Held, broken};
+use crate::oracle::{Oracle, Writes};
+
+/// The answer of a read that began when `acknowledged` was what had been promised.
+pub fn check(oracle: &Oracle, key: usize, acknowledged: Writes, answer: &Object) -> Held {
+    let missed = acknowledged.without(oracle.claimed(key, answer.context()));
+    if missed.is_empty() {
+        return Ok(());
+    }
+    broken(
+        "quorums meet",
+        format!("a read of k{key} missed {}", oracle.names(missed)),
+    )
+}

@@ -1,0 +1,172 @@
+//! The simulator's command line: run many seeds, or replay one.
+//!
+//! A failing batch prints the seed, what broke, the smallest plan that still breaks it, and the command
+//! that replays it; it exits with 1. A batch that never met something that it should also fails.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sibyl_sim::batch::{Batch, Failure, run_batch};
+use sibyl_sim::plan::Plan;
+use sibyl_sim::shrink::shrink;
+use sibyl_sim::world::run;
+use sibyl_sim::zoo::Bug;
+
+/// Fewer seeds than this need not meet everything.
+const ENOUGH: u64 = 500;
+
+#[derive(Parser)]
+#[command(name = "sibyl-sim", about = "Runs Sibyl's core under simulated faults")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds; stops at the first that breaks a promise.
+    Run {
+        /// How many seeds.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many of 100 seeds run twice, to compare their traces.
+        #[arg(long, default_value_t = 1)]
+        twice_percent: u64,
+        /// A known bug to switch on; then the batch succeeds if it is found within its budget.
+        #[arg(long)]
+        zoo: Option<Bug>,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+    /// Runs one seed and says what happened.
+    Replay {
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+        /// A known bug to switch on.
+        #[arg(long)]
+        zoo: Option<Bug>,
+        /// Prints every event.
+        #[arg(short, long)]
+        verbose: bool,
+        /// Replays the smallest plan that breaks the same promise.
+        #[arg(long)]
+        shrink: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run {
+            seeds,
+            from,
+            twice_percent,
+            zoo,
+            jobs,
+        } => {
+            let seeds = zoo.map_or(seeds, |bug| bug.budget().min(seeds));
+            run_many(Batch {
+                from,
+                seeds,
+                twice_percent,
+                bug: zoo,
+                jobs,
+            })
+        }
+        Command::Replay {
+            seed,
+            zoo,
+            verbose,
+            shrink,
+        } => replay(seed, zoo, verbose, shrink),
+    }
+}
+
+fn run_many(batch: Batch) -> ExitCode {
+    let outcome = run_batch(batch);
+    println!(
+        "{} seeds, {} events, {:.0} seeds/s",
+        outcome.ran,
+        outcome.events,
+        outcome.rate()
+    );
+    match (outcome.failure.as_ref(), batch.bug) {
+        (Some(failure), Some(bug)) => {
+            println!(
+                "{bug} found with seed {}: {}",
+                failure.seed, failure.violation
+            );
+            ExitCode::SUCCESS
+        }
+        (None, Some(bug)) => {
+            println!(
+                "{bug} NOT FOUND in {} seeds: the simulator has lost an eye",
+                batch.seeds
+            );
+            ExitCode::FAILURE
+        }
+        (Some(failure), None) => {
+            report(failure);
+            ExitCode::FAILURE
+        }
+        (None, None) => {
+            let missing = outcome.missing();
+            for sight in sibyl_sim::sight::Sight::ALL {
+                println!("{:>10}  {sight}", outcome.sights.count(*sight));
+            }
+            if batch.seeds < ENOUGH || missing.is_empty() {
+                return ExitCode::SUCCESS;
+            }
+            missing
+                .iter()
+                .for_each(|sight| println!("NEVER MET: {sight}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(failure: &Failure) {
+    let Failure {
+        seed,
+        at_us,
+        violation,
+    } = failure;
+    println!(
+        "FAILED after {:.3} ms of seed {seed}\n{violation}",
+        *at_us as f64 / 1000.0
+    );
+    println!(
+        "the smallest plan that breaks it:\n{}",
+        quietly(&Plan::draw(*seed), None)
+    );
+    println!("replay: cargo run -p sibyl-sim -- replay --seed {seed} --shrink -v");
+}
+
+/// Shrinks a plan without a word of each panic that it meets on the way.
+fn quietly(plan: &Plan, bug: Option<Bug>) -> Plan {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let small = shrink(plan, bug);
+    std::panic::set_hook(hook);
+    small
+}
+
+fn replay(seed: u64, bug: Option<Bug>, verbose: bool, smaller: bool) -> ExitCode {
+    let drawn = Plan::draw(seed);
+    let plan = if smaller { quietly(&drawn, bug) } else { drawn };
+    print!("{plan}");
+    let report = run(&plan, bug, verbose);
+    report.lines.iter().for_each(|line| println!("{line}"));
+    println!("{} events, trace {:016x}", report.events, report.hash);
+    match report.violation {
+        Some((at_us, violation)) => {
+            println!("FAILED after {:.3} ms\n{violation}", at_us as f64 / 1000.0);
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
+}

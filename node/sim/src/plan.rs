@@ -1,0 +1,302 @@
+//! What a run does, drawn from its seed before it begins: the setting, and every request and fault with
+//! its time.
+//!
+//! Swarm testing: each seed draws its own cluster, levels, and which kinds of faults exist at all; also
+//! whether read repair is on, because a repair that is always there hides what it repairs. A plan is
+//! data: an entry can be dropped and the rest means the same, see `shrink`.
+
+use std::fmt;
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+/// Forming is left alone until here, unless the setting says otherwise.
+pub const FORMED_US: u64 = 400_000;
+/// Requests and faults come until here; then everything heals.
+pub const CALM_US: u64 = 2_400_000;
+/// A client's patience with one request.
+pub const PATIENCE_US: u64 = 300_000;
+/// The most requests of a run: what a ledger's sets can name, with room for the last reads.
+const MAX_REQUESTS: u32 = 90;
+
+/// The world a plan happens in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Nodes, 1 to 5; copies are at most 3.
+    pub nodes: usize,
+    /// Clients; each does one thing at a time.
+    pub clients: usize,
+    /// Keys; few, so that clients meet.
+    pub keys: usize,
+    /// Copies that must answer a read.
+    pub r: usize,
+    /// Copies that must hold a write.
+    pub w: usize,
+    /// Messages lost, of 1,000.
+    pub lost: u64,
+    /// Messages that come twice, of 1,000.
+    pub doubled: u64,
+    /// Mean delay of a message.
+    pub delay_us: u64,
+    /// Mean time of a sync.
+    pub sync_us: u64,
+    /// Whether reads repair.
+    pub read_repair: bool,
+    /// Whether clients only write with the context of their own last answer.
+    pub polite: bool,
+    /// Whether nodes notice cuts and crashes, or only run into deadlines.
+    pub senses: bool,
+    /// Whether a wipe need leave only one copy of an acknowledged write, not W.
+    pub frail: bool,
+    /// Whether faults begin before the cluster has formed.
+    pub troubled_forming: bool,
+}
+
+/// A client's wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Read, and keep the answer's context.
+    Read,
+    /// Write without a context.
+    Blind,
+    /// Read, then write with what was read.
+    Modify,
+    /// Write with the context of the own last answer.
+    Reuse,
+    /// Write with any earlier context.
+    Stale,
+    /// Delete with the context of the own last answer.
+    Delete,
+    /// Delete without one.
+    DeleteBlind,
+}
+
+/// Something that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants say what their fields are")]
+pub enum What {
+    /// A client asks a node.
+    Ask {
+        client: usize,
+        node: usize,
+        key: usize,
+        wish: Wish,
+    },
+    /// Messages of this direction are lost.
+    Cut { from: usize, to: usize },
+    /// They pass again.
+    Heal { from: usize, to: usize },
+    /// A node dies, and starts again later.
+    Crash { node: usize, down_us: u64 },
+    /// A node dies, loses its store, and starts again later.
+    Wipe { node: usize, down_us: u64 },
+    /// A node without data is filled from the other owners: stands in for anti-entropy.
+    Refill { node: usize },
+    /// A node's syncs take 20 times as long, for a while.
+    SlowDisk { node: usize, for_us: u64 },
+    /// A node's next sync fails.
+    BadSync { node: usize },
+    /// A registry change is asked of a node.
+    Change { node: usize, which: u64 },
+}
+
+/// Something that happens, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number in the plan as drawn: what its randomness hangs on.
+    pub id: u32,
+    /// When.
+    pub at_us: u64,
+    /// What.
+    pub what: What,
+}
+
+/// A run to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Where everything comes from.
+    pub seed: u64,
+    /// The world.
+    pub setting: Setting,
+    /// What happens, in the order of time.
+    pub entries: Vec<Entry>,
+}
+
+/// Which kinds of faults a run has.
+struct Kinds {
+    cuts: bool,
+    crashes: bool,
+    wipes: bool,
+    disks: bool,
+    changes: bool,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let setting = setting(&mut rng);
+        let kinds = Kinds {
+            cuts: rng.random_bool(0.6),
+            crashes: rng.random_bool(0.6),
+            wipes: rng.random_bool(0.4),
+            disks: rng.random_bool(0.4),
+            changes: rng.random_bool(0.5),
+        };
+        let mut drawn = Vec::new();
+        requests(&mut rng, &setting, &mut drawn);
+        faults(&mut rng, &setting, &kinds, &mut drawn);
+        drawn.sort_by_key(|(at_us, _)| *at_us);
+        let numbered = drawn.into_iter().zip(0..);
+        let entries = numbered.map(|((at_us, what), id)| Entry { id, at_us, what });
+        Self {
+            seed,
+            setting,
+            entries: entries.collect(),
+        }
+    }
+}
+
+fn setting(rng: &mut ChaCha8Rng) -> Setting {
+    let nodes = [1, 2, 3, 3, 3, 3, 4, 5][rng.random_range(0..8)];
+    let copies = nodes.min(3);
+    let strict = rng.random_bool(0.6);
+    let (r, w) = if strict {
+        (copies / 2 + 1, copies / 2 + 1)
+    } else {
+        (rng.random_range(1..=copies), rng.random_range(1..=copies))
+    };
+    let noisy = rng.random_bool(0.5);
+    Setting {
+        nodes,
+        clients: rng.random_range(1..=5),
+        keys: rng.random_range(1..=3),
+        r,
+        w,
+        lost: if noisy { rng.random_range(0..150) } else { 0 },
+        doubled: if noisy { rng.random_range(0..200) } else { 0 },
+        delay_us: [200, 1_000, 5_000, 20_000][rng.random_range(0..4)],
+        sync_us: [300, 2_000, 15_000][rng.random_range(0..3)],
+        read_repair: rng.random_bool(0.7),
+        polite: rng.random_bool(0.15),
+        senses: rng.random_bool(0.7),
+        frail: rng.random_bool(0.5),
+        troubled_forming: rng.random_bool(0.2),
+    }
+}
+
+type Drawn = Vec<(u64, What)>;
+
+fn requests(rng: &mut ChaCha8Rng, setting: &Setting, drawn: &mut Drawn) {
+    let likes_deletes = rng.random_bool(0.5);
+    for _ in 0..rng.random_range(20..=MAX_REQUESTS) {
+        let wish = match rng.random_range(0..100) {
+            _ if setting.polite => Wish::Reuse,
+            0..25 => Wish::Read,
+            25..45 => Wish::Blind,
+            45..65 => Wish::Modify,
+            65..80 => Wish::Reuse,
+            80..88 => Wish::Stale,
+            88..96 if likes_deletes => Wish::Delete,
+            96.. if likes_deletes => Wish::DeleteBlind,
+            _ => Wish::Blind,
+        };
+        let ask = What::Ask {
+            client: rng.random_range(0..setting.clients),
+            node: rng.random_range(0..setting.nodes),
+            key: rng.random_range(0..setting.keys),
+            wish,
+        };
+        drawn.push((rng.random_range(FORMED_US..CALM_US), ask));
+    }
+}
+
+fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Drawn) {
+    let from_us = if setting.troubled_forming {
+        0
+    } else {
+        FORMED_US
+    };
+    let nodes = setting.nodes;
+    let at = |rng: &mut ChaCha8Rng| rng.random_range(from_us..CALM_US);
+    if kinds.cuts && nodes > 1 {
+        for _ in 0..rng.random_range(1..=6) {
+            cut(rng, nodes, from_us, drawn);
+        }
+    }
+    if kinds.crashes {
+        for _ in 0..rng.random_range(1..=6) {
+            let (node, down_us) = (rng.random_range(0..nodes), rng.random_range(1_000..200_000));
+            drawn.push((at(rng), What::Crash { node, down_us }));
+        }
+    }
+    if kinds.wipes {
+        for _ in 0..rng.random_range(1..=2) {
+            let (node, down_us) = (rng.random_range(0..nodes), rng.random_range(1_000..100_000));
+            let at_us = at(rng);
+            drawn.push((at_us, What::Wipe { node, down_us }));
+            if rng.random_bool(0.7) {
+                let filled_us = at_us + down_us + rng.random_range(1_000..400_000);
+                drawn.push((filled_us.min(CALM_US), What::Refill { node }));
+            }
+        }
+    }
+    if kinds.disks {
+        for _ in 0..rng.random_range(1..=3) {
+            let (node, for_us) = (
+                rng.random_range(0..nodes),
+                rng.random_range(10_000..400_000),
+            );
+            drawn.push((at(rng), What::SlowDisk { node, for_us }));
+            if rng.random_bool(0.3) {
+                drawn.push((at(rng), What::BadSync { node }));
+            }
+        }
+    }
+    if kinds.changes {
+        for which in 0..rng.random_range(1..=6) {
+            let (at_us, node) = (at(rng), rng.random_range(0..nodes));
+            drawn.push((at_us, What::Change { node, which }));
+            if rng.random_bool(0.6) {
+                let rival = What::Change {
+                    node: rng.random_range(0..nodes),
+                    which: which + 100,
+                };
+                drawn.push((at_us + rng.random_range(0..10_000), rival));
+            }
+        }
+    }
+}
+
+/// One node alone, or one link; both directions or one.
+fn cut(rng: &mut ChaCha8Rng, nodes: usize, from_us: u64, drawn: &mut Drawn) {
+    let (begin_us, for_us) = (
+        rng.random_range(from_us..CALM_US),
+        rng.random_range(5_000..600_000),
+    );
+    let end_us = (begin_us + for_us).min(CALM_US);
+    let one = rng.random_range(0..nodes);
+    let others: Vec<usize> = match rng.random_bool(0.5) {
+        true => (0..nodes).filter(|other| *other != one).collect(),
+        false => vec![(one + rng.random_range(1..nodes)) % nodes],
+    };
+    let directions = rng.random_range(0..3);
+    for other in others {
+        for (from, to) in [(one, other), (other, one)] {
+            if directions == 2 || (directions == 0) == (from == one) {
+                drawn.push((begin_us, What::Cut { from, to }));
+                drawn.push((end_us, What::Heal { from, to }));
+            }
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}: {:?}", self.seed, self.setting)?;
+        for Entry { id, at_us, what } in &self.entries {
+            writeln!(f, "{:>9.3} ms  #{id} {what:?}", *at_us as f64 / 1000.0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! What a batch of runs must have met at least once: a simulator that never sees a forward tests none.
+//!
+//! The idea is FoundationDB's and Antithesis' sometimes-assertions. A batch that misses one of these
+//! fails, so a change that quietly makes the faults tame is noticed.
+
+use std::fmt;
+
+macro_rules! sights {
+    ($($(#[doc = $text:literal])+ $name:ident => $words:literal,)+) => {
+        /// Something worth having met.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Sight { $($(#[doc = $text])+ $name,)+ }
+
+        impl Sight {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// In words.
+            pub fn words(self) -> &'static str {
+                match self { $(Self::$name => $words,)+ }
+            }
+        }
+    };
+}
+
+sights! {
+    /// A write was answered.
+    Written => "a write answered at W",
+    /// A write was minted and W was not met.
+    WriteUnknown => "a write whose quorum was missed",
+    /// A write was certainly not minted.
+    NotWritten => "a write refused before it was minted",
+    /// A write met the caps of its bucket.
+    Capped => "a write refused by the bucket's caps",
+    /// A read could not be answered at R.
+    ReadMissed => "a read whose quorum was missed",
+    /// A node gave a write to another one.
+    Forwarded => "a write forwarded to an owner",
+    /// A forward was tried elsewhere.
+    Retried => "a forward tried at a second owner",
+    /// A forward got no answer.
+    ForwardLost => "a forward whose answer never came",
+    /// Digests differed and the object was fetched.
+    Fetched => "an object fetched after differing digests",
+    /// A read asked another replica for the object.
+    Hedged => "a hedged read",
+    /// A replica was repaired by a read.
+    Repaired => "a read repair that changed a copy",
+    /// A read found siblings.
+    Siblings => "a read that found siblings",
+    /// A node crashed and lost unsynced batches.
+    UnsyncedLost => "a crash that lost unsynced data",
+    /// A node crashed between its mint and its sync.
+    MintLost => "a crash that lost a minted write of its coordinator",
+    /// A sync failed.
+    SyncFailed => "a sync that failed and stopped its node",
+    /// Two commands shared a sync.
+    Grouped => "a group commit of several commands",
+    /// A node lost its store.
+    Wiped => "a wipe",
+    /// A wipe was not done, because a promise could not have been kept.
+    WipeSpared => "a wipe spared by the budget",
+    /// A node without data was filled again.
+    Refilled => "a refill after a wipe",
+    /// A node whose reads do not count answered.
+    Uncounted => "a read answered by a rebuilding replica",
+    /// A link was cut in one direction only.
+    OneWay => "a message lost to a one-way cut",
+    /// A message was lost.
+    Lost => "a lost message",
+    /// A message came twice.
+    Doubled => "a doubled message",
+    /// A message overtook another one on its link.
+    Overtaken => "a message overtaken by a later one",
+    /// A deleted value was known somewhere and superseded.
+    Deleted => "an acknowledged delete",
+    /// A blind write covered a tombstone.
+    Buried => "a blind write over a tombstone",
+    /// A registry ballot was refused for a higher one.
+    Outvoted => "a registry round lost to a higher ballot",
+    /// A change came into force.
+    Changed => "a registry change made",
+    /// A change was given up.
+    ChangeFailed => "a registry change given up",
+    /// An amnesiac's new store was named.
+    Renamed => "an amnesiac's new store named",
+    /// A frame carried a higher registry number.
+    Behind => "a frame with a higher registry number",
+}
+
+impl fmt::Display for Sight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+/// How often each was met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sights {
+    counts: Vec<u64>,
+}
+
+impl Default for Sights {
+    fn default() -> Self {
+        Self {
+            counts: vec![0; Sight::ALL.len()],
+        }
+    }
+}
+
+impl Sights {
+    /// Met once more.
+    pub fn met(&mut self, sight: Sight) {
+        self.counts[sight as usize] += 1;
+    }
+
+    /// How often this was met.
+    pub fn count(&self, sight: Sight) -> u64 {
+        self.counts[sight as usize]
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = self.counts.iter_mut().zip(&other.counts);
+        pairs.for_each(|(mine, theirs)| *mine += theirs);
+    }
+
+    /// What was never met.
+    pub fn missing(&self) -> Vec<Sight> {
+        let never = |sight: &&Sight| self.count(**sight) == 0;
+        Sight::ALL.iter().filter(never).copied().collect()
+    }
+}

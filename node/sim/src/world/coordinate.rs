@@ -1,0 +1,384 @@
+//! Writes, as their coordinator and the node that took the request see them.
+//!
+//! As `coordinator/write.rs` does it: the first reachable owner mints; a forward is tried elsewhere only if
+//! the one before certainly did not mint; the flow of the core says when to answer. An answer that never
+//! comes is `unknown`.
+
+use sibyl_core::context::Context;
+use sibyl_core::flow::put::{Effect, Event as PutEvent, Outcome, Put};
+use sibyl_core::id::Dot;
+use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
+use sibyl_core::object::{Caps, Content, Write};
+use sibyl_core::registry::Durability;
+
+use super::client::Answer;
+use super::frames::Waiting;
+use super::writer::Command;
+use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
+use crate::plan::PATIENCE_US;
+use crate::sight::Sight;
+
+/// The most intervals a context may take, as in the node.
+const MAX_CONTEXT_INTERVALS: usize = 400;
+
+/// Who asked for a coordinated write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// A client of this node.
+    Own { handing: u64 },
+    /// A peer that handed it on.
+    Peer { by: usize, call: u64 },
+}
+
+/// A write looking for its coordinator.
+pub(crate) struct Handing {
+    request: usize,
+    candidates: VecDeque<NodeId>,
+    coordinate: Coordinate,
+    value: Bytes,
+    until_us: u64,
+    tried: bool,
+}
+
+/// A minted write.
+#[derive(Clone, Debug)]
+pub(crate) struct Minted {
+    pub(crate) dot: Dot,
+    pub(crate) shipment: Bytes,
+    pub(crate) answer: Context,
+    pub(crate) modified_at: u64,
+    pub(crate) live: usize,
+}
+
+impl World {
+    /// A client writes through this node.
+    pub(crate) fn put(
+        &mut self,
+        node: usize,
+        request: usize,
+        coordinate: Coordinate,
+        value: Bytes,
+    ) {
+        let key = self.requests[request].key;
+        let away = |owner: &NodeId, world: &Self| {
+            let owner = world.index(owner);
+            let process = world.nodes[node].process.as_ref();
+            owner != node && process.is_some_and(|process| !process.reachable[owner])
+        };
+        let mut candidates = self.keys[key].owners.clone();
+        candidates.sort_by_key(|owner| away(owner, self));
+        let until_us = self.scheduler.now_us() + PATIENCE_US;
+        let candidates = candidates.into();
+        let handing = Handing {
+            request,
+            candidates,
+            coordinate,
+            value,
+            until_us,
+            tried: false,
+        };
+        let process = self.process(node);
+        let id = process.fresh();
+        process.handings.insert(id, handing);
+        self.hand_on(node, id);
+    }
+
+    /// Gives the write to the next candidate; ends as each turn takes one.
+    fn hand_on(&mut self, node: usize, id: u64) {
+        loop {
+            let now_us = self.scheduler.now_us();
+            let Some(handing) = self.process(node).handings.get_mut(&id) else {
+                return;
+            };
+            let left_us = handing.until_us.saturating_sub(now_us);
+            let Some(owner) = handing.candidates.pop_front() else {
+                return self.conclude(node, id, Answer::NotWritten);
+            };
+            let again = std::mem::replace(&mut handing.tried, true);
+            let (coordinate, value) = (handing.coordinate.clone(), handing.value.clone());
+            if again {
+                self.sights.met(Sight::Retried);
+            }
+            let to = self.index(&owner);
+            if to == node {
+                match self.coordinate(
+                    node,
+                    Origin::Own { handing: id },
+                    coordinate,
+                    value,
+                    left_us,
+                ) {
+                    Ok(()) => return,
+                    Err(_) => continue,
+                }
+            }
+            let request = Request::Coordinate(Box::new(coordinate));
+            if self.ask(
+                node,
+                to,
+                request,
+                value,
+                left_us,
+                Waiting::Forward { handing: id },
+            ) {
+                self.sights.met(Sight::Forwarded);
+                return;
+            }
+        }
+    }
+
+    /// What came of a hand-over; `Err(None)` if nobody knows.
+    pub(crate) fn handed(
+        &mut self,
+        node: usize,
+        id: u64,
+        result: Result<Written, Option<Failure>>,
+    ) {
+        match result {
+            Ok(written) => self.conclude(node, id, Answer::Written(written)),
+            Err(Some(failure)) if was_not_minted(&failure) => self.hand_on(node, id),
+            Err(Some(Failure::Refused(_))) => self.conclude(node, id, Answer::NotWritten),
+            Err(_) => self.conclude(node, id, Answer::Unknown),
+        }
+    }
+
+    fn conclude(&mut self, node: usize, id: u64, answer: Answer) {
+        if let Some(handing) = self.process(node).handings.remove(&id) {
+            self.answer(handing.request, answer);
+        }
+    }
+
+    pub(crate) fn asked_to_coordinate(
+        &mut self,
+        node: usize,
+        by: usize,
+        call: u64,
+        coordinate: Coordinate,
+        value: Bytes,
+    ) {
+        let origin = Origin::Peer { by, call };
+        if let Err(failure) = self.coordinate(node, origin, coordinate, value, PATIENCE_US) {
+            self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
+        }
+    }
+
+    /// Begins a write on this node's own copy.
+    fn coordinate(
+        &mut self,
+        node: usize,
+        origin: Origin,
+        coordinate: Coordinate,
+        value: Bytes,
+        left_us: u64,
+    ) -> Result<(), Failure> {
+        let key = self.key(&coordinate.place).ok_or(Failure::Bucket)?;
+        let (me, owners) = (self.nodes[node].id.clone(), self.keys[key].owners.clone());
+        let now_us = self.scheduler.now_us();
+        let process = self.process(node);
+        if process.held.document.number < 2 {
+            return Err(Failure::NotServing("forming".into()));
+        }
+        if process.rebuilding {
+            return Err(Failure::Rebuilding);
+        }
+        if !owners.contains(&me) {
+            return Err(Failure::NotOwner);
+        }
+        let config = &process.held.document.buckets["default"].config;
+        let caps = Caps {
+            siblings: config.max_siblings as usize,
+            object_bytes: usize::try_from(config.max_object_bytes).unwrap_or(usize::MAX),
+            context_intervals: MAX_CONTEXT_INTERVALS,
+        };
+        let w = coordinate.w as usize;
+        let put = Put::new(me, &owners, w);
+        let (flow, life) = (process.fresh(), process.life);
+        let until_us = now_us + left_us;
+        process.puts.insert(
+            flow,
+            Writing {
+                put,
+                key,
+                w,
+                origin,
+                minted: None,
+                until_us,
+            },
+        );
+        self.scheduler
+            .after(left_us, Event::WriteOver { node, life, flow });
+        let request = request_of(&coordinate);
+        let write = Box::new(write(coordinate, value, now_us));
+        self.submit(
+            node,
+            Command::Mint {
+                flow,
+                key,
+                request,
+                write,
+                caps,
+            },
+        );
+        Ok(())
+    }
+
+    /// The writer has minted, or refused to.
+    pub(crate) fn minted(&mut self, node: usize, flow: u64, result: Result<Minted, Failure>) {
+        let Some(writing) = self.process(node).puts.get_mut(&flow) else {
+            return;
+        };
+        match result {
+            Ok(minted) => {
+                writing.minted = Some(minted);
+                let effects = writing.put.handle(PutEvent::Minted);
+                self.perform_write(node, flow, effects);
+            }
+            Err(failure) => {
+                let origin = writing.origin;
+                self.process(node).puts.remove(&flow);
+                self.sights.met(Sight::Capped);
+                self.tell_origin(node, origin, Err(failure));
+            }
+        }
+    }
+
+    /// A copy counts, or will not.
+    pub(crate) fn copy_counts(&mut self, node: usize, flow: u64, owner: &NodeId, acked: bool) {
+        let Some(writing) = self.process(node).puts.get_mut(&flow) else {
+            return;
+        };
+        let effects = match acked {
+            true => writing.put.handle(PutEvent::Acked(owner)),
+            false => writing.put.handle(PutEvent::Failed(owner)),
+        };
+        self.perform_write(node, flow, effects);
+        let process = self.process(node);
+        if process
+            .puts
+            .get(&flow)
+            .is_some_and(|writing| writing.put.is_done())
+        {
+            process.puts.remove(&flow);
+        }
+    }
+
+    pub(crate) fn write_over(&mut self, node: usize, flow: u64) {
+        let Some(writing) = self.process(node).puts.get_mut(&flow) else {
+            return;
+        };
+        let effects = writing.put.handle(PutEvent::Deadline);
+        self.perform_write(node, flow, effects);
+        self.process(node).puts.remove(&flow);
+    }
+
+    fn perform_write(&mut self, node: usize, flow: u64, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Replicate(to) => self.replicate(node, flow, &to),
+                Effect::Answer(outcome) => self.settle_write(node, flow, outcome),
+            }
+        }
+    }
+
+    fn replicate(&mut self, node: usize, flow: u64, to: &NodeId) {
+        let now_us = self.scheduler.now_us();
+        let Some(writing) = self.process(node).puts.get(&flow) else {
+            return;
+        };
+        let (key, left_us) = (writing.key, writing.until_us.saturating_sub(now_us));
+        let Some(shipment) = writing
+            .minted
+            .as_ref()
+            .map(|minted| minted.shipment.clone())
+        else {
+            return;
+        };
+        let place = self.keys[key].place.clone();
+        let request = Request::Replicate {
+            place,
+            durability: Durability::Synced,
+        };
+        let peer = self.index(to);
+        if !self.ask(
+            node,
+            peer,
+            request,
+            shipment,
+            left_us,
+            Waiting::Copy { flow },
+        ) {
+            self.copy_counts(node, flow, to, false);
+        }
+    }
+
+    fn settle_write(&mut self, node: usize, flow: u64, outcome: Outcome) {
+        let me = self.nodes[node].id.clone();
+        let Some(writing) = self.process(node).puts.get(&flow) else {
+            return;
+        };
+        let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let (origin, w) = (writing.origin, few(writing.w));
+        let result = match (outcome, &writing.minted) {
+            (Outcome::Written { owners }, Some(minted)) => Ok(Written {
+                dot: minted.dot,
+                context: minted.answer.clone(),
+                modified_at: minted.modified_at,
+                owners: few(owners),
+                siblings: few(minted.live),
+                coordinator: me,
+            }),
+            (Outcome::Unknown { owners, failed }, _) => Err(Failure::Quorum {
+                owners: few(owners),
+                failed: few(failed),
+                w,
+            }),
+            (Outcome::Written { owners }, None) => Err(Failure::Quorum {
+                owners: few(owners),
+                failed: 0,
+                w,
+            }),
+        };
+        self.tell_origin(node, origin, result);
+    }
+
+    fn tell_origin(&mut self, node: usize, origin: Origin, result: Result<Written, Failure>) {
+        match (origin, result) {
+            (Origin::Own { handing }, result) => self.handed(node, handing, result.map_err(Some)),
+            (Origin::Peer { by, call }, Ok(written)) => {
+                self.reply(node, by, call, Reply::Written(written), Bytes::new());
+            }
+            (Origin::Peer { by, call }, Err(failure)) => {
+                self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
+            }
+        }
+    }
+}
+
+fn write(coordinate: Coordinate, value: Bytes, now_us: u64) -> Write {
+    Write {
+        context: coordinate.context,
+        tombstones: coordinate.tombstones,
+        content: Content {
+            value: (!coordinate.deletes).then_some(value),
+            content_type: coordinate.content_type,
+            attributes: coordinate.attributes,
+            modified_at: now_us / 1000,
+            write_id: coordinate.write_id,
+            trace: coordinate.trace,
+        },
+    }
+}
+
+/// The request that a write id was made from.
+fn request_of(coordinate: &Coordinate) -> usize {
+    let [.., a, b, c, d] = coordinate.write_id.0;
+    u32::from_be_bytes([a, b, c, d]) as usize
+}
+
+/// Whether a failure says that the write was certainly not minted there.
+fn was_not_minted(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Bucket | Failure::NotOwner | Failure::Rebuilding | Failure::NotServing(_)
+    )
+}

@@ -1,0 +1,272 @@
+//! What goes wrong: cuts, crashes, wipes, bad disks; and what puts it right again.
+//!
+//! A restart raises the line to the end of the reserved counters. A wipe begins a new store under a new
+//! actor, which mints nothing and whose reads do not count until it is filled again. Wipes keep to a budget:
+//! one that would leave a promise on fewer than W other synced copies (in frail runs: on none), or the last
+//! registry document nowhere, is spared, so that every loss found is a bug.
+
+use std::rc::Rc;
+
+use sibyl::store::{Space, Store as _};
+use sibyl_core::codec;
+use sibyl_core::registry::{Faults, Machine};
+
+use super::registry::Registry;
+use super::writer::{CHOSEN, Writer};
+use super::{Event, Process, World, actor};
+use crate::checks::Violation;
+use crate::draw::Draw;
+use crate::oracle::Writes;
+use crate::plan::{Entry, What};
+use crate::sight::Sight;
+use crate::zoo::Bug;
+
+/// Purpose of the draws of this file.
+const PURPOSE: u64 = 7;
+/// The longest until a node notices that a peer is gone or back.
+const NOTICE_US: u64 = 30_000;
+
+impl World {
+    /// An entry of the plan takes place.
+    pub(crate) fn enter(&mut self, entry: Entry) {
+        if !matches!(entry.what, What::Ask { .. }) {
+            self.note(&[13, u64::from(entry.id)], || {
+                format!("#{} {:?}", entry.id, entry.what)
+            });
+        }
+        match entry.what {
+            What::Ask { .. } => self.wish(entry),
+            What::Cut { from, to } => {
+                self.network.cut(from, to);
+                self.notice(from, to);
+            }
+            What::Heal { from, to } => {
+                self.network.heal(from, to);
+                self.notice(from, to);
+            }
+            What::Crash { node, down_us } => self.crash(node, down_us),
+            What::Wipe { node, down_us } => self.wipe(node, down_us),
+            What::Refill { node } => self.refill(node),
+            What::SlowDisk { node, for_us } => {
+                self.nodes[node].disk.slow_until_us = self.scheduler.now_us() + for_us;
+            }
+            What::BadSync { node } => self.nodes[node]
+                .disk
+                .store
+                .fault(|faults| faults.fail_next_sync = true),
+            What::Change { node, which } => self.change(node, which, entry),
+        }
+    }
+
+    /// Starts a node on what its disk holds.
+    pub(crate) fn start(&mut self, node: usize) {
+        if self.nodes[node].process.is_some() {
+            return;
+        }
+        let this = &mut self.nodes[node];
+        this.lives += 1;
+        let kept = this.disk.store.get(Space::Meta, CHOSEN);
+        let kept = kept.expect("no read fault is switched on");
+        let promises = this.disk.promises.as_deref();
+        let opened = Machine::open(
+            this.id.clone(),
+            this.disk.actor,
+            self.first.clone(),
+            kept.as_deref(),
+            promises,
+        );
+        let machine = match opened {
+            Ok(machine) => machine,
+            Err(error) => {
+                let found = format!("n{node} cannot open its registry: {error}");
+                return self.hold(Err(Violation {
+                    check: "what was synced can be opened",
+                    found,
+                }));
+            }
+        };
+        let poll = self.bug == Some(Bug::PolledLayouts);
+        let machine = machine.with_faults(Faults {
+            poll,
+            ..Faults::default()
+        });
+        let unraised = self.bug == Some(Bug::LineNotRaised);
+        let reused = self.bug == Some(Bug::DotReuse);
+        let (first, disk) = (actor(self.plan.seed, node, 0), &this.disk);
+        let process = Process {
+            life: this.lives,
+            actor: if reused { first } else { disk.actor },
+            store: disk.actor,
+            rebuilding: disk.rebuilding && !reused,
+            line: if unraised { 0 } else { disk.reserved - 1 },
+            counter: disk.reserved,
+            writer: Writer::default(),
+            held: Rc::new(machine.held().clone()),
+            registry: Registry::new(machine),
+            reachable: vec![!self.plan.setting.senses; self.plan.setting.nodes],
+            seen: 0,
+            calls: Default::default(),
+            handings: Default::default(),
+            puts: Default::default(),
+            gets: Default::default(),
+            ids: 0,
+        };
+        this.number = process.held.document.number;
+        let (number, digest) = (this.number, process.held.digest);
+        this.process = Some(process);
+        self.note(&[14, node as u64], || format!("n{node} starts"));
+        if number > 1 {
+            // A batch that was not synced may survive a crash: the document in it is in force now.
+            let once = self.chosen.take(number, digest);
+            self.hold(once);
+        }
+        self.notice_all(node);
+        self.open_registry(node);
+    }
+
+    /// A process dies, and starts again later.
+    pub(crate) fn crash(&mut self, node: usize, down_us: u64) {
+        let this = &mut self.nodes[node];
+        let Some(process) = this.process.take() else {
+            return;
+        };
+        let minted = process
+            .puts
+            .values()
+            .any(|writing| writing.minted.is_some());
+        if this.disk.crash(self.plan.seed, node) {
+            self.sights.met(Sight::UnsyncedLost);
+            if minted {
+                self.sights.met(Sight::MintLost);
+            }
+        }
+        self.note(&[15, node as u64], || format!("n{node} is dead"));
+        self.read_disk(node);
+        (0..self.keys.len()).for_each(|key| self.check_durable(key));
+        self.break_requests(node);
+        self.notice_all(node);
+        self.scheduler.after(down_us, Event::Start { node });
+    }
+
+    /// What the synced copies hold, read back from the disk.
+    fn read_disk(&mut self, node: usize) {
+        for key in 0..self.keys.len() {
+            let object = self.nodes[node].disk.object(&self.keys[key].record);
+            self.nodes[node].synced[key] = self.oracle.claimed(key, object.context());
+        }
+    }
+
+    fn wipe(&mut self, node: usize, down_us: u64) {
+        if self.nodes[node].process.is_none() || !self.may_wipe(node) {
+            return self.sights.met(Sight::WipeSpared);
+        }
+        self.crash(node, down_us);
+        self.sights.met(Sight::Wiped);
+        for write in self.nodes[node].synced.iter().flat_map(|copy| copy.iter()) {
+            self.oracle.writes[write].destroyed += 1;
+        }
+        let this = &mut self.nodes[node];
+        this.stores += 1;
+        this.disk.wipe(actor(self.plan.seed, node, this.stores));
+        this.number = 1;
+        this.synced.fill(Writes::default());
+        (0..self.keys.len()).for_each(|key| self.check_durable(key));
+    }
+
+    /// Whether all promises can be kept without this node's disk.
+    fn may_wipe(&self, node: usize) -> bool {
+        let others = || {
+            self.nodes
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != node)
+        };
+        let highest = self.chosen.highest();
+        let documented = highest < 2 || others().any(|(_, other)| other.number >= highest);
+        // An acknowledgement of this copy may be on its way to a client that waits.
+        let relied_on = |write: &usize| {
+            let minted = &self.oracle.writes[*write];
+            minted.promised.is_some() || self.requests[minted.request].answers == 0
+        };
+        let needed = if self.plan.setting.frail {
+            1
+        } else {
+            self.plan.setting.w
+        };
+        let keepable = |write: usize| {
+            let key = self.oracle.writes[write].key;
+            let copies = others()
+                .filter(|(_, other)| other.synced[key].contains(write))
+                .count();
+            copies >= needed
+        };
+        let here = self.nodes[node].synced.iter().flat_map(|copy| copy.iter());
+        documented && here.filter(relied_on).all(keepable)
+    }
+
+    /// Fills a node without data from all others; stands in for the exchange that comes later.
+    pub(crate) fn refill(&mut self, node: usize) {
+        let others = (0..self.nodes.len()).filter(|other| *other != node);
+        let reached = |other: usize| {
+            self.nodes[other].process.is_some() && self.network.connects(node, other)
+        };
+        let there = others.clone().all(reached);
+        let wanting = self.nodes[node]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.rebuilding);
+        if !wanting || !there {
+            return;
+        }
+        let mut batch = sibyl::store::Batch::new();
+        for key in &self.keys {
+            let mut object = self.nodes[node].disk.object(&key.record);
+            for other in others.clone() {
+                object.join(&self.nodes[other].disk.object(&key.record));
+            }
+            batch.put(Space::Objects, &key.record, codec::encode(&object));
+        }
+        let disk = &mut self.nodes[node].disk;
+        let filled = disk.store.apply(batch).and_then(|()| disk.store.sync());
+        if filled.is_err() {
+            return self.crash(node, NOTICE_US);
+        }
+        disk.rebuilding = false;
+        let process = self.process(node);
+        process.rebuilding = false;
+        process.line = process.counter - 1;
+        self.read_disk(node);
+        self.sights.met(Sight::Refilled);
+        self.note(&[16, node as u64], || format!("n{node} is filled again"));
+    }
+
+    /// Both ends of a link look at it soon, if nodes notice such things.
+    fn notice(&mut self, a: usize, b: usize) {
+        if !self.plan.setting.senses || a == b {
+            return;
+        }
+        for (node, peer) in [(a, b), (b, a)] {
+            let link = (node * self.nodes.len() + peer) as u64;
+            let mut draw = Draw::of(self.plan.seed, PURPOSE + link * 64, self.scheduler.now_us());
+            self.scheduler
+                .after(1 + draw.below(NOTICE_US), Event::Sense { node, peer });
+        }
+    }
+
+    fn notice_all(&mut self, node: usize) {
+        (0..self.nodes.len()).for_each(|peer| self.notice(node, peer));
+    }
+
+    /// The faults are over: all links are whole and lose nothing, all disks are well.
+    pub(crate) fn calm_down(&mut self) {
+        self.network.calm();
+        for node in &mut self.nodes {
+            node.disk.slow_until_us = 0;
+            node.disk
+                .store
+                .fault(|faults| faults.fail_next_sync = false);
+        }
+        self.note(&[17], || "all is calm".into());
+        (0..self.nodes.len()).for_each(|node| self.notice_all(node));
+    }
+}

@@ -1,0 +1,377 @@
+//! What nodes say to each other: questions, answers, and the waiting for them.
+//!
+//! Stands in for the peer transport: a question to a peer that is not reachable fails at once and certainly
+//! did nothing; a question under way when the peer becomes unreachable, or whose time is up, failed, and
+//! may have done anything. A question of a higher registry number waits until that document was fetched.
+
+use super::{Bytes, Digest, Event, NodeId, Reply, Request, VecDeque, World};
+use crate::network::Fate;
+use crate::sight::Sight;
+use crate::zoo::Bug;
+
+use sibyl_core::codec;
+use sibyl_core::flow::get::Said;
+use sibyl_core::message::{self, Failure};
+use sibyl_core::object::Object;
+use sibyl_core::registry;
+
+/// How long a question waits for the registry document it was asked by.
+const CATCH_UP_US: u64 = 500_000;
+/// How often it looks.
+const LOOK_US: u64 = 10_000;
+
+/// A message between two nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    from: usize,
+    to: usize,
+    /// Its number on the link.
+    sent: u64,
+    /// The sender's registry number.
+    number: u64,
+    call: u64,
+    says: Says,
+    body: Bytes,
+}
+
+#[derive(Clone, Debug)]
+enum Says {
+    Asks(Box<Request>),
+    Answers(Box<Reply>),
+}
+
+/// A question that waits for its answer.
+pub(crate) struct Call {
+    to: usize,
+    waiting: Waiting,
+}
+
+/// Who waits.
+#[derive(Clone, Debug)]
+pub(crate) enum Waiting {
+    /// A coordinated write, for a copy.
+    Copy { flow: u64 },
+    /// A read, for what a replica holds.
+    Read { flow: u64 },
+    /// A repair.
+    Repair,
+    /// A write that was handed on.
+    Forward { handing: u64 },
+    /// The registry.
+    Registry,
+}
+
+impl World {
+    /// Asks a peer; answers whether the question left.
+    pub(crate) fn ask(
+        &mut self,
+        node: usize,
+        to: usize,
+        request: Request,
+        body: Bytes,
+        timeout_us: u64,
+        waiting: Waiting,
+    ) -> bool {
+        let process = self.process(node);
+        if !process.reachable[to] {
+            return false;
+        }
+        let (call, life) = (process.fresh(), process.life);
+        process.calls.insert(call, Call { to, waiting });
+        self.scheduler
+            .after(timeout_us, Event::CallOver { node, life, call });
+        self.send(node, to, call, Says::Asks(Box::new(request)), body);
+        true
+    }
+
+    /// Answers a peer's question.
+    pub(crate) fn reply(&mut self, node: usize, to: usize, call: u64, reply: Reply, body: Bytes) {
+        self.send(node, to, call, Says::Answers(Box::new(reply)), body);
+    }
+
+    fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
+        // A connection never repeats a question; only what is safe to repeat comes twice here.
+        let once =
+            matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_)));
+        let number = self.process(from).held.document.number;
+        let fate = self.network.send(from, to, once);
+        let (f, t) = (from as u64, to as u64);
+        let what = || format_of(&says);
+        match fate {
+            Fate::Lost => {
+                self.sights.met(Sight::Lost);
+                self.note(&[1, f, t], || format!("n{from} -> n{to}  {} LOST", what()));
+            }
+            Fate::Cut => {
+                if self.network.passes(to, from) {
+                    self.sights.met(Sight::OneWay);
+                }
+                self.note(&[2, f, t], || format!("n{from} -> n{to}  {} CUT", what()));
+            }
+            Fate::Arrives(delays) => {
+                if delays.len() > 1 {
+                    self.sights.met(Sight::Doubled);
+                }
+                for after_us in delays {
+                    let sent = self.scheduler.now_us();
+                    let frame = Frame {
+                        from,
+                        to,
+                        sent,
+                        number,
+                        call,
+                        says: says.clone(),
+                        body: body.clone(),
+                    };
+                    self.scheduler.after(after_us, Event::Deliver(frame));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, frame: Frame) {
+        let Frame { from, to, .. } = frame;
+        if !self.network.passes(from, to) || self.nodes[to].process.is_none() {
+            return;
+        }
+        self.note(&[3, from as u64, to as u64, frame.call], || {
+            format!("n{from} -> n{to}  {}", format_of(&frame.says))
+        });
+        self.trace.bytes(&frame.body);
+        self.overtaken(&frame);
+        let asks_node =
+            matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry));
+        let process = self.process(to);
+        if frame.number > process.held.document.number && (asks_node || frame.number > process.seen)
+        {
+            process.seen = frame.number;
+            self.sights.met(Sight::Behind);
+            let event = registry::Event::Seen {
+                from: self.nodes[from].id.clone(),
+                number: frame.number,
+            };
+            self.tell_registry(to, event);
+            if asks_node {
+                let patience_us = self.scheduler.now_us() + CATCH_UP_US;
+                return self
+                    .scheduler
+                    .after(LOOK_US, Event::Retry { frame, patience_us });
+            }
+        }
+        self.take_in(frame);
+    }
+
+    pub(crate) fn retry(&mut self, frame: Frame, patience_us: u64) {
+        let Some(process) = &self.nodes[frame.to].process else {
+            return;
+        };
+        if process.held.document.number >= frame.number || self.scheduler.now_us() >= patience_us {
+            return self.take_in(frame);
+        }
+        self.scheduler
+            .after(LOOK_US, Event::Retry { frame, patience_us });
+    }
+
+    fn overtaken(&mut self, frame: &Frame) {
+        let writer = &mut self.process(frame.to).writer;
+        let last = writer.heard.entry(frame.from).or_default();
+        let overtaken = frame.sent < *last;
+        *last = frame.sent.max(*last);
+        if overtaken {
+            self.sights.met(Sight::Overtaken);
+        }
+    }
+
+    fn take_in(&mut self, frame: Frame) {
+        let Frame {
+            from,
+            to,
+            call,
+            says,
+            body,
+            ..
+        } = frame;
+        match says {
+            Says::Asks(request) => self.asked(to, from, call, *request, body),
+            Says::Answers(reply) => self.answered(to, call, *reply, &body),
+        }
+    }
+
+    fn asked(&mut self, node: usize, from: usize, call: u64, request: Request, body: Bytes) {
+        match request {
+            Request::Registry => {
+                let message = message::decode(&body).expect("what was encoded here can be decoded");
+                self.reply(node, from, call, Reply::Joined, Bytes::new());
+                let from = self.nodes[from].id.clone();
+                self.tell_registry(node, registry::Event::Message { from, message });
+            }
+            Request::Coordinate(coordinate) => {
+                self.asked_to_coordinate(node, from, call, *coordinate, body);
+            }
+            Request::Replicate { ref place, .. } | Request::Repair { ref place } => {
+                let object = codec::decode(&body).expect("what was encoded here can be decoded");
+                let repairs = matches!(request, Request::Repair { .. });
+                self.join_for(node, Some((from, call)), place, object, repairs);
+            }
+            Request::Object { place } | Request::Digest { place } if self.key(&place).is_none() => {
+                self.reply(
+                    node,
+                    from,
+                    call,
+                    Reply::Failed(Failure::Bucket),
+                    Bytes::new(),
+                );
+            }
+            Request::Object { place } => {
+                let counts = self.counts(node);
+                let body = self
+                    .copy(node, &place)
+                    .unwrap_or_else(|| codec::encode(&Object::default()));
+                self.reply(node, from, call, Reply::Object { counts }, body);
+            }
+            Request::Digest { place } => {
+                let counts = self.counts(node);
+                let body = self.copy(node, &place);
+                let digest = body.map_or_else(
+                    || codec::digest(&Object::default()),
+                    |body| Digest::of(&body),
+                );
+                let siblings = 0;
+                self.reply(
+                    node,
+                    from,
+                    call,
+                    Reply::Digest {
+                        digest,
+                        siblings,
+                        counts,
+                    },
+                    Bytes::new(),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, node: usize, call: u64, reply: Reply, body: &Bytes) {
+        let Some(Call { to, waiting }) = self.process(node).calls.remove(&call) else {
+            return;
+        };
+        let peer = self.nodes[to].id.clone();
+        match (waiting, reply) {
+            (Waiting::Copy { flow }, reply) => {
+                self.copy_counts(node, flow, &peer, matches!(reply, Reply::Joined));
+            }
+            (Waiting::Read { flow }, Reply::Object { counts }) => {
+                let object = codec::decode(body).expect("what was encoded here can be decoded");
+                self.said(
+                    node,
+                    flow,
+                    &peer,
+                    Said::Object(object, Digest::of(body)),
+                    counts,
+                );
+            }
+            (Waiting::Read { flow }, Reply::Digest { digest, counts, .. }) => {
+                self.said(node, flow, &peer, Said::Digest(digest), counts);
+            }
+            (Waiting::Read { flow }, _) => self.said(node, flow, &peer, Said::Failed, false),
+            (Waiting::Forward { handing }, Reply::Written(written)) => {
+                self.handed(node, handing, Ok(written));
+            }
+            (Waiting::Forward { handing }, Reply::Failed(failure)) => {
+                self.handed(node, handing, Err(Some(failure)));
+            }
+            (Waiting::Forward { handing }, _) => self.handed(node, handing, Err(None)),
+            (Waiting::Repair | Waiting::Registry, _) => {}
+        }
+    }
+
+    /// A question got no answer; it may have been heard.
+    pub(crate) fn call_failed(&mut self, node: usize, call: u64) {
+        let Some(Call { to, waiting }) = self.process(node).calls.remove(&call) else {
+            return;
+        };
+        let peer = self.nodes[to].id.clone();
+        match waiting {
+            Waiting::Copy { flow } => self.copy_counts(node, flow, &peer, false),
+            Waiting::Read { flow } => self.said(node, flow, &peer, Said::Failed, false),
+            Waiting::Forward { handing } => {
+                self.sights.met(Sight::ForwardLost);
+                self.handed(node, handing, Err(None));
+            }
+            Waiting::Registry => self.tell_registry(node, registry::Event::Unreachable(peer)),
+            Waiting::Repair => {}
+        }
+    }
+
+    /// A node looks whether it can reach a peer: when it no longer can, what waits for that peer has failed.
+    pub(crate) fn sense(&mut self, node: usize, peer: usize) {
+        let there = self.network.connects(node, peer) && self.nodes[peer].process.is_some();
+        let Some(process) = &mut self.nodes[node].process else {
+            return;
+        };
+        let before = std::mem::replace(&mut process.reachable[peer], there);
+        if before == there {
+            return;
+        }
+        self.note(&[4, node as u64, peer as u64, u64::from(there)], || {
+            format!(
+                "n{node} finds n{peer} {}",
+                if there { "reachable" } else { "gone" }
+            )
+        });
+        if there {
+            let id = self.nodes[peer].id.clone();
+            return self.tell_registry(node, registry::Event::Reached(id));
+        }
+        let calls = self.process(node).calls.iter();
+        let broken: VecDeque<u64> = calls
+            .filter(|(_, call)| call.to == peer)
+            .map(|(id, _)| *id)
+            .collect();
+        broken
+            .into_iter()
+            .for_each(|call| self.call_failed(node, call));
+    }
+
+    /// This node's copy of a key, as it lies in the store.
+    pub(crate) fn copy(&self, node: usize, place: &super::Place) -> Option<Bytes> {
+        let key = self.key(place)?;
+        self.nodes[node].disk.encoded(&self.keys[key].record)
+    }
+
+    /// Whether this node's copies count in a read.
+    pub(crate) fn counts(&mut self, node: usize) -> bool {
+        !self.process(node).rebuilding || self.bug == Some(Bug::RebuildingReads)
+    }
+
+    /// Which key a place is.
+    pub(crate) fn key(&self, place: &super::Place) -> Option<usize> {
+        self.keys.iter().position(|key| key.place == *place)
+    }
+
+    /// The owners as a node would ask them: itself first if it may, then those it can reach.
+    pub(crate) fn best_first(&self, node: usize, key: usize) -> Vec<NodeId> {
+        let process = self.nodes[node]
+            .process
+            .as_ref()
+            .expect("only a running node acts");
+        let rank = |owner: &NodeId| match self.index(owner) {
+            owner if owner == node => 0,
+            owner if process.reachable[owner] => 1,
+            _ => 2,
+        };
+        let mut owners = self.keys[key].owners.clone();
+        owners.sort_by_key(rank);
+        owners
+    }
+}
+
+fn format_of(says: &Says) -> String {
+    let (text, limit) = match says {
+        Says::Asks(request) => (format!("asks {request:?}"), 110),
+        Says::Answers(reply) => (format!("says {reply:?}"), 110),
+    };
+    text.chars().take(limit).collect()
+}

@@ -1,0 +1,369 @@
+//! A whole cluster in one value: nodes, links, disks and clients on virtual time.
+//!
+//! This is a second shell around the values of `sibyl-core`: what `replica.rs`, `coordinator/` and
+//! `tasks/registry.rs` do on sockets and threads, it does on a scheduler, with the same order of apply,
+//! ship, sync and acknowledge. It decides nothing that the core decides. One file per part; here the
+//! world itself and its events.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use sibyl_core::flow::get::Get;
+use sibyl_core::flow::put::Put;
+use sibyl_core::id::{Actor, Digest, NodeId};
+use sibyl_core::message::{Place, Reply, Request};
+use sibyl_core::registry::{Document, First, Held, first_document};
+
+use crate::checks::registry::Chosen;
+use crate::checks::{self, Violation};
+use crate::disk::Disk;
+use crate::network::Network;
+use crate::oracle::{Oracle, Writes};
+use crate::plan::{CALM_US, Plan};
+use crate::scheduler::Scheduler;
+use crate::sight::Sights;
+use crate::trace::Trace;
+use crate::zoo::Bug;
+
+mod client;
+mod coordinate;
+mod faults;
+mod frames;
+mod read;
+mod registry;
+mod settle;
+mod writer;
+
+use client::{Client, RequestRecord};
+use coordinate::{Handing, Minted, Origin};
+use frames::{Call, Frame};
+use registry::Registry;
+use writer::Writer;
+
+/// The most events of a run: a healthy one has some thousands; more is a loop gone wild.
+const MAX_EVENTS: u64 = 400_000;
+/// Until then everything has come to rest: a minute of virtual time after the last fault, ten times the
+/// longest chain of registry rounds.
+const REST_US: u64 = CALM_US + 60_000_000;
+
+/// Something that happens at a moment. `life` is the process it happens to: events of a dead one are void.
+pub(crate) enum Event {
+    /// An entry of the plan.
+    Entry(usize),
+    /// A message arrives.
+    Deliver(Frame),
+    /// The writer takes what is queued.
+    Wake { node: usize, life: u64 },
+    /// A sync is over.
+    Synced { node: usize, life: u64 },
+    /// The registry's promises are on disk.
+    Promised { node: usize, life: u64 },
+    /// A timer of the registry.
+    Tick { node: usize, life: u64, token: u64 },
+    /// A read has waited long enough for its first replica.
+    Hedge { node: usize, life: u64, flow: u64 },
+    /// A read's time is up.
+    ReadOver { node: usize, life: u64, flow: u64 },
+    /// A coordinated write's time is up.
+    WriteOver { node: usize, life: u64, flow: u64 },
+    /// A question to a peer has no answer.
+    CallOver { node: usize, life: u64, call: u64 },
+    /// A dead node starts.
+    Start { node: usize },
+    /// A node looks whether it can reach a peer.
+    Sense { node: usize, peer: usize },
+    /// A node that was asked by a higher registry number looks again.
+    Retry { frame: Frame, patience_us: u64 },
+    /// The faults are over.
+    Calm,
+}
+
+/// Where a key lies. The layout does not change yet, so neither does this.
+pub(crate) struct Key {
+    pub(crate) place: Place,
+    pub(crate) record: Vec<u8>,
+    pub(crate) owners: Vec<NodeId>,
+}
+
+/// A node: what lives as long as its disk, and its process while it runs.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) disk: Disk,
+    /// Processes started so far.
+    pub(crate) lives: u64,
+    pub(crate) process: Option<Process>,
+    /// What its synced copy of each key holds.
+    pub(crate) synced: Vec<Writes>,
+    /// The registry document it has synced.
+    pub(crate) number: u64,
+    /// Stores begun so far.
+    pub(crate) stores: u64,
+}
+
+/// A running node.
+pub(crate) struct Process {
+    pub(crate) life: u64,
+    pub(crate) actor: Actor,
+    /// The store's identity, which votes in the registry.
+    pub(crate) store: Actor,
+    pub(crate) rebuilding: bool,
+    /// The counter below the first one of this start.
+    pub(crate) line: u64,
+    pub(crate) counter: u64,
+    pub(crate) writer: Writer,
+    pub(crate) registry: Registry,
+    pub(crate) held: Rc<Held>,
+    pub(crate) reachable: Vec<bool>,
+    /// The highest registry number any frame has carried.
+    pub(crate) seen: u64,
+    pub(crate) calls: BTreeMap<u64, Call>,
+    pub(crate) handings: BTreeMap<u64, Handing>,
+    pub(crate) puts: BTreeMap<u64, Writing>,
+    pub(crate) gets: BTreeMap<u64, Reading>,
+    pub(crate) ids: u64,
+}
+
+/// A write that a process coordinates.
+pub(crate) struct Writing {
+    pub(crate) put: Put,
+    pub(crate) key: usize,
+    pub(crate) w: usize,
+    pub(crate) origin: Origin,
+    pub(crate) minted: Option<Minted>,
+    pub(crate) until_us: u64,
+}
+
+/// A read that a process coordinates.
+pub(crate) struct Reading {
+    pub(crate) get: Get,
+    pub(crate) key: usize,
+    pub(crate) request: usize,
+    pub(crate) until_us: u64,
+}
+
+/// What a run amounted to.
+#[derive(Debug)]
+pub struct Report {
+    /// The first broken promise, and when it broke.
+    pub violation: Option<(u64, Violation)>,
+    /// What was met.
+    pub sights: Sights,
+    /// The trace's hash.
+    pub hash: u64,
+    /// How many events there were.
+    pub events: u64,
+    /// The trace as text, if it was asked for.
+    pub lines: Vec<String>,
+}
+
+/// A run under way.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) scheduler: Scheduler<Event>,
+    pub(crate) network: Network,
+    pub(crate) first: Document,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) requests: Vec<RequestRecord>,
+    pub(crate) oracle: Oracle,
+    pub(crate) chosen: Chosen,
+    pub(crate) done: Vec<String>,
+    pub(crate) sights: Sights,
+    pub(crate) trace: Trace,
+    pub(crate) violation: Option<(u64, Violation)>,
+}
+
+/// Runs a plan to its end, or to its first broken promise.
+pub fn run(plan: &Plan, bug: Option<Bug>, verbose: bool) -> Report {
+    let mut world = World::new(plan, bug, verbose);
+    let mut events = 0;
+    world.go(&mut events);
+    if world.violation.is_none() {
+        world.settle(&mut events);
+    }
+    Report {
+        violation: world.violation,
+        sights: world.sights,
+        hash: world.trace.hash(),
+        events,
+        lines: world.trace.into_lines(),
+    }
+}
+
+impl World {
+    fn new(plan: &Plan, bug: Option<Bug>, verbose: bool) -> Self {
+        let setting = &plan.setting;
+        let names: Vec<NodeId> = (0..setting.nodes).map(name).collect();
+        let first = document(&names);
+        let keys: Vec<Key> = (0..setting.keys).map(|key| place(&first, key)).collect();
+        let synced = vec![Writes::default(); keys.len()];
+        let node = |(index, id): (usize, NodeId)| Node {
+            id,
+            disk: Disk::new(actor(plan.seed, index, 0)),
+            lives: 0,
+            process: None,
+            synced: synced.clone(),
+            number: 1,
+            stores: 0,
+        };
+        let mut world = Self {
+            plan: plan.clone(),
+            bug,
+            scheduler: Scheduler::default(),
+            network: Network::new(plan.seed, setting),
+            nodes: names.into_iter().enumerate().map(node).collect(),
+            clients: (0..setting.clients)
+                .map(|_| Client::new(keys.len()))
+                .collect(),
+            keys,
+            first,
+            requests: Vec::new(),
+            oracle: Oracle::default(),
+            chosen: Chosen::default(),
+            done: Vec::new(),
+            sights: Sights::default(),
+            trace: Trace::new(verbose),
+            violation: None,
+        };
+        for (index, entry) in plan.entries.iter().enumerate() {
+            world.scheduler.at(entry.at_us, Event::Entry(index));
+        }
+        world.scheduler.at(CALM_US, Event::Calm);
+        (0..plan.setting.nodes).for_each(|node| world.start(node));
+        world
+    }
+
+    /// Lets events happen until there are none, or a promise is broken.
+    pub(crate) fn go(&mut self, events: &mut u64) {
+        while self.violation.is_none() {
+            let Some(event) = self.scheduler.pop() else {
+                return;
+            };
+            *events += 1;
+            if *events > MAX_EVENTS || self.scheduler.now_us() > REST_US {
+                let found = format!("after {events} events the cluster is not at rest");
+                return self.hold(Err(Violation {
+                    check: "comes to rest",
+                    found,
+                }));
+            }
+            self.happen(event);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Entry(index) => self.enter(self.plan.entries[index]),
+            Event::Deliver(frame) => self.deliver(frame),
+            Event::Start { node } => self.start(node),
+            Event::Sense { node, peer } => self.sense(node, peer),
+            Event::Retry { frame, patience_us } => self.retry(frame, patience_us),
+            Event::Calm => self.calm_down(),
+            Event::Wake { node, life } if self.lives(node, life) => self.write_group(node),
+            Event::Synced { node, life } if self.lives(node, life) => self.synced(node),
+            Event::Promised { node, life } if self.lives(node, life) => self.promised(node),
+            Event::Tick { node, life, token } if self.lives(node, life) => self.tick(node, token),
+            Event::Hedge { node, life, flow } if self.lives(node, life) => self.hedge(node, flow),
+            Event::ReadOver { node, life, flow } if self.lives(node, life) => {
+                self.read_over(node, flow);
+            }
+            Event::WriteOver { node, life, flow } if self.lives(node, life) => {
+                self.write_over(node, flow);
+            }
+            Event::CallOver { node, life, call } if self.lives(node, life) => {
+                self.call_failed(node, call);
+            }
+            _ => {}
+        }
+    }
+
+    fn lives(&self, node: usize, life: u64) -> bool {
+        self.nodes[node]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.life == life)
+    }
+
+    /// The running process of a node.
+    ///
+    /// # Panics
+    /// If there is none: callers have just checked, or act for it.
+    pub(crate) fn process(&mut self, node: usize) -> &mut Process {
+        self.nodes[node]
+            .process
+            .as_mut()
+            .expect("only a running node acts")
+    }
+
+    /// Remembers the first broken promise.
+    pub(crate) fn hold(&mut self, held: checks::Held) {
+        if let (Err(violation), None) = (held, &self.violation) {
+            let now_us = self.scheduler.now_us();
+            self.trace
+                .note(now_us, &[9], || format!("BROKEN {violation}"));
+            self.violation = Some((now_us, violation));
+        }
+    }
+
+    /// Notes something in the trace.
+    pub(crate) fn note(&mut self, words: &[u64], text: impl FnOnce() -> String) {
+        self.trace.note(self.scheduler.now_us(), words, text);
+    }
+
+    /// The index of a node.
+    pub(crate) fn index(&self, id: &NodeId) -> usize {
+        let found = self.nodes.iter().position(|node| node.id == *id);
+        found.expect("every member is a node of the run")
+    }
+}
+
+impl Process {
+    /// A number that names something of this process, and nothing of another life.
+    pub(crate) fn fresh(&mut self) -> u64 {
+        self.ids += 1;
+        (self.life << 32) + self.ids
+    }
+}
+
+fn name(index: usize) -> NodeId {
+    let name = format!("n{index}");
+    name.parse().expect("a letter and a digit are a valid name")
+}
+
+/// The random identity of a node's so-many-th store.
+pub(crate) fn actor(seed: u64, node: usize, store: u64) -> Actor {
+    Actor(crate::draw::mix(&[seed, 3, node as u64, store]))
+}
+
+fn document(names: &[NodeId]) -> Document {
+    let first = |id: &NodeId| {
+        let peer_addr = "127.0.0.1:7171".to_owned();
+        (
+            id.clone(),
+            First {
+                peer_addr,
+                zone: None,
+            },
+        )
+    };
+    let members = names.iter().map(first).collect();
+    first_document("sim", &members, 8, 4).expect("its bounds are kept")
+}
+
+fn place(first: &Document, key: usize) -> Key {
+    let ring = first.ring();
+    let bucket = first.buckets["default"].incarnation;
+    let name = Bytes::from(format!("k{key}"));
+    let partition = ring.partition(bucket, &name);
+    let mut record = partition.0.to_be_bytes().to_vec();
+    record.extend(bucket.0.to_be_bytes());
+    record.extend_from_slice(&name);
+    Key {
+        owners: ring.primaries(partition, 3).to_vec(),
+        place: Place { bucket, key: name },
+        record,
+    }
+}

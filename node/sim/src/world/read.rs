@@ -1,0 +1,188 @@
+//! Reads, as their coordinator sees them; the flow is the core's.
+//!
+//! As `coordinator/read.rs` does it: itself first, a hedge after a while, a deadline, and repairs once
+//! everybody has spoken, if this run has read repair.
+
+use sibyl_core::codec;
+use sibyl_core::flow::get::{Ask, Effect, Event as GetEvent, Get, Outcome, Said};
+use sibyl_core::message::Request;
+use sibyl_core::object::Object;
+
+use super::client::Answer;
+use super::frames::Waiting;
+use super::{Bytes, Digest, Event, NodeId, Reading, VecDeque, World};
+use crate::plan::PATIENCE_US;
+use crate::sight::Sight;
+
+/// After so long without an object, another replica is asked for it.
+const HEDGE_US: u64 = 30_000;
+
+impl World {
+    /// A client reads through this node.
+    pub(crate) fn get(&mut self, node: usize, request: usize) {
+        let key = self.requests[request].key;
+        let replicas = self.best_first(node, key);
+        let (get, effects) = Get::new(&replicas, self.plan.setting.r);
+        let until_us = self.scheduler.now_us() + PATIENCE_US;
+        let process = self.process(node);
+        let (flow, life) = (process.fresh(), process.life);
+        process.gets.insert(
+            flow,
+            Reading {
+                get,
+                key,
+                request,
+                until_us,
+            },
+        );
+        self.scheduler
+            .after(HEDGE_US, Event::Hedge { node, life, flow });
+        self.scheduler
+            .after(PATIENCE_US, Event::ReadOver { node, life, flow });
+        self.perform_read(node, flow, effects);
+    }
+
+    /// A replica has spoken.
+    pub(crate) fn said(&mut self, node: usize, flow: u64, from: &NodeId, said: Said, counts: bool) {
+        if !counts && said != Said::Failed {
+            self.sights.met(Sight::Uncounted);
+        }
+        self.step_read(node, flow, GetEvent::Said { from, said, counts });
+    }
+
+    pub(crate) fn hedge(&mut self, node: usize, flow: u64) {
+        self.step_read(node, flow, GetEvent::Hedge);
+    }
+
+    pub(crate) fn read_over(&mut self, node: usize, flow: u64) {
+        self.step_read(node, flow, GetEvent::Deadline);
+    }
+
+    fn step_read(&mut self, node: usize, flow: u64, event: GetEvent<'_>) {
+        let Some(reading) = self.process(node).gets.get_mut(&flow) else {
+            return;
+        };
+        let hedges = event == GetEvent::Hedge;
+        let effects = reading.get.handle(event);
+        let asks = effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Ask(..)));
+        match (hedges, asks) {
+            (true, true) => self.sights.met(Sight::Hedged),
+            (false, true) => self.sights.met(Sight::Fetched),
+            _ => {}
+        }
+        self.perform_read(node, flow, effects);
+    }
+
+    /// Performs effects; what this node says of its own copy comes at once and may lead to more.
+    fn perform_read(&mut self, node: usize, flow: u64, effects: Vec<Effect>) {
+        let mut effects: VecDeque<Effect> = effects.into();
+        while let Some(effect) = effects.pop_front() {
+            let Some(reading) = self.process(node).gets.get(&flow) else {
+                return;
+            };
+            let (key, request) = (reading.key, reading.request);
+            match effect {
+                Effect::Answer(outcome) => self.answer_read(node, request, outcome),
+                Effect::Repair(to, object) => self.repair(node, key, &to, object),
+                Effect::Ask(to, ask) => {
+                    if let Some((said, counts)) = self.ask_replica(node, flow, &to, ask) {
+                        let event = GetEvent::Said {
+                            from: &to,
+                            said,
+                            counts,
+                        };
+                        let reading = self.process(node).gets.get_mut(&flow);
+                        effects.extend(
+                            reading
+                                .map(|reading| reading.get.handle(event))
+                                .unwrap_or_default(),
+                        );
+                    }
+                }
+            }
+        }
+        let gets = &mut self.process(node).gets;
+        if gets.get(&flow).is_some_and(|reading| reading.get.is_done()) {
+            gets.remove(&flow);
+        }
+    }
+
+    /// Asks one replica; answers at once for the own copy and for who cannot be reached.
+    fn ask_replica(
+        &mut self,
+        node: usize,
+        flow: u64,
+        to: &NodeId,
+        ask: Ask,
+    ) -> Option<(Said, bool)> {
+        let now_us = self.scheduler.now_us();
+        let reading = self.process(node).gets.get(&flow)?;
+        let (key, left_us) = (reading.key, reading.until_us.saturating_sub(now_us));
+        let place = self.keys[key].place.clone();
+        let peer = self.index(to);
+        if peer == node {
+            let counts = self.counts(node);
+            let bytes = self
+                .copy(node, &place)
+                .unwrap_or_else(|| codec::encode(&Object::default()));
+            let digest = Digest::of(&bytes);
+            let said = match ask {
+                Ask::Digest => Said::Digest(digest),
+                Ask::Object => {
+                    let object = codec::decode(&bytes).expect("only encoded objects are stored");
+                    Said::Object(object, digest)
+                }
+            };
+            return Some((said, counts));
+        }
+        let question = match ask {
+            Ask::Object => Request::Object { place },
+            Ask::Digest => Request::Digest { place },
+        };
+        let left = self.ask(
+            node,
+            peer,
+            question,
+            Bytes::new(),
+            left_us,
+            Waiting::Read { flow },
+        );
+        (!left).then_some((Said::Failed, false))
+    }
+
+    fn repair(&mut self, node: usize, key: usize, to: &NodeId, object: Object) {
+        if !self.plan.setting.read_repair {
+            return;
+        }
+        let (peer, place) = (self.index(to), self.keys[key].place.clone());
+        if peer == node {
+            return self.join_for(node, None, &place, object, true);
+        }
+        let body = codec::encode(&object);
+        // Offered once: whoever misses it is found again by the next read.
+        let _sent = self.ask(
+            node,
+            peer,
+            Request::Repair { place },
+            body,
+            PATIENCE_US,
+            Waiting::Repair,
+        );
+    }
+
+    fn answer_read(&mut self, node: usize, request: usize, outcome: Outcome) {
+        if outcome.met {
+            self.answer(
+                request,
+                Answer::Read {
+                    node,
+                    object: Box::new(outcome.object),
+                },
+            );
+        } else {
+            self.answer(request, Answer::ReadMissed);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The end of a run: everything comes to rest, and what must be true then is checked.
+//!
+//! Nodes that lost their data are filled, everybody hears of the highest registry document, every node reads
+//! every key, and the owners' copies are joined pairwise in place of anti-entropy.
+
+use sibyl_core::object::Object;
+use sibyl_core::registry;
+
+use super::World;
+use crate::checks::{Violation, answered, converged, deletes, readable, registry as documents};
+use crate::plan::{Entry, What, Wish};
+
+impl World {
+    /// Brings everything to rest and checks it.
+    pub(crate) fn settle(&mut self, events: &mut u64) {
+        (0..self.nodes.len()).for_each(|node| self.refill(node));
+        self.spread_registry();
+        self.go(events);
+        self.check_registry();
+        let asked = self.requests.len();
+        for node in 0..self.nodes.len() {
+            for key in 0..self.keys.len() {
+                let what = What::Ask {
+                    client: 0,
+                    node,
+                    key,
+                    wish: Wish::Read,
+                };
+                self.wish(Entry {
+                    id: u32::MAX,
+                    at_us: 0,
+                    what,
+                });
+                self.go(events);
+            }
+        }
+        self.check_requests(asked);
+        (0..self.keys.len()).for_each(|key| self.check_key(key));
+    }
+
+    fn spread_registry(&mut self) {
+        let number = |node: usize| self.nodes[node].number;
+        let Some(highest) = (0..self.nodes.len()).max_by_key(|node| number(*node)) else {
+            return;
+        };
+        let event = registry::Event::Seen {
+            from: self.nodes[highest].id.clone(),
+            number: number(highest),
+        };
+        for node in 0..self.nodes.len() {
+            self.tell_registry(node, event.clone());
+        }
+    }
+
+    fn check_registry(&mut self) {
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let documents: Vec<_> = processes.map(|process| &process.held.document).collect();
+        let held = documents::last(&documents, &self.done);
+        self.hold(held);
+    }
+
+    fn check_requests(&mut self, asked: usize) {
+        for request in 0..self.requests.len() {
+            let record = &self.requests[request];
+            let (answers, minted, not_written) =
+                (record.answers, record.minted, record.not_written);
+            self.hold(answered::check(request, answers));
+            if not_written {
+                self.hold(answered::not_written(request, minted));
+            }
+        }
+        let last = &self.requests[asked..];
+        if let Some(missed) = last.iter().find(|record| !record.was_read) {
+            let found = format!(
+                "n{} cannot read k{} when all is calm",
+                missed.node, missed.key
+            );
+            self.hold(Err(Violation {
+                check: "calm brings answers",
+                found,
+            }));
+        }
+    }
+
+    fn check_key(&mut self, key: usize) {
+        self.check_durable(key);
+        let owners = self.keys[key].owners.iter().map(|owner| self.index(owner));
+        let copy = |node: usize| self.nodes[node].disk.object(&self.keys[key].record);
+        let copies: Vec<Object> = owners.map(copy).collect();
+        match converged::check(key, &copies) {
+            Ok(object) => {
+                let acknowledged = self.oracle.acknowledged(key);
+                self.hold(readable::check(&self.oracle, acknowledged, &object));
+                self.hold(deletes::check(
+                    &self.oracle,
+                    acknowledged,
+                    self.oracle.live(&object),
+                ));
+            }
+            Err(violation) => self.hold(Err(violation)),
+        }
+    }
+}

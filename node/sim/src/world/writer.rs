@@ -1,0 +1,415 @@
+//! A node's copies, and the one writer of them: apply, ship, sync, and only then acknowledge.
+//!
+//! As `replica.rs` does it: everything queued becomes one batch; what was minted is told once it is applied,
+//! so shipments leave before the sync; what counts is told after the sync, which takes time and during
+//! which nothing else is applied. Minting and joining are the core's; the ledger watches every batch.
+
+use std::collections::BTreeMap;
+
+use sibyl::store::{Batch, Space, Store as _};
+use sibyl_core::codec;
+use sibyl_core::context::Context;
+use sibyl_core::id::Dot;
+use sibyl_core::message::{Failure, Place, Reply};
+use sibyl_core::object::{Caps, Mint, Object, Write};
+
+use super::coordinate::Minted;
+use super::{Bytes, Event, VecDeque, World};
+use crate::checks::{deletes::Copy, dots, durable, seen, siblings};
+use crate::draw::Draw;
+use crate::oracle::{self, Writes};
+use crate::sight::Sight;
+use crate::zoo::{self, Bug};
+
+/// Purpose of the draws of this file.
+const PURPOSE: u64 = 4;
+/// The most commands one batch takes.
+const BATCH: usize = 8;
+/// How long the writer gathers commands at most.
+const GATHER_US: u64 = 100;
+/// Where the chosen document lies among the node's own records.
+pub(crate) const CHOSEN: &[u8] = b"registry/chosen";
+
+/// The queue and the batch under way.
+#[derive(Default)]
+pub(crate) struct Writer {
+    queue: VecDeque<Command>,
+    busy: bool,
+    group: Group,
+    syncs: u64,
+    /// The last message heard of each peer, by when it was sent.
+    pub(crate) heard: BTreeMap<usize, u64>,
+}
+
+/// Something to write.
+pub(crate) enum Command {
+    /// Mint a write for a flow.
+    Mint {
+        flow: u64,
+        key: usize,
+        request: usize,
+        write: Box<Write>,
+        caps: Caps,
+    },
+    /// Join what came from elsewhere.
+    Join {
+        key: usize,
+        object: Box<Object>,
+        asked: Option<(usize, u64)>,
+        repairs: bool,
+    },
+    /// Keep the registry's chosen document.
+    Keep { bytes: Bytes },
+}
+
+/// Who is told once the batch counts.
+enum Counts {
+    Write { flow: u64 },
+    Asked { by: usize, call: u64 },
+    Kept,
+}
+
+#[derive(Default)]
+struct Group {
+    counts: Vec<Counts>,
+    changed: BTreeMap<usize, Object>,
+}
+
+impl World {
+    pub(crate) fn submit(&mut self, node: usize, command: Command) {
+        let (seed, now) = (self.plan.seed, self.scheduler.now_us());
+        let process = self.process(node);
+        process.writer.queue.push_back(command);
+        if !process.writer.busy {
+            process.writer.busy = true;
+            let life = process.life;
+            let gather = Draw::of(seed, PURPOSE + node as u64 * 64, now).below(GATHER_US);
+            self.scheduler.after(gather, Event::Wake { node, life });
+        }
+    }
+
+    /// Joins an object that came from a peer, or from a repair of the own copy.
+    pub(crate) fn join_for(
+        &mut self,
+        node: usize,
+        asked: Option<(usize, u64)>,
+        place: &Place,
+        object: Object,
+        repairs: bool,
+    ) {
+        let me = &self.nodes[node].id;
+        let owned = self
+            .key(place)
+            .filter(|key| self.keys[*key].owners.contains(me));
+        match (owned, asked) {
+            (Some(key), asked) => {
+                self.submit(
+                    node,
+                    Command::Join {
+                        key,
+                        object: Box::new(object),
+                        asked,
+                        repairs,
+                    },
+                );
+            }
+            (None, Some((by, call))) => {
+                self.reply(
+                    node,
+                    by,
+                    call,
+                    Reply::Failed(Failure::NotOwner),
+                    Bytes::new(),
+                );
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// One batch: prepare, apply, tell what was minted, begin the sync.
+    pub(crate) fn write_group(&mut self, node: usize) {
+        let queue = &mut self.process(node).writer.queue;
+        let commands: Vec<Command> = queue.drain(..queue.len().min(BATCH)).collect();
+        if commands.len() > 1 {
+            self.sights.met(Sight::Grouped);
+        }
+        let mut batch = Batch::new();
+        let mut group = Group::default();
+        let mut minted = Vec::new();
+        for command in commands {
+            self.prepare(node, command, &mut batch, &mut group, &mut minted);
+        }
+        for (key, object) in &group.changed {
+            let bytes = codec::encode(object);
+            self.trace.bytes(&bytes);
+            batch.put(Space::Objects, &self.keys[*key].record, bytes);
+        }
+        if !batch.is_empty() {
+            let applied = self.nodes[node].disk.store.apply(batch);
+            applied.expect("a store that failed has stopped its node");
+        }
+        for (flow, result) in minted {
+            self.minted(node, flow, result);
+        }
+        if self.bug == Some(Bug::AckBeforeSync) {
+            let early = std::mem::take(&mut group.counts);
+            self.tell(node, early);
+        }
+        self.begin_sync(node, group);
+    }
+
+    fn begin_sync(&mut self, node: usize, group: Group) {
+        let (seed, mean, now) = (
+            self.plan.seed,
+            self.plan.setting.sync_us,
+            self.scheduler.now_us(),
+        );
+        let slow = if now < self.nodes[node].disk.slow_until_us {
+            20
+        } else {
+            1
+        };
+        let process = self.process(node);
+        let (life, syncs) = (process.life, process.writer.syncs);
+        process.writer.syncs += 1;
+        process.writer.group = group;
+        let mut draw = Draw::of(seed, PURPOSE + 1 + node as u64 * 64, (life << 32) + syncs);
+        let takes_us = (mean / 2 + draw.around(mean)) * slow;
+        self.scheduler.after(takes_us, Event::Synced { node, life });
+    }
+
+    pub(crate) fn synced(&mut self, node: usize) {
+        if self.nodes[node].disk.store.sync().is_err() {
+            self.sights.met(Sight::SyncFailed);
+            let down_us = self.plan.setting.sync_us * 10;
+            return self.crash(node, down_us);
+        }
+        let group = std::mem::take(&mut self.process(node).writer.group);
+        for (key, object) in &group.changed {
+            let known = self.oracle.claimed(*key, object.context());
+            let synced = &mut self.nodes[node].synced[*key];
+            *synced = synced.and(known);
+        }
+        self.tell(node, group.counts);
+        let Some(process) = &mut self.nodes[node].process else {
+            return;
+        };
+        process.writer.busy = !process.writer.queue.is_empty();
+        if process.writer.busy {
+            let life = process.life;
+            self.scheduler.after(0, Event::Wake { node, life });
+        }
+    }
+
+    fn tell(&mut self, node: usize, counts: Vec<Counts>) {
+        let me = self.nodes[node].id.clone();
+        for counts in counts {
+            match counts {
+                Counts::Write { flow } => self.copy_counts(node, flow, &me, true),
+                Counts::Asked { by, call } => {
+                    self.reply(node, by, call, Reply::Joined, Bytes::new());
+                }
+                Counts::Kept => self.kept(node),
+            }
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        node: usize,
+        command: Command,
+        batch: &mut Batch,
+        group: &mut Group,
+        minted: &mut Vec<(u64, Result<Minted, Failure>)>,
+    ) {
+        match command {
+            Command::Keep { bytes } => {
+                batch.put(Space::Meta, CHOSEN, bytes);
+                group.counts.push(Counts::Kept);
+            }
+            Command::Join {
+                key,
+                object,
+                asked,
+                repairs,
+            } => {
+                let mut held = self.load(node, key, group);
+                let before = self.copy_of(key, &held);
+                if held.join(&object) {
+                    if repairs {
+                        self.sights.met(Sight::Repaired);
+                    }
+                    self.watch(node, key, before, &held);
+                    group.changed.insert(key, held);
+                }
+                group
+                    .counts
+                    .extend(asked.map(|(by, call)| Counts::Asked { by, call }));
+            }
+            Command::Mint {
+                flow,
+                key,
+                request,
+                write,
+                caps,
+            } => {
+                let mut held = self.load(node, key, group);
+                let before = self.copy_of(key, &held);
+                let result = self.mint(node, key, request, *write, caps, &mut held);
+                if result.is_ok() {
+                    self.watch(node, key, before, &held);
+                    group.changed.insert(key, held);
+                    group.counts.push(Counts::Write { flow });
+                }
+                minted.push((flow, result));
+            }
+        }
+    }
+
+    fn load(&self, node: usize, key: usize, group: &Group) -> Object {
+        let fresh = group.changed.get(&key).cloned();
+        fresh.unwrap_or_else(|| self.nodes[node].disk.object(&self.keys[key].record))
+    }
+
+    fn mint(
+        &mut self,
+        node: usize,
+        key: usize,
+        request: usize,
+        write: Write,
+        caps: Caps,
+        held: &mut Object,
+    ) -> Result<Minted, Failure> {
+        let counter = self.process(node).counter;
+        self.process(node).counter += 1;
+        self.nodes[node].disk.reserve(counter);
+        let process = self.process(node);
+        let (dot, line) = (
+            Dot {
+                actor: process.actor,
+                counter,
+            },
+            process.line,
+        );
+        let covered = match &write.context {
+            Some(_) => write.tombstones.clone(),
+            None => held.tombstones(),
+        };
+        let payload = write.content.value.clone();
+        let context = write.context.clone();
+        let written = held
+            .write(Mint { dot, line }, write, caps)
+            .map_err(Failure::Refused)?;
+        self.enter_mint(key, request, dot, payload, &covered, context.as_ref());
+        let (mut shipment, mut answer) = (written.shipment, written.answer);
+        match self.bug {
+            Some(Bug::PlainVectors) => {
+                *held = zoo::as_vector(held, dot);
+                shipment = held.clone();
+            }
+            Some(Bug::ObjectContextShipped) => {
+                shipment = Object::from_parts(held.context().clone(), shipment.siblings().to_vec());
+            }
+            Some(Bug::ObjectContextAnswered) => answer = held.context().clone(),
+            _ => {}
+        }
+        let modified_at = shipment
+            .siblings()
+            .first()
+            .map_or(0, |sibling| sibling.content.modified_at);
+        let live = held.live().count();
+        Ok(Minted {
+            dot,
+            shipment: codec::encode(&shipment),
+            answer,
+            modified_at,
+            live,
+        })
+    }
+
+    /// Tells the ledger: who minted what, and what its client had seen.
+    fn enter_mint(
+        &mut self,
+        key: usize,
+        request: usize,
+        dot: Dot,
+        payload: Option<Bytes>,
+        tombstones: &Context,
+        context: Option<&Context>,
+    ) {
+        let buried = self.oracle.claimed(key, tombstones);
+        if !buried.is_empty() && context.is_none() && payload.is_some() {
+            self.sights.met(Sight::Buried);
+        }
+        let seen = self.requests[request].seen;
+        if let Some(context) = context {
+            self.hold(seen::handed(&self.oracle, key, context, seen));
+        }
+        let past = self.oracle.known(seen.and(buried));
+        let minted = oracle::Minted {
+            dot,
+            key,
+            request,
+            payload,
+            past,
+            promised: None,
+            destroyed: 0,
+        };
+        match dots::mint(&mut self.oracle, minted) {
+            Ok(_) => self.requests[request].minted = true,
+            Err(violation) => self.hold(Err(violation)),
+        }
+        self.note(&[5, dot.actor.0, dot.counter], || {
+            format!("request {request} is minted as {dot} on k{key}")
+        });
+    }
+
+    fn copy_of(&self, key: usize, object: &Object) -> Copy {
+        Copy {
+            known: self.oracle.claimed(key, object.context()),
+            surviving: self.oracle.surviving(object),
+        }
+    }
+
+    /// What must hold for every copy after every change.
+    fn watch(&mut self, node: usize, key: usize, before: Copy, object: &Object) {
+        self.hold(dots::check(&self.oracle, key, object));
+        self.hold(seen::copy(&self.oracle, key, object));
+        let after = self.copy_of(key, object);
+        self.hold(crate::checks::deletes::step(&self.oracle, before, after));
+        self.count_siblings(key, object);
+        self.note(&[6, node as u64, key as u64], || {
+            let names: Vec<String> = object
+                .siblings()
+                .iter()
+                .map(|sibling| sibling.dot().to_string())
+                .collect();
+            format!("n{node} holds k{key} = {names:?}")
+        });
+    }
+
+    /// In a run of polite clients, siblings are bounded.
+    pub(crate) fn count_siblings(&mut self, key: usize, object: &Object) {
+        if self.plan.setting.polite {
+            let unanswered = self
+                .requests
+                .iter()
+                .filter(|request| request.key == key && request.is_open())
+                .count();
+            let writers = self.clients.len();
+            self.hold(siblings::check(
+                key,
+                object.live().count(),
+                writers,
+                unanswered,
+            ));
+        }
+    }
+
+    /// Checks that all promises about a key are kept.
+    pub(crate) fn check_durable(&mut self, key: usize) {
+        let synced: Vec<Writes> = self.nodes.iter().map(|node| node.synced[key]).collect();
+        let acknowledged = self.oracle.acknowledged(key);
+        self.hold(durable::check(&self.oracle, acknowledged, &synced));
+    }
+}

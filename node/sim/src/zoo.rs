@@ -1,0 +1,111 @@
+//! Known bugs, switchable: each lost, doubled or resurrected data in a small model, and each must be
+//! found here within its budget of seeds, or the simulator has lost an eye.
+//!
+//! All of them live in the simulator's shell; the core stays as it is. The one in the registry is a switch
+//! of the core's own zoo. `reference/model-findings.md` has the counts of the models (m2, m3).
+//! Budgets are at least three times the seeds that it took when they were set.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sibyl_core::context::Context;
+use sibyl_core::id::Dot;
+use sibyl_core::object::Object;
+
+/// A known bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// A copy counts once it is applied, not once it is synced.
+    AckBeforeSync,
+    /// A node that lost its store goes on as the same actor, counting from the start.
+    DotReuse,
+    /// A dot (actor, n) claims every counter up to n: a plain version vector.
+    PlainVectors,
+    /// The answer to a write carries the object's context.
+    ObjectContextAnswered,
+    /// One sibling is shipped with the whole object's context.
+    ObjectContextShipped,
+    /// A node that restarts does not raise its line: it vouches for copies that may have gone backwards.
+    LineNotRaised,
+    /// A node that lost its store answers reads as if it had not.
+    RebuildingReads,
+    /// Registry votes are opinions that nobody remembers.
+    PolledLayouts,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::AckBeforeSync,
+        Self::DotReuse,
+        Self::PlainVectors,
+        Self::ObjectContextAnswered,
+        Self::ObjectContextShipped,
+        Self::LineNotRaised,
+        Self::RebuildingReads,
+        Self::PolledLayouts,
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AckBeforeSync => "ack-before-sync",
+            Self::DotReuse => "dot-reuse",
+            Self::PlainVectors => "plain-vectors",
+            Self::ObjectContextAnswered => "object-context-answered",
+            Self::ObjectContextShipped => "object-context-shipped",
+            Self::LineNotRaised => "line-not-raised",
+            Self::RebuildingReads => "rebuilding-reads",
+            Self::PolledLayouts => "polled-layouts",
+        }
+    }
+
+    /// The check that it must break.
+    pub fn breaks(self) -> &'static str {
+        match self {
+            Self::AckBeforeSync => "acknowledged writes are durable",
+            Self::DotReuse => "a dot names one write",
+            Self::RebuildingReads => "quorums meet",
+            Self::PlainVectors
+            | Self::ObjectContextAnswered
+            | Self::ObjectContextShipped
+            | Self::LineNotRaised => "contexts claim what was seen",
+            Self::PolledLayouts => "one document per number",
+        }
+    }
+
+    /// Within how many seeds it must be found.
+    pub fn budget(self) -> u64 {
+        match self {
+            Self::AckBeforeSync | Self::ObjectContextAnswered | Self::ObjectContextShipped => 10,
+            Self::PlainVectors | Self::LineNotRaised | Self::PolledLayouts => 50,
+            Self::DotReuse => 100,
+            Self::RebuildingReads => 700,
+        }
+    }
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Bug {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|bug| bug.name() == name);
+        known.copied().ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|bug| bug.name()).collect();
+            format!("no such bug in the zoo; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// The object as a store of plain vectors would have it: the new dot claims all of its actor's earlier ones.
+pub fn as_vector(object: &Object, dot: Dot) -> Object {
+    let mut context: Context = object.context().clone();
+    context.insert_interval(dot.actor, 0, dot.counter);
+    Object::from_parts(context, object.siblings().to_vec())
+}

@@ -1,0 +1,76 @@
+//! A small batch, every bug of the zoo, and the machinery itself.
+//!
+//! The batch is what a laptop runs in seconds; CI runs the binary with many more seeds. Seeds of the zoo are
+//! seeds of the batch: without its bug each of them keeps all promises.
+
+use sibyl_sim::batch::{Batch, Outcome, run_batch};
+use sibyl_sim::plan::Plan;
+use sibyl_sim::shrink::shrink;
+use sibyl_sim::world::run;
+use sibyl_sim::zoo::Bug;
+
+fn batch(seeds: u64, twice_percent: u64, bug: Option<Bug>) -> Outcome {
+    run_batch(Batch {
+        from: 0,
+        seeds,
+        twice_percent,
+        bug,
+        jobs: 2,
+    })
+}
+
+#[test]
+fn many_seeds_keep_every_promise_and_meet_every_trouble() {
+    let outcome = batch(500, 4, None);
+    assert_eq!(outcome.failure, None);
+    assert_eq!(
+        outcome.missing(),
+        [],
+        "a trouble that no seed met is not simulated"
+    );
+}
+
+fn check_found(bug: Bug) {
+    let outcome = batch(bug.budget(), 0, Some(bug));
+    let found = outcome
+        .failure
+        .as_ref()
+        .map(|failure| failure.violation.check);
+    assert_eq!(
+        found,
+        Some(bug.breaks()),
+        "{bug} within {} seeds",
+        bug.budget()
+    );
+}
+
+#[test]
+fn the_zoo_is_caught() {
+    Bug::ALL.iter().copied().for_each(check_found);
+}
+
+#[test]
+fn a_failing_plan_shrinks_to_a_few_entries() {
+    let bug = Some(Bug::AckBeforeSync);
+    let failure = batch(20, 0, bug)
+        .failure
+        .expect("the zoo test finds it too");
+    let drawn = Plan::draw(failure.seed);
+    let small = shrink(&drawn, bug);
+    assert!(
+        small.entries.len() <= 6 && small.entries.len() < drawn.entries.len(),
+        "{small}"
+    );
+    let found = run(&small, bug, false)
+        .violation
+        .map(|(_, violation)| violation.check);
+    assert_eq!(found, Some(failure.violation.check));
+}
+
+#[test]
+fn a_trace_is_text_only_if_somebody_reads_it() {
+    let plan = Plan::draw(3);
+    let (quiet, told) = (run(&plan, None, false), run(&plan, None, true));
+    assert_eq!(quiet.hash, told.hash);
+    assert!(quiet.lines.is_empty() && told.lines.len() > 100);
+}
