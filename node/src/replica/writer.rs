@@ -2,7 +2,7 @@
 //!
 //! It owns the counter and every read-modify-write, so commands of one batch see each other. A line is raised
 //! where a copy could not be read: what it had seen is no longer vouched for. It ends with its queue, or when the
-//! store failed, or turned out to have lost data; then everything that waits is refused.
+//! store failed; then everything that waits is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -180,9 +180,6 @@ impl Writer {
     }
 
     fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), Fatal> {
-        if let Command::Join { object, .. } = &command {
-            self.check_memory(object.context())?;
-        }
         match command {
             Command::Mint(asked) => return self.mint(asked, round),
             Command::Join {
@@ -190,15 +187,18 @@ impl Writer {
                 object,
                 durability,
                 counts,
-            } => match self.load(&slot, round) {
-                Ok(mut held) => {
-                    if held.join(&object) {
-                        round.write(slot.record(), held);
+            } => {
+                self.check_memory(object.context())?;
+                match self.load(&slot, round) {
+                    Ok(mut held) => {
+                        if held.join(&object) {
+                            round.write(slot.record(), held);
+                        }
+                        round.done.count(durability, counts);
                     }
-                    round.done.count(durability, counts);
+                    Err(failure) => counts(Err(failure)),
                 }
-                Err(failure) => counts(Err(failure)),
-            },
+            }
             Command::Meta { key, value, counts } => {
                 round.batch.put(Space::Meta, key.as_bytes(), value);
                 round.done.synced.push(counts);
@@ -254,8 +254,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether this store gave out every counter of its own that a context holds. If not, its next dots would
-    /// be taken for ones that are long superseded.
+    /// Whether this store gave out every counter of its own that a context holds. If not, its next dots would be
+    /// taken for ones that are long superseded.
     fn check_memory(&self, context: &Context) -> Result<(), Fatal> {
         let known = self.ground.counters.peek().saturating_sub(1);
         match context.highest_above(self.ground.actor, known) {

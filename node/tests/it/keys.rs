@@ -3,6 +3,11 @@
 //! The cluster has few partitions, so that one of them holds many keys of a bucket. Lists are compared whole:
 //! an entry too many, too few or out of order fails.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};

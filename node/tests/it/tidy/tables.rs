@@ -123,7 +123,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
     ("serde", &["node/", "resolvers/"]),
     ("thiserror", &["node/", "resolvers/"]),
     ("sibyl_core", &["node/"]),
-    ("sibyl", &["node/src/main.rs"]),
+    ("sibyl", &["node/src/main.rs", "node/sim/src/"]),
     ("sibyl_resolver_cases", &[]),
     ("sibyl_resolver_kit", &["resolvers/"]),
 ];
@@ -259,13 +259,6 @@ pub const EXCEPTIONS: &[(&str, &str, &str, &str)] = &[
         "node/src/node.rs",
         "2026-11-22",
         "wiring; being reviewed on a branch of its own, to be split after that",
-    ),
-    ("function", "node/src/replica.rs", "2026-11-22", "as above"),
-    (
-        "size",
-        "node/src/replica.rs",
-        "2026-11-22",
-        "as above: the writer is the second noun",
     ),
     (
         "function",
