@@ -187,7 +187,7 @@ impl Node {
             stop,
             servers,
         } = self;
-        // Health says so at once; requests under way go on.
+        // Listeners close at once; requests under way go on.
         stop.send_replace(true);
         for server in servers {
             match server.await {

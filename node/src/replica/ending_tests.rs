@@ -70,7 +70,7 @@ fn object(actor: Actor, counter: u64) -> Object {
 fn join(replica: &Replica, object: Object) -> Result<(), Failure> {
     let (done, joined) = blocking::sync_channel(1);
     replica.join(slot(), object, Durability::Synced, move |result| {
-        drop(done.send(result))
+        drop(done.send(result));
     });
     joined
         .recv()

@@ -106,7 +106,7 @@ fn doors(source: &Source) -> Vec<String> {
                     ));
                 }
                 None if FOR_TESTS.contains(&library) => {
-                    found.push(format!("{place} is for tests only"))
+                    found.push(format!("{place} is for tests only"));
                 }
                 _ => {}
             }
