@@ -2,7 +2,7 @@
 //!
 //! It owns the counter and every read-modify-write, so commands of one batch see each other. A line is raised
 //! where a copy could not be read: what it had seen is no longer vouched for. It ends with its queue, or when the
-//! store failed; then everything that waits is refused.
+//! store failed, or turned out to have lost data; then everything that waits is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -180,12 +180,9 @@ impl Writer {
     }
 
     fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), Fatal> {
-<<<<<<< HEAD
         if let Command::Join { object, .. } = &command {
             self.check_memory(object.context())?;
         }
-=======
->>>>>>> w/review
         match command {
             Command::Mint(asked) => return self.mint(asked, round),
             Command::Join {
@@ -257,13 +254,8 @@ impl Writer {
         Ok(())
     }
 
-<<<<<<< HEAD
     /// Whether this store gave out every counter of its own that a context holds. If not, its next dots would
     /// be taken for ones that are long superseded.
-=======
-    /// Whether this store gave out every counter of its own that a context holds. If not, its next dots would be
-    /// taken for ones that are long superseded.
->>>>>>> w/review
     fn check_memory(&self, context: &Context) -> Result<(), Fatal> {
         let known = self.ground.counters.peek().saturating_sub(1);
         match context.highest_above(self.ground.actor, known) {
