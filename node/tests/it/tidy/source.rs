@@ -77,6 +77,8 @@ pub fn all() -> Vec<Source> {
 fn walk(top: &Path, folder: &Path, sources: &mut Vec<Source>) {
     let skipped = [
         ".git",
+        ".hypothesis",
+        ".schemathesis",
         "target",
         "sibyl-data",
         "prebuilt",
