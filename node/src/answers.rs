@@ -321,13 +321,13 @@ fn join(
         Ok(slot) => slot,
         Err(failure) => return fail(&span, reply, failure, number),
     };
-    if coordinator.is_low_on_disk() {
-        return fail(&span, reply, Failure::DiskFull, number);
-    }
     let object = match codec::decode(body) {
         Ok(object) => object,
         Err(error) => return fail(&span, reply, Failure::Malformed(error.to_string()), number),
     };
+    if let Err(failure) = has_room(coordinator, &object) {
+        return fail(&span, reply, failure, number);
+    }
     let storage = span.storage_write(body.len(), durability == Durability::Synced);
     coordinator
         .replica()
@@ -338,6 +338,14 @@ fn join(
                 Err(failure) => fail(&span, reply, failure, number),
             }
         });
+}
+
+/// Below the disk's low-water mark only deletes go on: they are what makes room.
+pub(crate) fn has_room(coordinator: &Coordinator, object: &Object) -> Result<(), Failure> {
+    if coordinator.is_low_on_disk() && object.live().next().is_some() {
+        return Err(Failure::DiskFull);
+    }
+    Ok(())
 }
 
 /// Refuses on a span that says so.

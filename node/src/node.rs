@@ -30,6 +30,9 @@ use crate::tasks::registry::{Opened, StartError};
 use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
 use crate::telemetry::{self, Collector, Telemetry};
 
+#[cfg(test)]
+mod tests;
+
 /// How often the free space of the disk is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(5);
 /// How long the last spans may take to leave.
@@ -62,7 +65,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         };
         node.stop().await;
         match failure {
-            Some(why) => anyhow::bail!("the store failed, and what it holds is unknown: {why}"),
+            Some(why) => anyhow::bail!("the store failed: {why}"),
             None => Ok(()),
         }
     })
@@ -184,7 +187,7 @@ impl Node {
             stop,
             servers,
         } = self;
-        // Health says so at once; requests under way go on.
+        // Listeners close at once; requests under way go on.
         stop.send_replace(true);
         for server in servers {
             match server.await {

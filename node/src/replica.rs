@@ -3,7 +3,8 @@
 //! One thread owns every read-modify-write. It takes all that is queued, makes one batch of it, applies it,
 //! says what was minted (shipments leave before the sync), syncs once for all, and only then says what
 //! counts. Reads go past it to the store. Decisions are `sibyl-core`'s; this knows keys, batches and the
-//! counter, and no peer. A store that failed a write ends the node: what it holds is unknown.
+//! counter, and no peer. A store that failed a write ends the node: what it holds is unknown. So does one
+//! that meets a counter of its own which it never gave out: it has lost data, and is disowned.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use sibyl_core::id::{Actor, Digest, Dot, Incarnation, Partition};
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
@@ -24,6 +25,8 @@ mod writer;
 
 use writer::Writer;
 
+#[cfg(test)]
+mod ending_tests;
 #[cfg(test)]
 mod tests;
 
@@ -125,6 +128,17 @@ struct Facts {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+impl Facts {
+    /// The node must stop; the first reason stands.
+    fn fail(&self, why: String) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert(why);
+            first
+        });
+    }
+}
+
 /// What the writer stands on.
 pub struct Ground {
     /// The engine.
@@ -202,6 +216,11 @@ impl Replica {
         self.facts.actor
     }
 
+    /// Ends the writer, and by it the node: something else than a write showed that the store cannot go on.
+    pub fn fail(&self, why: String) {
+        self.facts.fail(why);
+    }
+
     /// Becomes `Some` once the store failed; then the node must stop.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.facts.failed.subscribe()
@@ -268,6 +287,20 @@ impl Replica {
         });
     }
 
+    /// As [`Replica::keep`], but returns once it is on disk, and waits for its turn where a client's write
+    /// would be shed: what the node itself must remember is never left out.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn remember(&self, key: &'static str, value: Bytes) -> Result<(), Failure> {
+        let (done, kept) = oneshot::channel();
+        // The waiter is there until it is told.
+        let counts = Box::new(move |result| drop(done.send(result)));
+        let submitted = self.queue.send(Command::Meta { key, value, counts }).await;
+        submitted.map_err(|_| self.stopped())?;
+        kept.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
     /// What [`Replica::keep`] kept.
     ///
     /// # Errors
@@ -304,7 +337,7 @@ impl Replica {
     pub fn flush(&self) -> Result<(), Failure> {
         let (done, flushed) = std::sync::mpsc::sync_channel(1);
         let counts = Box::new(move |result| drop(done.send(result)));
-        self.submit(Command::Flush { counts });
+        self.submit_in_turn(Command::Flush { counts });
         flushed
             .recv()
             .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
@@ -315,13 +348,31 @@ impl Replica {
         match self.queue.try_send(command) {
             Ok(()) => {}
             Err(TrySendError::Full(command)) => command.refuse(&Failure::Overloaded),
-            Err(TrySendError::Closed(command)) => {
-                let why = self.facts.failed.borrow().clone();
-                command.refuse(&Failure::Store(
-                    why.unwrap_or_else(|| "the node is stopping".into()),
-                ));
-            }
+            Err(TrySendError::Closed(command)) => command.refuse(&self.stopped()),
         }
+    }
+
+    /// As [`Replica::submit`], but blocks while the queue is full.
+    fn submit_in_turn(&self, command: Command) {
+        use mpsc::error::TrySendError;
+        let refused = match self.queue.try_send(command) {
+            Ok(()) => return,
+            Err(TrySendError::Full(command)) => self
+                .queue
+                .blocking_send(command)
+                .err()
+                .map(|refused| refused.0),
+            Err(TrySendError::Closed(command)) => Some(command),
+        };
+        if let Some(command) = refused {
+            command.refuse(&self.stopped());
+        }
+    }
+
+    /// Why nothing is taken any more.
+    fn stopped(&self) -> Failure {
+        let why = self.facts.failed.borrow().clone();
+        Failure::Store(why.unwrap_or_else(|| "the node is stopping".into()))
     }
 
     /// The record of a key as it lies in the store: an encoded object, `None` if there is none.
@@ -443,7 +494,7 @@ impl Replica {
             let records = found.into_iter().map(|(key, _)| key).collect();
             let (done, gone) = std::sync::mpsc::sync_channel(1);
             let counts = Box::new(move |result| drop(done.send(result)));
-            self.submit(Command::Erase { records, counts });
+            self.submit_in_turn(Command::Erase { records, counts });
             gone.recv()
                 .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
         }

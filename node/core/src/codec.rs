@@ -189,11 +189,20 @@ pub fn digest(object: &Object) -> Digest {
     Digest::of(&encode(object))
 }
 
-/// How many siblings an encoded object has, without reading its values.
+/// How many siblings an encoded object has: of bytes that were verified when they were read, so that only
+/// the head is looked at.
 ///
 /// # Errors
 /// [`Malformed`] says what is wrong with the bytes.
-pub fn sibling_count(bytes: &Bytes) -> Result<u32, Malformed> {
-    let object = decode(bytes)?;
-    Ok(u32::try_from(object.siblings().len()).unwrap_or(u32::MAX))
+pub fn sibling_count(bytes: &[u8]) -> Result<u32, Malformed> {
+    let Some(([version, length @ ..], rest)) = bytes.split_first_chunk::<5>() else {
+        return Err(Malformed::Short(bytes.len()));
+    };
+    if *version != VERSION {
+        return Err(Malformed::Version(*version));
+    }
+    let length = u32::from_le_bytes(*length) as usize;
+    let head = rest.get(..length).ok_or(Malformed::Head)?;
+    let head: Head = postcard::from_bytes(head).map_err(|_| Malformed::Head)?;
+    Ok(u32::try_from(head.siblings.len()).unwrap_or(u32::MAX))
 }

@@ -165,7 +165,8 @@ pub struct Mint {
 /// Bounds that minting keeps; joins are never refused for size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
-    /// The most siblings a write without a causal predecessor may leave.
+    /// The most siblings a write without a causal predecessor may leave: live ones, and if it is a
+    /// tombstone, tombstones with them (deletes repeated with one context would pile up without end).
     pub siblings: usize,
     /// The most bytes of values an object may hold.
     pub object_bytes: usize,
@@ -254,6 +255,11 @@ impl Object {
         }
     }
 
+    /// The context and the siblings.
+    pub fn into_parts(self) -> (Context, Vec<Sibling>) {
+        (self.context, self.siblings)
+    }
+
     /// Every dot this copy has ever known of.
     pub fn context(&self) -> &Context {
         &self.context
@@ -294,8 +300,12 @@ impl Object {
     /// Joins another copy into this one: associative, commutative, idempotent, and it loses nothing that
     /// neither side has superseded. Answers whether anything changed.
     pub fn join(&mut self, other: &Self) -> bool {
-        if self == other {
+        if other.is_empty() || self == other {
             return false;
+        }
+        if self.is_empty() {
+            self.clone_from(other);
+            return true;
         }
         let ours = by_dot(self);
         let theirs = by_dot(other);
@@ -361,7 +371,7 @@ impl Object {
             .siblings
             .partition_point(|old| old.key() < sibling.key());
         next.siblings.insert(at, sibling.clone());
-        next.keep_caps(self, covered, caps)?;
+        next.keep_caps(self, sibling.content.is_tombstone(), covered, caps)?;
         *self = next;
 
         let mut answer = answered;
@@ -397,8 +407,18 @@ impl Object {
         (kept, newest, covered)
     }
 
-    fn keep_caps(&self, before: &Self, covered: usize, caps: Caps) -> Result<(), Refused> {
-        let siblings = self.live().count();
+    fn keep_caps(
+        &self,
+        before: &Self,
+        deletes: bool,
+        covered: usize,
+        caps: Caps,
+    ) -> Result<(), Refused> {
+        let siblings = if deletes {
+            self.siblings.len()
+        } else {
+            self.live().count()
+        };
         if covered == 0 && siblings > caps.siblings {
             return Err(Refused::Siblings {
                 siblings,

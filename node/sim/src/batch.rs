@@ -135,8 +135,10 @@ fn work(batch: Batch, next: &AtomicU64, gathered: &Mutex<Gathered>) {
 /// A run whose panic is a failure like any other: it has a seed.
 pub(crate) fn careful(plan: &Plan, bug: Option<Bug>) -> Report {
     let caught = std::panic::catch_unwind(|| run(plan, bug, false));
-    caught.unwrap_or_else(|_| {
-        let found = "it panicked, see above".to_owned();
+    caught.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let found = text.unwrap_or("it panicked").to_owned();
         let violation = Some((
             0,
             Violation {

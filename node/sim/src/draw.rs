@@ -29,15 +29,15 @@ impl Draw {
         }
     }
 
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
+    /// The next draw: any number.
+    pub fn word(&mut self) -> u64 {
         self.words[3] += 1;
         mix(&self.words)
     }
 
     /// A number below `bound`, or 0 if that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.word() % bound.max(1)
     }
 
     /// True in so many of 1,000 cases.
@@ -47,7 +47,7 @@ impl Draw {
 
     /// About exponentially distributed around `mean`, at most eight times as much.
     pub fn around(&mut self, mean: u64) -> u64 {
-        let doublings = self.next().trailing_ones().min(3);
+        let doublings = self.word().trailing_ones().min(3);
         self.below(mean + 1) << doublings
     }
 }

@@ -141,14 +141,23 @@ fn report(failure: &Failure) {
     );
     println!(
         "the smallest plan that breaks it:\n{}",
-        shrink(&Plan::draw(*seed), None)
+        quietly(&Plan::draw(*seed), None)
     );
     println!("replay: cargo run -p sibyl-sim -- replay --seed {seed} --shrink -v");
 }
 
+/// Shrinks a plan without a word of each panic that it meets on the way.
+fn quietly(plan: &Plan, bug: Option<Bug>) -> Plan {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let small = shrink(plan, bug);
+    std::panic::set_hook(hook);
+    small
+}
+
 fn replay(seed: u64, bug: Option<Bug>, verbose: bool, smaller: bool) -> ExitCode {
     let drawn = Plan::draw(seed);
-    let plan = if smaller { shrink(&drawn, bug) } else { drawn };
+    let plan = if smaller { quietly(&drawn, bug) } else { drawn };
     print!("{plan}");
     let report = run(&plan, bug, verbose);
     report.lines.iter().for_each(|line| println!("{line}"));

@@ -76,8 +76,12 @@ pub struct Minted {
     pub payload: Option<Bytes>,
     /// What it may supersede: what its client saw and the tombstones it covered, with their pasts.
     pub past: Writes,
+    /// What its client's context claims: what it supersedes, wherever it arrives.
+    pub covers: Writes,
     /// How many copies were promised, once it was acknowledged.
     pub promised: Option<usize>,
+    /// How many synced copies were taken away by wipes, within the budget.
+    pub destroyed: usize,
 }
 
 /// Everything minted in a run.
@@ -121,9 +125,23 @@ impl Oracle {
         })
     }
 
+    /// The writes to a key that a copy holds, with their effect: it claims them, and keeps nothing that they
+    /// supersede. A copy may claim a tombstone and still keep what it deleted: a blind write covers the
+    /// tombstones of its coordinator by their dots, and travels without what those had seen.
+    pub fn held(&self, key: usize, object: &Object) -> Writes {
+        let surviving = self.surviving(object);
+        let claimed = self.claimed(key, object.context()).iter();
+        let effective =
+            claimed.filter(|write| self.writes[*write].covers.common(surviving).is_empty());
+        effective.fold(Writes::default(), |set, number| set.and(Writes::of(number)))
+    }
+
     /// The writes that an object still holds as siblings.
     pub fn surviving(&self, object: &Object) -> Writes {
-        let dots = object.siblings().iter().flat_map(|sibling| sibling.dots());
+        let dots = object
+            .siblings()
+            .iter()
+            .flat_map(sibyl_core::object::Sibling::dots);
         let numbers = dots.filter_map(|dot| self.find(dot));
         numbers.fold(Writes::default(), |set, number| set.and(Writes::of(number)))
     }

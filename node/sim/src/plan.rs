@@ -46,6 +46,8 @@ pub struct Setting {
     pub polite: bool,
     /// Whether nodes notice cuts and crashes, or only run into deadlines.
     pub senses: bool,
+    /// Whether a wipe need leave only one copy of an acknowledged write, not W.
+    pub frail: bool,
     /// Whether faults begin before the cluster has formed.
     pub troubled_forming: bool,
 }
@@ -178,6 +180,7 @@ fn setting(rng: &mut ChaCha8Rng) -> Setting {
         read_repair: rng.random_bool(0.7),
         polite: rng.random_bool(0.15),
         senses: rng.random_bool(0.7),
+        frail: rng.random_bool(0.5),
         troubled_forming: rng.random_bool(0.2),
     }
 }

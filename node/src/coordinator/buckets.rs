@@ -50,6 +50,10 @@ pub enum BucketFailed {
     List(ListError),
 }
 
+/// How many keys are looked for at a time when a bucket must be empty: a full page, since what is in the way
+/// of the first living key may be very many deleted ones.
+const LOOK_AHEAD: usize = 1000;
+
 impl Coordinator {
     /// Creates a bucket or changes its configuration.
     ///
@@ -105,14 +109,11 @@ impl Coordinator {
     ) -> Result<(), BucketFailed> {
         let exists = self.registry().view().bucket(name).is_some();
         if exists && emptiness == Emptiness::Required {
-            let first = ListRequest {
-                bucket: name.to_owned(),
-                prefix: Bytes::new(),
-                after: None,
-                limit: 1,
-            };
-            let listed = self.list(span, first).await.map_err(BucketFailed::List)?;
-            if !listed.keys.is_empty() {
+            let empty = self
+                .is_empty(span, name)
+                .await
+                .map_err(BucketFailed::List)?;
+            if !empty {
                 return Err(BucketFailed::NotEmpty);
             }
         }
@@ -122,6 +123,24 @@ impl Coordinator {
         };
         self.change(span, change).await?;
         Ok(())
+    }
+
+    /// Whether a bucket holds no living key. Ends because every page begins behind the one before.
+    async fn is_empty(&self, span: &Span, name: &str) -> Result<bool, ListError> {
+        let mut after = None;
+        loop {
+            let page = ListRequest {
+                bucket: name.to_owned(),
+                prefix: Bytes::new(),
+                after,
+                limit: LOOK_AHEAD,
+            };
+            let listed = self.list(span, page).await?;
+            if !listed.keys.is_empty() || listed.next.is_none() {
+                return Ok(listed.keys.is_empty());
+            }
+            after = listed.next;
+        }
     }
 
     /// Follows the registry and erases what deleted buckets left here. Ends with the registry's task.
@@ -143,14 +162,22 @@ impl Coordinator {
                 let erased =
                     tokio::task::spawn_blocking(move || replica.sweep(partitions, &kept, number))
                         .await;
+                self.inner.feed.forget_others(&known);
                 match erased {
-                    Ok(Ok(0)) => {}
-                    Ok(Ok(records)) => tracing::info!(records, "erased what deleted buckets left"),
+                    Ok(Ok(records)) => {
+                        if records > 0 {
+                            tracing::info!(records, "erased what deleted buckets left");
+                        }
+                        swept = known;
+                    }
+                    // The next document tries again.
                     Ok(Err(failure)) => {
                         tracing::warn!(%failure, "deleted buckets are not erased yet");
                     }
                     Err(error) => tracing::warn!(%error, "deleted buckets are not erased yet"),
                 }
+            } else if !view.forming() {
+                // Those that are new go the same way one day.
                 swept = known;
             }
             if registry.changed().await.is_err() {

@@ -4,7 +4,7 @@
 //! read finds it resolved. The feed of a bucket is what all reachable nodes remember. It is a list to look
 //! at, not a record: it does not survive a restart, and what nobody reads is not in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -57,6 +57,11 @@ impl Feed {
         if !entries.is_empty() {
             entries.remove(&(bucket, key.clone()));
         }
+    }
+
+    /// Forgets what is not of these buckets: what a deleted one left would hold the places of others.
+    pub(super) fn forget_others(&self, known: &BTreeSet<Incarnation>) {
+        self.lock().retain(|(bucket, _), _| known.contains(bucket));
     }
 
     pub(super) fn page(

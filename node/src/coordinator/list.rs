@@ -180,6 +180,8 @@ impl Coordinator {
             return Err(Failure::Rebuilding);
         }
         let view = self.serving().map_err(Failure::NotServing)?;
+        // A node that does not know the bucket yet cannot say what is in it.
+        view.bucket_of(bucket).ok_or(Failure::Bucket)?;
         let replica = self.replica().clone();
         let from = match &after {
             Some(after) if after[..] >= prefix[..] => crate::store::following(after),

@@ -16,13 +16,14 @@ mod request;
 mod resolve;
 mod write;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sibyl_core::context::Context;
-use sibyl_core::id::{Incarnation, NodeId};
+use sibyl_core::id::{Digest, Incarnation, NodeId};
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::seal::{self, Forged, Opened};
 
@@ -72,6 +73,8 @@ struct Inner {
     feed: conflicts::Feed,
     draining: AtomicBool,
     low_on_disk: AtomicBool,
+    /// Modules that a read asked for and that are being had.
+    fetching: Mutex<BTreeSet<Digest>>,
 }
 
 impl Coordinator {
@@ -83,6 +86,7 @@ impl Coordinator {
             feed: conflicts::Feed::new(),
             draining: AtomicBool::new(false),
             low_on_disk: AtomicBool::new(false),
+            fetching: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -160,8 +164,12 @@ impl Coordinator {
     /// # Errors
     /// [`Forged`].
     pub fn open(&self, bucket: Incarnation, key: &[u8], sealed: &[u8]) -> Result<Opened, Forged> {
-        let keys = &self.registry().view().held.document.context_keys.clone();
-        seal::open(keys, seal::Place { bucket, key }, sealed)
+        let view = self.registry().view();
+        seal::open(
+            &view.document().context_keys,
+            seal::Place { bucket, key },
+            sealed,
+        )
     }
 
     /// Seals a context for a client.
@@ -205,5 +213,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::DiskFull
             | Failure::Overloaded
             | Failure::NotServing(_)
+            | Failure::Malformed(_)
     )
 }

@@ -5,7 +5,7 @@
 //! learns of a version it does not hold fetches it from whoever has it and verifies its digest.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -270,12 +270,28 @@ impl Coordinator {
     }
 
     /// A read needed a module that is not compiled here: have it, so that the next one finds it.
+    /// However many reads need it, it is fetched once at a time.
     pub(super) fn fetch_soon(&self, digest: Digest) {
+        if !self
+            .inner
+            .fetching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(digest)
+        {
+            return;
+        }
         let coordinator = self.clone();
         tokio::spawn(async move {
             if let Err(why) = coordinator.prepare(digest).await {
                 tracing::warn!(%digest, why, "a resolver that is needed here cannot be had yet");
             }
+            coordinator
+                .inner
+                .fetching
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&digest);
         });
     }
 

@@ -211,8 +211,11 @@ fn decoded(bytes: &Bytes) -> Said {
 
 impl Reading {
     async fn until_answered(&mut self) -> Outcome {
-        let hedge = tokio::time::sleep(HEDGE_AFTER);
-        tokio::pin!(hedge);
+        let (hedge, deadline) = (
+            tokio::time::sleep(HEDGE_AFTER),
+            tokio::time::sleep_until(self.deadline),
+        );
+        tokio::pin!(hedge, deadline);
         let mut hedged = false;
         loop {
             let answer = self
@@ -230,17 +233,19 @@ impl Reading {
                     let effects = self.get.handle(Event::Hedge);
                     self.perform(effects);
                 }
-                () = tokio::time::sleep_until(self.deadline) => self.time_is_up(),
+                () = &mut deadline => self.time_is_up(),
             }
         }
     }
 
     /// The client has its answer: hear the rest, then repair whoever was behind.
     async fn until_done(mut self) {
+        let deadline = tokio::time::sleep_until(self.deadline);
+        tokio::pin!(deadline);
         while !self.get.is_done() {
             tokio::select! {
                 Some(heard) = self.waiting.next() => self.hear(heard),
-                () = tokio::time::sleep_until(self.deadline) => self.time_is_up(),
+                () = &mut deadline => self.time_is_up(),
             }
         }
         let waiting = std::mem::take(&mut self.waiting);

@@ -13,7 +13,7 @@ use sibyl_core::flow::get::Outcome;
 use sibyl_core::id::{Digest, Trace};
 use sibyl_core::message::Conflict;
 use sibyl_core::object::{Content, Sibling};
-use sibyl_core::registry::{Binding, Bucket, Mode};
+use sibyl_core::registry::{self, Binding, Bucket, Mode};
 use sibyl_core::view::{self, Faces, Resolution, View};
 
 use super::request::{Acks, GetRequest, Got, PutError, PutRequest, Resolved, ResolverNote};
@@ -29,14 +29,40 @@ const CACHE_VIEWS: usize = 65_536;
 /// What an entry costs beside its values.
 const ENTRY_BYTES: u64 = 256;
 
-/// Views by (object, resolver, config, delete policy).
-pub(super) struct Cache(quick_cache::sync::Cache<Digest, Arc<Made>, Weight>);
+/// Views by what they are a function of; limits too, because a failure is one of them.
+pub(super) struct Cache(quick_cache::sync::Cache<Origin, Arc<Made>, Weight>);
+
+/// What a view is a function of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Origin {
+    /// The view's ETag: object, resolver, config and delete policy.
+    view: Digest,
+    fuel: u64,
+    memory_bytes: u64,
+    output_bytes: u64,
+}
+
+impl Origin {
+    fn of(object: Digest, binding: &Binding, bucket: &Bucket) -> Self {
+        let registry::Limits {
+            fuel,
+            memory_bytes,
+            output_bytes,
+        } = binding.limits;
+        Self {
+            view: view_key(object, binding, bucket),
+            fuel,
+            memory_bytes,
+            output_bytes,
+        }
+    }
+}
 
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<Digest, Arc<Made>> for Weight {
-    fn weight(&self, _: &Digest, made: &Arc<Made>) -> u64 {
+impl Weighter<Origin, Arc<Made>> for Weight {
+    fn weight(&self, _: &Origin, made: &Arc<Made>) -> u64 {
         let bytes = |content: &Content| content.value.as_ref().map_or(0, Bytes::len) as u64;
         ENTRY_BYTES
             + match &made.view {
@@ -66,6 +92,36 @@ struct Made {
     failure: Option<String>,
 }
 
+impl Made {
+    /// The same, in memory of its own: a value that came from a peer is a slice of its read buffer, and the
+    /// cache would hold all of that.
+    fn compact(&self) -> Self {
+        let own = |content: &Content| Content {
+            value: content
+                .value
+                .as_ref()
+                .map(|value| Bytes::copy_from_slice(value)),
+            ..content.clone()
+        };
+        let view = match &self.view {
+            View::Gone => View::Gone,
+            View::One(content) => View::One(own(content)),
+            View::Siblings(siblings) => {
+                let own = |sibling: &Sibling| Sibling {
+                    content: own(&sibling.content),
+                    ..sibling.clone()
+                };
+                View::Siblings(siblings.iter().map(own).collect())
+            }
+        };
+        Self {
+            view,
+            outcome: self.outcome,
+            failure: self.failure.clone(),
+        }
+    }
+}
+
 impl Coordinator {
     /// What a read shows.
     pub(super) async fn show(
@@ -93,21 +149,22 @@ impl Coordinator {
             }
         };
         self.feed(span, request, bucket, &outcome, &view, resolver.as_ref());
-        let mut siblings = object.siblings().to_vec();
+        let (replies, met) = (outcome.replies, outcome.met);
+        let (context, mut siblings) = outcome.object.into_parts();
         siblings.sort_by_key(|sibling| (sibling.content.modified_at, sibling.dot()));
         Got {
             view,
             siblings,
             live,
-            context: object.context().clone(),
+            context,
             bucket: bucket.incarnation,
             etag: etag_of(&etag),
             resolver,
             acks: Acks {
-                owners: outcome.replies,
+                owners: replies,
                 fallbacks: 0,
             },
-            met: outcome.met,
+            met,
         }
     }
 
@@ -127,8 +184,8 @@ impl Coordinator {
         let counts = &self.inner.ground.metrics;
         match active.filter(|_| request.resolve) {
             Some(binding) => {
-                let key = view_key(object, binding, bucket);
-                let made = self.made(span, request, binding, key, several).await;
+                let origin = Origin::of(object, binding, bucket);
+                let made = self.made(span, request, binding, origin, several).await;
                 let resolution = match made.outcome {
                     Resolved::Failed => metrics::Resolution::Failed,
                     Resolved::Kept => metrics::Resolution::Kept,
@@ -141,7 +198,14 @@ impl Coordinator {
                     outcome: made.outcome,
                     failure: made.failure.clone(),
                 };
-                (made.view.clone(), Some(note), key)
+                // A failure shows the siblings as they are. With the view's tag, a client that holds them
+                // would be told that nothing changed once the resolver works.
+                let tag = if made.outcome == Resolved::Failed {
+                    object
+                } else {
+                    origin.view
+                };
+                (made.view.clone(), Some(note), tag)
             }
             None => {
                 counts.conflict(&request.bucket, metrics::Resolution::Kept);
@@ -160,11 +224,11 @@ impl Coordinator {
         span: &Span,
         request: &GetRequest,
         binding: &Binding,
-        key: Digest,
+        origin: Origin,
         several: &[&Sibling],
     ) -> Arc<Made> {
         let counts = &self.inner.ground.metrics;
-        if let Some(made) = self.inner.views.0.get(&key) {
+        if let Some(made) = self.inner.views.0.get(&origin) {
             counts.view_cache(CacheResult::Hit);
             return made;
         }
@@ -204,11 +268,11 @@ impl Coordinator {
         if matches!(report.outcome, Err(Failure::MissingModule)) {
             self.fetch_soon(binding.version);
         }
-        let made = Arc::new(made_of(several, report.outcome));
+        let made = made_of(several, report.outcome);
         if !transient {
-            self.inner.views.0.insert(key, Arc::clone(&made));
+            self.inner.views.0.insert(origin, Arc::new(made.compact()));
         }
-        made
+        Arc::new(made)
     }
 
     fn feed(

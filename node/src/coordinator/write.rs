@@ -150,6 +150,10 @@ impl Coordinator {
         let mut refused = None;
         for owner in self.candidates(owners) {
             let left = deadline.saturating_duration_since(Deadline::now());
+            if left.is_zero() && refused.is_some() {
+                // Nothing was written so far; asking on without time could only make that unknown.
+                break;
+            }
             let result = if owner == *self.me() {
                 self.coordinate(span, coordinate.clone(), value.clone(), left)
                     .await
@@ -303,11 +307,15 @@ struct Writing {
 
 impl Writing {
     async fn run(mut self, coordinate: Coordinate, value: Bytes) {
+        let deadline = tokio::time::sleep_until(self.deadline);
+        tokio::pin!(deadline);
         let (minted, counts) = self.mint(coordinate, value);
-        match minted
-            .await
-            .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
-        {
+        let minted = tokio::select! {
+            minted = minted => minted.unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into()))),
+            // The writer may mint it yet: the outcome is unknown.
+            () = &mut deadline => return self.time_is_up(),
+        };
+        match minted {
             Ok(minted) => self.minted = Some(minted),
             Err(failure) => return self.tell(Err(failure)),
         }
@@ -325,9 +333,8 @@ impl Writing {
         while !self.put.is_done() {
             let effects = tokio::select! {
                 Some(done) = self.waiting.next() => self.hear(&done),
-                () = tokio::time::sleep_until(self.deadline) => {
-                    let effects = self.put.handle(Event::Deadline);
-                    self.perform(effects);
+                () = &mut deadline => {
+                    self.time_is_up();
                     break;
                 }
             };
@@ -337,6 +344,11 @@ impl Writing {
         while let Some(done) = self.waiting.next().await {
             self.hear(&done);
         }
+    }
+
+    fn time_is_up(&mut self) {
+        let effects = self.put.handle(Event::Deadline);
+        self.perform(effects);
     }
 
     fn mint(&self, coordinate: Coordinate, value: Bytes) -> (Told<Minted>, Told<()>) {
@@ -464,7 +476,10 @@ impl Writing {
             self.minted.is_some()
                 || result.as_ref().is_err_and(|failure| {
                     was_not_minted(failure)
-                        || matches!(failure, Failure::Refused(_) | Failure::Store(_))
+                        || matches!(
+                            failure,
+                            Failure::Refused(_) | Failure::Store(_) | Failure::Quorum { .. }
+                        )
                 })
         );
         if let Some(answer) = self.answer.take() {

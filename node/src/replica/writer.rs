@@ -2,7 +2,7 @@
 //!
 //! It owns the counter and every read-modify-write, so commands of one batch see each other. A line is raised
 //! where a copy could not be read: what it had seen is no longer vouched for. It ends with its queue, or when the
-//! store failed; then everything that waits is refused.
+//! store failed, or turned out to have lost data; then everything that waits is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use sibyl_core::codec;
+use sibyl_core::context::Context;
 use sibyl_core::id::{Dot, Partition};
 use sibyl_core::message::Failure;
 use sibyl_core::object::{Mint, Object};
@@ -53,6 +54,30 @@ impl Round {
     }
 }
 
+/// Why the writer ends, and the node with it.
+#[derive(Debug, thiserror::Error)]
+enum Fatal {
+    /// The store failed a write.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A context holds a counter of this actor that it never gave out.
+    #[error(
+        "a context holds counter {seen} of this store, which remembers none above {known}: it has lost data, and the next start begins a new one"
+    )]
+    Forgotten { seen: u64, known: u64 },
+}
+
+/// Tells the node if the writer panics: nothing could be written any more, and nobody would know why.
+struct LastWords(Arc<Facts>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the writer panicked".into());
+        }
+    }
+}
+
 pub(super) struct Writer {
     ground: Ground,
     facts: Arc<Facts>,
@@ -71,16 +96,24 @@ impl Writer {
     }
 
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let _last_words = LastWords(Arc::clone(&self.facts));
         let mut taken = Vec::with_capacity(BATCH);
         loop {
             taken.clear();
             if commands.blocking_recv_many(&mut taken, BATCH) == 0 {
                 return;
             }
-            if let Err(error) = self.group(&mut taken) {
+            let failed = self.facts.failed.borrow().clone();
+            let done = failed.map_or_else(
+                || self.group(&mut taken).map_err(|fatal| self.end(&fatal)),
+                Err,
+            );
+            if let Err(why) = done {
                 commands.close();
-                let why = error.to_string();
-                self.facts.failed.send_replace(Some(why.clone()));
+                self.facts.fail(why.clone());
+                taken
+                    .drain(..)
+                    .for_each(|command| command.refuse(&Failure::Store(why.clone())));
                 while let Some(command) = commands.blocking_recv() {
                     command.refuse(&Failure::Store(why.clone()));
                 }
@@ -89,8 +122,18 @@ impl Writer {
         }
     }
 
+    /// The last thing a writer does; says why it ends.
+    fn end(&self, fatal: &Fatal) -> String {
+        if let (Fatal::Forgotten { .. }, Some(watermark)) = (fatal, &self.ground.watermark)
+            && let Err(error) = watermark.disown()
+        {
+            tracing::error!(%error, "the store cannot be disowned");
+        }
+        fatal.to_string()
+    }
+
     /// One batch: apply, tell what was minted, sync once, tell what counts.
-    fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), WriteError> {
+    fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
         let mut pending = taken.drain(..);
         while pending.len() > 0 {
             let mut round = Round::default();
@@ -136,7 +179,10 @@ impl Writer {
         Ok(())
     }
 
-    fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), WriteError> {
+    fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), Fatal> {
+        if let Command::Join { object, .. } = &command {
+            self.check_memory(object.context())?;
+        }
         match command {
             Command::Mint(asked) => return self.mint(asked, round),
             Command::Join {
@@ -168,7 +214,7 @@ impl Writer {
         Ok(())
     }
 
-    fn mint(&mut self, asked: Asked, round: &mut Round) -> Result<(), WriteError> {
+    fn mint(&mut self, asked: Asked, round: &mut Round) -> Result<(), Fatal> {
         let mut held = match self.load(&asked.slot, round) {
             Ok(held) => held,
             Err(failure) => {
@@ -176,6 +222,11 @@ impl Writer {
                 return Ok(());
             }
         };
+        self.check_memory(held.context())?;
+        self.check_memory(&asked.write.tombstones)?;
+        if let Some(context) = &asked.write.context {
+            self.check_memory(context)?;
+        }
         let dot = Dot {
             actor: self.ground.actor,
             counter: self.ground.counters.mint()?,
@@ -201,6 +252,16 @@ impl Writer {
         round.done.minted.push((asked.minted, minted));
         round.done.count(asked.durability, asked.counts);
         Ok(())
+    }
+
+    /// Whether this store gave out every counter of its own that a context holds. If not, its next dots would
+    /// be taken for ones that are long superseded.
+    fn check_memory(&self, context: &Context) -> Result<(), Fatal> {
+        let known = self.ground.counters.peek().saturating_sub(1);
+        match context.highest_above(self.ground.actor, known) {
+            Some(seen) => Err(Fatal::Forgotten { seen, known }),
+            None => Ok(()),
+        }
     }
 
     /// A key's object as the batch leaves it so far. A copy that cannot be read raises its partition's line.

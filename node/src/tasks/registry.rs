@@ -43,9 +43,13 @@ const PROMISES: u64 = 1;
 const QUEUE: usize = 1024;
 /// How long a message to a peer may take before it counts as not delivered.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node that lost its store waits before it asks again to have the new one named.
+const NAME_AGAIN: Duration = Duration::from_secs(2);
 
 enum Input {
     Event(Event),
+    /// Ask again to have this node's new store named.
+    NameStore,
     /// A peer's message, with the span under which it is handled.
     Heard {
         from: NodeId,
@@ -165,6 +169,7 @@ impl Opened {
             waiting: HashMap::new(),
             next: 0,
             proposing: None,
+            naming: None,
             ballots: BTreeSet::new(),
             rebuilding: self.rebuilding,
         };
@@ -184,6 +189,8 @@ struct Task {
     next: u64,
     /// The change whose ballots are under way: its span is the parent of what is sent.
     proposing: Option<u64>,
+    /// The wish to have the new store named, while it is under way.
+    naming: Option<u64>,
     /// The ballots it took so far.
     ballots: BTreeSet<Ballot>,
     rebuilding: Arc<AtomicBool>,
@@ -210,10 +217,7 @@ impl Task {
             };
             self.take(Event::Form(secrets)).await;
         }
-        if let Err(error) = self.name_store().await {
-            tracing::error!(%error, "the registry cannot persist");
-            return;
-        }
+        self.name_store().await;
         let mut reached = BTreeSet::new();
         loop {
             tokio::select! {
@@ -224,21 +228,17 @@ impl Task {
                         drop(span);
                     }
                     Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
+                    Some(Input::NameStore) => self.name_store().await,
                     None => return,
                 },
                 Ok(()) = changes.changed() => {
                     let now: BTreeSet<NodeId> =
                         self.net.peers().into_iter().filter(|peer| peer.reachable).map(|peer| peer.node_id).collect();
-                    let new: Vec<_> = now.difference(&reached).cloned().collect();
-                    let more = !new.is_empty();
-                    for peer in new {
+                    for peer in now.difference(&reached).cloned().collect::<Vec<_>>() {
                         self.take(Event::Reached(peer)).await;
                     }
                     // The last attempt may have found too few of them.
-                    if more && let Err(error) = self.name_store().await {
-                        tracing::error!(%error, "the registry cannot persist");
-                        return;
-                    }
+                    self.name_store().await;
                     reached = now;
                 }
                 Ok(()) = seen.changed() => {
@@ -268,31 +268,44 @@ impl Task {
 
     /// An amnesiac asks the others to name its new store; until then it does not vote. Once it is named nothing
     /// else tells that an empty folder took a member's place, so that is marked on disk before.
-    async fn name_store(&mut self) -> Result<(), String> {
-        if lost(&self.machine) {
-            self.keep(REBUILDING, Bytes::from_static(b"1")).await?;
-            let change = Change::NameStore {
-                node: self.ground.me.clone(),
-                store: self.ground.store,
-            };
-            self.next += 1;
-            self.take(Event::Propose {
-                id: self.next,
-                change,
-            })
-            .await;
+    async fn name_store(&mut self) {
+        if !lost(&self.machine) || self.naming.is_some() {
+            return;
         }
-        Ok(())
+        if let Err(error) = self.keep(REBUILDING, Bytes::from_static(b"1")).await {
+            return self.give_up(&error);
+        }
+        let change = Change::NameStore {
+            node: self.ground.me.clone(),
+            store: self.ground.store,
+        };
+        self.next += 1;
+        self.naming = Some(self.next);
+        self.take(Event::Propose {
+            id: self.next,
+            change,
+        })
+        .await;
     }
 
+    /// Performs what follows from an event, all of it before anything else is begun.
     async fn take(&mut self, event: Event) {
+        let number = self.machine.held().document.number;
         for effect in self.machine.handle(event) {
             if let Err(error) = self.perform(effect).await {
-                // The writer reports the store's failure and stops the node; nothing more may be said.
-                tracing::error!(%error, "the registry cannot persist");
-                return;
+                return self.give_up(&error);
             }
         }
+        if self.machine.held().document.number > number {
+            Box::pin(self.name_store()).await;
+        }
+    }
+
+    /// What could not be persisted was not done: nothing more may be said, and the node must stop.
+    fn give_up(&self, why: &str) {
+        tracing::error!(why, "the registry cannot persist");
+        let why = format!("the registry cannot persist: {why}");
+        self.ground.replica.fail(why);
     }
 
     async fn perform(&mut self, effect: Effect) -> Result<(), String> {
@@ -327,7 +340,6 @@ impl Task {
                 self.alarms
                     .send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
                 self.introduce();
-                Box::pin(self.name_store()).await?;
             }
             Effect::Timer {
                 token,
@@ -335,23 +347,17 @@ impl Task {
                 max_ms,
             } => {
                 let after = Duration::from_millis(rand::rng().random_range(min_ms..=max_ms));
-                self.later(after, Event::Timer { token });
+                self.later(after, Input::Event(Event::Timer { token }));
             }
             Effect::Finished { id, outcome } => self.finish(id, outcome),
-            Effect::Alarm(alarm) => self.alarm(&alarm),
+            Effect::Alarm(alarm) => self.alarm(&alarm).await,
         }
         Ok(())
     }
 
     async fn keep(&self, key: &'static str, bytes: Bytes) -> Result<(), String> {
-        let (done, kept) = oneshot::channel();
-        self.ground.replica.keep(key, bytes, move |result| {
-            // The task waits for it, unless the node is going down.
-            let _gone = done.send(result);
-        });
-        kept.await
-            .map_err(|error| error.to_string())?
-            .map_err(|failure| failure.to_string())
+        let kept = self.ground.replica.remember(key, bytes).await;
+        kept.map_err(|failure| failure.to_string())
     }
 
     /// Tells the network who the members are and which lineage this node belongs to.
@@ -403,18 +409,24 @@ impl Task {
         });
     }
 
-    fn later(&self, after: Duration, event: Event) {
+    fn later(&self, after: Duration, input: Input) {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
             if let Some(inbox) = inbox.upgrade() {
                 // Closed: the node is stopping.
-                let _gone = inbox.send(Input::Event(event)).await;
+                let _gone = inbox.send(input).await;
             }
         });
     }
 
     fn finish(&mut self, id: u64, outcome: Outcome) {
+        if self.naming == Some(id) {
+            self.naming = None;
+            if !matches!(outcome, Outcome::Done { .. }) {
+                self.later(NAME_AGAIN, Input::NameStore);
+            }
+        }
         let waiting = self.waiting.remove(&id);
         self.proposing = self.waiting.keys().min().copied();
         // Alone nobody is asked, and one ballot does.
@@ -447,7 +459,7 @@ impl Task {
         let _gone = done.send(result);
     }
 
-    fn alarm(&self, alarm: &Alarm) {
+    async fn alarm(&self, alarm: &Alarm) {
         tracing::error!(%alarm, "registry");
         let kind = match alarm {
             Alarm::FlagsDiffer { .. } => "flags".to_owned(),
@@ -455,10 +467,13 @@ impl Task {
             Alarm::Forgotten(_) => "forgotten".to_owned(),
         };
         if matches!(alarm, Alarm::Forgotten(_)) {
-            // The next start begins a new store under a new actor.
-            if let Err(error) = self.ground.watermark.disown() {
-                tracing::error!(%error, "the store cannot be disowned");
+            // The node stops, and its next start begins a new store under a new actor.
+            let watermark = Arc::clone(&self.ground.watermark);
+            let disowned = tokio::task::spawn_blocking(move || watermark.disown()).await;
+            if !matches!(disowned, Ok(Ok(()))) {
+                tracing::error!(?disowned, "the store cannot be disowned");
             }
+            self.ground.replica.fail(alarm.to_string());
         }
         self.alarms.send_modify(|alarms| {
             alarms.insert(kind, alarm.to_string());

@@ -273,6 +273,12 @@ mod tests {
             Protocol::Grpc,
         );
         check(
+            Some("http://a:9/v1/traces"),
+            &[],
+            "http://a:9/v1/traces",
+            Protocol::Http,
+        );
+        check(
             Some("http://a:9"),
             &[(PROTOCOL, "grpc"), (TRACES_PROTOCOL, "http/protobuf")],
             "http://a:9/v1/traces",

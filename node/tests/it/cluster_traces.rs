@@ -170,7 +170,7 @@ async fn play(live: &Live) -> Scene {
         owners[0] == "n1" && owners.len() == 3
     })
     .await;
-    let behind = path("default", &format!("{behind}"));
+    let behind = path("default", &behind);
     let cut = trace(live.put(1, &behind, write()).await);
     live.isolate(3, false).await;
     let repairs = trace(live.get(1, &(behind + "?r=3")).await);

@@ -3,6 +3,11 @@
 //! `cli.rs` has what needs no node. Every command is a process; nothing is checked through tables, which are
 //! for people.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;

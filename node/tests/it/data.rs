@@ -3,6 +3,11 @@
 //! Three processes, shared by the tests of this file; every test has keys of its own. Requests go to whichever
 //! node, on purpose: no test may depend on talking to one.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use serde_json::json;
 
 use crate::ask::{Answer, Ask, delete, get, head, key, put, put_bucket};

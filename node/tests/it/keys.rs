@@ -3,6 +3,11 @@
 //! The cluster has few partitions, so that one of them holds many keys of a bucket. Lists are compared whole:
 //! an entry too many, too few or out of order fails.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -491,4 +496,53 @@ fn what_a_delete_beside_a_write_means_is_the_buckets_choice() {
     check("deletes", 404, "; outcome=deleted");
     // A deleted sibling has no value to pick: that is a failure, and failures leave everything.
     check("picks-delete", 300, "; outcome=failed");
+}
+
+#[test]
+fn explain_says_who_holds_what_and_why() {
+    let cluster = Cluster::shared(&CLUSTER);
+    cluster.nodes[0]
+        .ask(&put_bucket("why", &json!({ "n": 2 })))
+        .expect(201);
+    let path = key("why", "k");
+    let writes = [0, 1].map(|at| cluster.nodes[at].ask(&put(&path, at.to_string())));
+    let explain = || get(format!("{path}?explain=true"));
+    for node in &cluster.nodes {
+        let body = node.ask(&explain()).expect(200).json();
+        assert_eq!(
+            (&body["bucket"], &body["key"]),
+            (&json!("why"), &json!("k"))
+        );
+        assert!(body["partition"].as_u64() < Some(16), "{body}");
+        let owners = body["preference_list"].as_array().unwrap();
+        let roles: Vec<_> = owners.iter().map(|owner| text(&owner["role"])).collect();
+        assert_eq!(roles, ["primary", "primary", "fallback"], "{body}");
+        let [first, second, third] = &owners[..] else {
+            panic!("three nodes: {body}")
+        };
+        assert_eq!(first["object_digest"], second["object_digest"], "{body}");
+        assert!(
+            text(&first["object_digest"]).starts_with("sha256:"),
+            "{body}"
+        );
+        assert_eq!(third["object_digest"], Value::Null, "it holds nothing");
+        assert_eq!(first["siblings"], 2);
+        assert!(owners.iter().all(|owner| owner["state"] == "alive"));
+        let siblings = body["siblings"].as_array().unwrap();
+        let dots: Vec<_> = siblings.iter().map(|one| text(&one["dot"])).collect();
+        let minted = writes
+            .each_ref()
+            .map(|write| write.header("sibyl-dot").to_owned());
+        assert_eq!(dots, minted, "{body}");
+        let traces: Vec<_> = siblings.iter().map(|one| text(&one["trace_id"])).collect();
+        let traced = writes
+            .each_ref()
+            .map(|write| write.header("sibyl-trace-id").to_owned());
+        assert_eq!(traces, traced, "{body}");
+        assert_eq!(siblings[0]["dots"], json!([dots[0]]));
+        assert_eq!(
+            (&body["resolver"], &body["journal"]),
+            (&Value::Null, &json!([]))
+        );
+    }
 }

@@ -1,5 +1,10 @@
 //! Limits on a real cluster: what fits exactly is kept on every node, one more is refused and changes nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 

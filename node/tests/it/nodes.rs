@@ -4,6 +4,11 @@
 //! Every wait has a limit and looks at what a node says of itself. Invariant: what a test started is gone when
 //! it ends, however it ends: a node also stops when its standard input closes.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;

@@ -3,6 +3,11 @@
 //! Nothing here waits for time to pass: nodes are stopped, then the others are asked until they say that they
 //! noticed. A 503 is held to its word: `unknown` may show later, `not_written` never does.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use serde_json::{Value, json};
 
 use crate::ask::{Answer, delete, get, key, put, put_bucket, text};

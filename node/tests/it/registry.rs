@@ -3,6 +3,11 @@
 //! Changes go through any node and end in one document on all of them. Flags that differ, strangers and second
 //! processes are refused with words that an operator can act on; the words are part of the test.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use serde_json::{Value, json};
 
 use crate::ask::{Ask, delete, get, key, put, put_bucket, text};

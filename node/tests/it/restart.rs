@@ -3,6 +3,11 @@
 //! Clients run in closed loops through all nodes and write down what was acknowledged. Afterwards every single
 //! acknowledged write is accounted for. How long a phase lasts is counted in acknowledged writes, not in time.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

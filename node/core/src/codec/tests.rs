@@ -90,6 +90,12 @@ proptest! {
     }
 
     #[test]
+    fn siblings_are_counted_without_their_values(object in object()) {
+        let count = sibling_count(&encode(&object));
+        prop_assert_eq!(count.map(|count| count as usize), Ok(object.siblings().len()));
+    }
+
+    #[test]
     fn hostile_bytes_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200), sealed in any::<bool>()) {
         let mut bytes = body;
         if sealed {

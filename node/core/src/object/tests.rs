@@ -512,3 +512,31 @@ fn caps_refuse_what_does_not_help() {
         }),
     );
 }
+
+#[test]
+fn deletes_repeated_with_one_context_do_not_pile_up() {
+    let mut object = Object::default();
+    let seen = write_at(&mut object, 1, None, false).answer;
+    let caps = Caps {
+        siblings: 3,
+        ..UNCAPPED
+    };
+    let mut delete = |counter| {
+        let dot = Dot {
+            actor: Actor(1),
+            counter,
+        };
+        let write = Write {
+            context: Some(seen.clone()),
+            tombstones: Context::new(),
+            content: content(dot, true),
+        };
+        object.write(Mint { dot, line: 0 }, write, caps).map(drop)
+    };
+    let refused = Err(Refused::Siblings {
+        siblings: 4,
+        cap: 3,
+    });
+    let results: Vec<_> = (2..=5).map(&mut delete).collect();
+    assert_eq!(results, [Ok(()), Ok(()), Ok(()), refused]);
+}

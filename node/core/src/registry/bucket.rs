@@ -16,8 +16,9 @@ pub const MAX_N: u8 = 15;
 pub const MAX_SIBLINGS: u32 = 1000;
 /// The highest `max_value_bytes`: 16 MiB.
 pub const MAX_VALUE_BYTES: u64 = 16 << 20;
-/// The highest `max_object_bytes`: 64 MiB, four of the largest values and what belongs to them.
-pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
+/// The highest `max_object_bytes`: 32 MiB, two of the largest values. A frame between nodes takes 34 MiB, and
+/// what does not fit into one can be neither read nor repaired from another node.
+pub const MAX_OBJECT_BYTES: u64 = 32 << 20;
 /// The longest `config` of a resolver, in bytes: it is in every copy of the registry.
 pub const MAX_RESOLVER_CONFIG_BYTES: usize = 64 << 10;
 /// The most fuel of one call: about a minute of work.

@@ -1,7 +1,7 @@
 //! **No value covered by an acknowledged delete becomes live again.**
 //!
 //! Source: merge-model, *What must always hold*, 5. On one copy what is dead stays dead, whoever killed it
-//! (continuous); in the end nothing that an acknowledged delete had seen is live anywhere.
+//! (continuous); in the end, and in reads that must see the delete, nothing that its context claims is live.
 
 use super::{Held, broken};
 use crate::oracle::{Oracle, Writes};
@@ -44,7 +44,7 @@ pub fn check(oracle: &Oracle, acknowledged: Writes, live: Writes) -> Held {
         else {
             continue;
         };
-        let woken = live.common(minted.past);
+        let woken = live.common(minted.covers);
         if !woken.is_empty() {
             let found = format!("{} covered {}", oracle.name(delete), oracle.names(woken));
             return broken(CHECK, found);

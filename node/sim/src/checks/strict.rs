@@ -1,6 +1,7 @@
 //! **With R + W > n, a read sees every strict write acknowledged before it began.**
 //!
 //! Source: merge-model, *What must always hold*, 7. All writes are strict until fallbacks exist.
+//! To see a write is to hold it or what supersedes it, and nothing that it superseded.
 
 use sibyl_core::object::Object;
 
@@ -9,7 +10,7 @@ use crate::oracle::{Oracle, Writes};
 
 /// The answer of a read that began when `acknowledged` was what had been promised.
 pub fn check(oracle: &Oracle, key: usize, acknowledged: Writes, answer: &Object) -> Held {
-    let missed = acknowledged.without(oracle.claimed(key, answer.context()));
+    let missed = acknowledged.without(oracle.held(key, answer));
     if missed.is_empty() {
         return Ok(());
     }

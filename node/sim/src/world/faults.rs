@@ -2,8 +2,8 @@
 //!
 //! A restart raises the line to the end of the reserved counters. A wipe begins a new store under a new
 //! actor, which mints nothing and whose reads do not count until it is filled again. Wipes keep to a budget:
-//! one that would leave a promise on fewer than W other synced copies, or a registry document nowhere, is
-//! spared, so that every loss found is a bug.
+//! one that would leave a promise on fewer than W other synced copies (in frail runs: on none), or the last
+//! registry document nowhere, is spared, so that every loss found is a bug.
 
 use std::rc::Rc;
 
@@ -111,8 +111,15 @@ impl World {
             gets: Default::default(),
             ids: 0,
         };
+        this.number = process.held.document.number;
+        let (number, digest) = (this.number, process.held.digest);
         this.process = Some(process);
         self.note(&[14, node as u64], || format!("n{node} starts"));
+        if number > 1 {
+            // A batch that was not synced may survive a crash: the document in it is in force now.
+            let once = self.chosen.take(number, digest);
+            self.hold(once);
+        }
         self.notice_all(node);
         self.open_registry(node);
     }
@@ -145,7 +152,7 @@ impl World {
     fn read_disk(&mut self, node: usize) {
         for key in 0..self.keys.len() {
             let object = self.nodes[node].disk.object(&self.keys[key].record);
-            self.nodes[node].synced[key] = self.oracle.claimed(key, object.context());
+            self.nodes[node].synced[key] = self.oracle.held(key, &object);
         }
     }
 
@@ -155,6 +162,9 @@ impl World {
         }
         self.crash(node, down_us);
         self.sights.met(Sight::Wiped);
+        for write in self.nodes[node].synced.iter().flat_map(|copy| copy.iter()) {
+            self.oracle.writes[write].destroyed += 1;
+        }
         let this = &mut self.nodes[node];
         this.stores += 1;
         this.disk.wipe(actor(self.plan.seed, node, this.stores));
@@ -178,12 +188,17 @@ impl World {
             let minted = &self.oracle.writes[*write];
             minted.promised.is_some() || self.requests[minted.request].answers == 0
         };
+        let needed = if self.plan.setting.frail {
+            1
+        } else {
+            self.plan.setting.w
+        };
         let keepable = |write: usize| {
             let key = self.oracle.writes[write].key;
             let copies = others()
                 .filter(|(_, other)| other.synced[key].contains(write))
                 .count();
-            copies >= self.plan.setting.w
+            copies >= needed
         };
         let here = self.nodes[node].synced.iter().flat_map(|copy| copy.iter());
         documented && here.filter(relied_on).all(keepable)
@@ -242,9 +257,15 @@ impl World {
         (0..self.nodes.len()).for_each(|peer| self.notice(node, peer));
     }
 
-    /// The faults are over: all links are whole, and lose nothing.
+    /// The faults are over: all links are whole and lose nothing, all disks are well.
     pub(crate) fn calm_down(&mut self) {
         self.network.calm();
+        for node in &mut self.nodes {
+            node.disk.slow_until_us = 0;
+            node.disk
+                .store
+                .fault(|faults| faults.fail_next_sync = false);
+        }
         self.note(&[17], || "all is calm".into());
         (0..self.nodes.len()).for_each(|node| self.notice_all(node));
     }

@@ -206,7 +206,7 @@ impl World {
                 self.tell_registry(node, registry::Event::Message { from, message });
             }
             Request::Coordinate(coordinate) => {
-                self.asked_to_coordinate(node, from, call, *coordinate, body)
+                self.asked_to_coordinate(node, from, call, *coordinate, body);
             }
             Request::Replicate { ref place, .. } | Request::Repair { ref place } => {
                 let object = codec::decode(&body).expect("what was encoded here can be decoded");

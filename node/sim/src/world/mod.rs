@@ -268,13 +268,13 @@ impl World {
             Event::Tick { node, life, token } if self.lives(node, life) => self.tick(node, token),
             Event::Hedge { node, life, flow } if self.lives(node, life) => self.hedge(node, flow),
             Event::ReadOver { node, life, flow } if self.lives(node, life) => {
-                self.read_over(node, flow)
+                self.read_over(node, flow);
             }
             Event::WriteOver { node, life, flow } if self.lives(node, life) => {
-                self.write_over(node, flow)
+                self.write_over(node, flow);
             }
             Event::CallOver { node, life, call } if self.lives(node, life) => {
-                self.call_failed(node, call)
+                self.call_failed(node, call);
             }
             _ => {}
         }

@@ -186,7 +186,7 @@ impl World {
         }
         let group = std::mem::take(&mut self.process(node).writer.group);
         for (key, object) in &group.changed {
-            let known = self.oracle.claimed(*key, object.context());
+            let known = self.oracle.held(*key, object);
             let synced = &mut self.nodes[node].synced[*key];
             *synced = synced.and(known);
         }
@@ -207,7 +207,7 @@ impl World {
             match counts {
                 Counts::Write { flow } => self.copy_counts(node, flow, &me, true),
                 Counts::Asked { by, call } => {
-                    self.reply(node, by, call, Reply::Joined, Bytes::new())
+                    self.reply(node, by, call, Reply::Joined, Bytes::new());
                 }
                 Counts::Kept => self.kept(node),
             }
@@ -346,13 +346,16 @@ impl World {
             self.hold(seen::handed(&self.oracle, key, context, seen));
         }
         let past = self.oracle.known(seen.and(buried));
+        let covers = context.map(|context| self.oracle.claimed(key, context));
         let minted = oracle::Minted {
             dot,
             key,
             request,
             payload,
             past,
+            covers: covers.unwrap_or_default(),
             promised: None,
+            destroyed: 0,
         };
         match dots::mint(&mut self.oracle, minted) {
             Ok(_) => self.requests[request].minted = true,

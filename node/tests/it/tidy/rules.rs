@@ -23,7 +23,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Everything that is wrong with a file, but for what is excepted.
-pub fn check(source: &Source) -> Vec<String> {
+pub(super) fn check(source: &Source) -> Vec<String> {
     let excepted = |rule: &str| {
         EXCEPTIONS
             .iter()
@@ -34,7 +34,7 @@ pub fn check(source: &Source) -> Vec<String> {
 }
 
 /// Exceptions that nothing needs any more.
-pub fn exceptions(sources: &[Source]) -> Vec<String> {
+pub(super) fn exceptions(sources: &[Source]) -> Vec<String> {
     let idle = EXCEPTIONS.iter().filter(|(name, path, ..)| {
         let rule = RULES
             .iter()
@@ -50,7 +50,7 @@ pub fn exceptions(sources: &[Source]) -> Vec<String> {
 }
 
 /// Dependencies without a row in the tables.
-pub fn dependencies(sources: &[Source]) -> Vec<String> {
+pub(super) fn dependencies(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     for manifest in sources
         .iter()
@@ -106,7 +106,7 @@ fn doors(source: &Source) -> Vec<String> {
                     ));
                 }
                 None if FOR_TESTS.contains(&library) => {
-                    found.push(format!("{place} is for tests only"))
+                    found.push(format!("{place} is for tests only"));
                 }
                 _ => {}
             }

@@ -7,18 +7,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// One file.
-pub struct Source {
+pub(super) struct Source {
     /// Its path from the repository's top, with `/`.
-    pub path: String,
+    pub(super) path: String,
     /// All of it.
-    pub text: String,
+    pub(super) text: String,
     /// The text without comments and without what stands in strings; as many lines as `text`.
-    pub code: String,
+    pub(super) code: String,
 }
 
 impl Source {
     /// A file of that path and text.
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(super) fn new(path: &str, text: &str) -> Self {
         let code = if path.ends_with(".rs") {
             code(text)
         } else {
@@ -32,12 +32,12 @@ impl Source {
     }
 
     /// Whether it is Rust.
-    pub fn is_rust(&self) -> bool {
+    pub(super) fn is_rust(&self) -> bool {
         self.path.ends_with(".rs")
     }
 
     /// Whether it is about tests only: then it may use what tests use.
-    pub fn is_test(&self) -> bool {
+    pub(super) fn is_test(&self) -> bool {
         let file = self.path.rsplit('/').next().unwrap_or(&self.path);
         let folder = |name: &str| self.path.contains(&format!("/{name}/"));
         folder("tests")
@@ -46,25 +46,10 @@ impl Source {
             || file == "tests.rs"
             || file.ends_with("_tests.rs")
     }
-
-    /// Its package's folder: `node/core`, `node/sim`, `node` or `resolvers/<name>`.
-    pub fn package(&self) -> &str {
-        let depth = match self.path.as_str() {
-            path if path.starts_with("node/core/") || path.starts_with("node/sim/") => 2,
-            path if path.starts_with("resolvers/") => 2,
-            _ => 1,
-        };
-        let end = self
-            .path
-            .match_indices('/')
-            .nth(depth - 1)
-            .map_or(self.path.len(), |(at, _)| at);
-        &self.path[..end]
-    }
 }
 
 /// Every text file under version control, near enough: no build output, no data, nothing generated.
-pub fn all() -> Vec<Source> {
+pub(super) fn all() -> Vec<Source> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the node lies one folder below the top");

@@ -4,7 +4,7 @@
 //! row says why in the commit; whoever removes an exception needs no reason.
 
 /// Which files may name a library: `(crate, beginnings of paths)`. Test files may also use [`FOR_TESTS`].
-pub const DOORS: &[(&str, &[&str])] = &[
+pub(super) const DOORS: &[(&str, &[&str])] = &[
     (
         "anyhow",
         &[
@@ -130,7 +130,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// What only tests, benches and examples use.
-pub const FOR_TESTS: &[&str] = &[
+pub(super) const FOR_TESTS: &[&str] = &[
     "criterion",
     "fake_opentelemetry_collector",
     "opentelemetry_proto",
@@ -139,7 +139,7 @@ pub const FOR_TESTS: &[&str] = &[
 ];
 
 /// What the core may depend on; its tests may also use [`FOR_TESTS`].
-pub const CORE_LIBRARIES: &[&str] = &[
+pub(super) const CORE_LIBRARIES: &[&str] = &[
     "bytes",
     "crc32c",
     "hmac",
@@ -150,7 +150,7 @@ pub const CORE_LIBRARIES: &[&str] = &[
 ];
 
 /// Who may import whom inside of `node/src`: `(room, what it may name after crate::)`.
-pub const ROOMS: &[(&str, &[&str])] = &[
+pub(super) const ROOMS: &[(&str, &[&str])] = &[
     ("main", &[]),
     ("lib", &[]),
     (
@@ -199,7 +199,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Words that the core has no use for: clocks, tasks, disks, sockets, and order that differs between runs.
-pub const IMPURE: &[&str] = &[
+pub(super) const IMPURE: &[&str] = &[
     "HashMap",
     "HashSet",
     "Instant",
@@ -214,12 +214,12 @@ pub const IMPURE: &[&str] = &[
 ];
 
 /// Names that say nothing about a file.
-pub const EMPTY_NAMES: &[&str] = &[
+pub(super) const EMPTY_NAMES: &[&str] = &[
     "common", "helper", "helpers", "manager", "misc", "util", "utils",
 ];
 
 /// Hosts of package registries, in pieces, since this file is read too: the registries' own clients know them.
-pub const HOSTS: &[&str] = &[
+pub(super) const HOSTS: &[&str] = &[
     concat!("//crates.", "io"),
     concat!("static.crates.", "io"),
     concat!("index.crates.", "io"),
@@ -231,7 +231,7 @@ pub const HOSTS: &[&str] = &[
 ];
 
 /// Beginnings of paths that exist on one machine only.
-pub const MACHINE_PATHS: &[&str] = &[
+pub(super) const MACHINE_PATHS: &[&str] = &[
     concat!("/wo", "rk/"),
     concat!("/fa", "rm/"),
     concat!("/ro", "ot/"),
@@ -239,16 +239,16 @@ pub const MACHINE_PATHS: &[&str] = &[
 ];
 
 /// The most lines of a file, tests in it included.
-pub const FILE_LINES: usize = 600;
+pub(super) const FILE_LINES: usize = 600;
 /// The most lines of a function, from its name to its closing brace.
-pub const FUNCTION_LINES: usize = 70;
+pub(super) const FUNCTION_LINES: usize = 70;
 /// The most lines of a function in tests, where a table of cases may be most of it.
-pub const TEST_FUNCTION_LINES: usize = 150;
+pub(super) const TEST_FUNCTION_LINES: usize = 150;
 /// How many lines a header has; in tests one is enough.
-pub const HEADER_LINES: std::ops::RangeInclusive<usize> = 3..=12;
+pub(super) const HEADER_LINES: std::ops::RangeInclusive<usize> = 3..=12;
 
 /// `(rule, path, since, why)`: what does not hold yet. A row that nothing needs is a violation of its own.
-pub const EXCEPTIONS: &[(&str, &str, &str, &str)] = &[
+pub(super) const EXCEPTIONS: &[(&str, &str, &str, &str)] = &[
     (
         "header",
         "node/sim/src/lib.rs",

@@ -1,0 +1,365 @@
+//! Whole nodes in one process, each with a runtime of its own: what only shows when all parts stand together.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use sibyl_core::id::{Digest, Incarnation};
+use sibyl_core::message::Failure;
+use sibyl_core::object::Object;
+use sibyl_core::quorum::Level;
+use sibyl_core::registry::{
+    Binding, BucketConfig, Change, Durability, Expect, Kind, Laws, Mode, Tier, Version,
+};
+use sibyl_core::view::View;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use super::*;
+use crate::config::{FLAGS, Layer, Settings as Given};
+use crate::coordinator::{
+    BucketFailed, Emptiness, GetError, GetRequest, Got, PutRequest, Resolved,
+};
+use crate::telemetry::Span;
+
+/// Far longer than anything here takes; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Running {
+    runtime: Runtime,
+    node: Node,
+}
+
+impl Running {
+    fn start(name: &str, folder: &Path, members: Option<&str>, peer_listen: &str) -> Self {
+        let mut given = Given::default();
+        let mut set = |name: &str, value: &str| {
+            let flag = FLAGS.iter().find(|flag| flag.name == name).expect("a flag");
+            given.set(flag, Layer::Flag, value.to_owned());
+        };
+        set("node-id", name);
+        set("listen", "127.0.0.1:0");
+        set("peer-listen", peer_listen);
+        set("data-dir", folder.to_str().expect("a folder of this test"));
+        set("partitions", "8");
+        if let Some(members) = members {
+            set("cluster-id", "test");
+            set("members", members);
+        }
+        let config = Config::resolve(&given).expect("a good configuration");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        let runtime = runtime.expect("threads can be had");
+        let node = runtime.block_on(Node::start(config)).expect("it starts");
+        Self { runtime, node }
+    }
+
+    fn alone(folder: &Path) -> Self {
+        let running = Self::start("n1", folder, None, &free_address());
+        running.wait_for(|view| !view.forming());
+        running
+    }
+
+    fn stop(self) {
+        self.runtime.block_on(self.node.stop());
+        self.runtime.shutdown_timeout(PATIENCE);
+    }
+
+    fn coordinator(&self) -> &Coordinator {
+        &self.node.coordinator
+    }
+
+    fn span(&self) -> Span {
+        self.coordinator()
+            .registry()
+            .tracer()
+            .request("GET", "/", None)
+    }
+
+    fn wait_for(&self, there: impl FnMut(&Arc<crate::tasks::registry::View>) -> bool) {
+        let mut view = self.coordinator().registry().watch();
+        let waited = self
+            .runtime
+            .block_on(async { timeout(PATIENCE, view.wait_for(there)).await.map(drop) });
+        waited.expect("the registry says so in time");
+    }
+
+    /// Waits until every peer can be reached.
+    fn wait_for_peers(&self) {
+        let net = self.coordinator().net();
+        let mut changes = net.changes();
+        let all = || net.peers().iter().all(|peer| peer.reachable);
+        let waited = self.runtime.block_on(async {
+            timeout(PATIENCE, changes.wait_for(|_| all()))
+                .await
+                .map(drop)
+        });
+        waited.expect("all peers can be reached in time");
+    }
+
+    fn put(&self, bucket: &str, key: &str, value: Option<&'static str>, got: Option<&Got>) {
+        let request = PutRequest {
+            bucket: bucket.to_owned(),
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            context: got.map(|got| got.context.clone()),
+            value: value.map(Bytes::from),
+            content_type: "text/plain".into(),
+            attributes: BTreeMap::new(),
+            write_id: None,
+            w: Some(Level::All),
+            timeout: Some(PATIENCE),
+        };
+        self.runtime
+            .block_on(self.coordinator().put(&self.span(), request))
+            .expect("all copies are written");
+    }
+
+    fn get(&self, bucket: &str, key: &str, r: Level, resolve: bool) -> Result<Got, GetError> {
+        let request = GetRequest {
+            bucket: bucket.to_owned(),
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            r: Some(r),
+            timeout: None,
+            partial: false,
+            resolve,
+        };
+        self.runtime
+            .block_on(self.coordinator().get(&self.span(), request))
+    }
+
+    fn change(&self, change: Change) {
+        let registry = self.coordinator().registry();
+        self.runtime
+            .block_on(registry.change(None, change))
+            .expect("the registry takes it");
+    }
+
+    /// Creates a bucket that is quick to write to.
+    fn bucket(&self, name: &str) -> Incarnation {
+        let config = BucketConfig {
+            durability: Durability::Buffered,
+            ..BucketConfig::default()
+        };
+        self.put_bucket(name, config);
+        self.coordinator()
+            .registry()
+            .view()
+            .bucket(name)
+            .expect("it was created")
+            .incarnation
+    }
+
+    fn put_bucket(&self, name: &str, config: BucketConfig) {
+        self.change(Change::PutBucket {
+            name: name.to_owned(),
+            config: Box::new(config),
+            expect: Expect::Anything,
+        });
+    }
+
+    fn delete(&self, bucket: &str, emptiness: Emptiness) -> Result<(), BucketFailed> {
+        let (coordinator, span) = (self.coordinator(), self.span());
+        let deleted = coordinator.delete_bucket(&span, bucket, emptiness, Expect::Anything);
+        self.runtime.block_on(deleted)
+    }
+
+    fn records(&self, bucket: Incarnation) -> usize {
+        let scan = |at| {
+            self.coordinator()
+                .replica()
+                .scan(sibyl_core::id::Partition(at), bucket, b"", 1000)
+        };
+        (0..8).map(|at| scan(at).expect("readable").len()).sum()
+    }
+}
+
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").to_string()
+}
+
+#[test]
+fn a_wiped_node_comes_back_under_a_new_store_and_does_not_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let addresses: Vec<_> = (0..3).map(|_| free_address()).collect();
+    let names = ["n1", "n2", "n3"];
+    let members: Vec<_> = names
+        .iter()
+        .zip(&addresses)
+        .map(|(name, at)| format!("{name}={at}"))
+        .collect();
+    let members = members.join(",");
+    let start = |at: usize| {
+        let folder = folder.path().join(names[at]);
+        Running::start(names[at], &folder, Some(&members), &addresses[at])
+    };
+    let mut nodes: Vec<_> = (0..3).map(start).collect();
+    for node in &nodes {
+        node.wait_for(|view| !view.forming());
+        node.wait_for_peers();
+        assert!(!node.coordinator().is_rebuilding());
+    }
+    nodes[0].put("default", "k", Some("v"), None);
+
+    let wiped = nodes.pop().expect("three nodes");
+    let (id, before) = (
+        wiped.coordinator().me().clone(),
+        wiped.coordinator().replica().actor(),
+    );
+    wiped.stop();
+    std::fs::remove_dir_all(folder.path().join("n3")).expect("its folder is there");
+    let wiped = start(2);
+    let after = wiped.coordinator().replica().actor();
+    assert_ne!(before, after);
+    for node in nodes.iter().chain([&wiped]) {
+        node.wait_for(|view| {
+            view.document()
+                .layout
+                .members
+                .get(&id)
+                .is_some_and(|member| member.store == Some(after))
+        });
+        node.wait_for_peers();
+    }
+    assert!(
+        wiped.coordinator().is_rebuilding(),
+        "it has none of its copies"
+    );
+    let mark = wiped
+        .coordinator()
+        .replica()
+        .kept("rebuilding")
+        .expect("readable");
+    assert!(mark.is_some(), "and knows it after a restart");
+
+    let got = wiped
+        .get("default", "k", Level::Quorum, true)
+        .expect("the two others have it");
+    assert!(matches!(got.view, View::One(_)));
+    let all = wiped.get("default", "k", Level::All, true);
+    assert!(matches!(all, Err(GetError::Quorum { .. })), "{all:?}");
+    nodes.into_iter().chain([wiped]).for_each(Running::stop);
+}
+
+#[test]
+fn a_bucket_is_not_empty_because_its_first_keys_were_deleted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    node.bucket("b");
+    for at in 0..200 {
+        let key = format!("a{at:03}");
+        node.put("b", &key, Some("v"), None);
+        let got = node.get("b", &key, Level::One, true).expect("just written");
+        node.put("b", &key, None, Some(&got));
+    }
+    node.put("b", "z", Some("v"), None);
+    let refused = node.delete("b", Emptiness::Required);
+    assert!(
+        matches!(refused, Err(BucketFailed::NotEmpty)),
+        "{refused:?}"
+    );
+    let got = node.get("b", "z", Level::One, true).expect("still there");
+    node.put("b", "z", None, Some(&got));
+    node.delete("b", Emptiness::Required)
+        .expect("now it is empty");
+    node.stop();
+}
+
+#[test]
+fn a_bucket_made_and_deleted_while_the_node_runs_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    let bucket = node.bucket("b");
+    (0..20).for_each(|at| node.put("b", &at.to_string(), Some("v"), None));
+    assert_eq!(node.records(bucket), 20);
+    node.delete("b", Emptiness::Purge).expect("purged");
+    let until = std::time::Instant::now() + PATIENCE;
+    while node.records(bucket) > 0 {
+        assert!(
+            std::time::Instant::now() < until,
+            "the bucket's records are never erased"
+        );
+        std::thread::yield_now();
+    }
+    node.stop();
+}
+
+#[test]
+fn a_failed_view_has_the_tag_of_the_siblings_it_shows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    node.bucket("b");
+    let digest = Digest::of(b"a module that no node holds");
+    let version = Version {
+        bytes: 1,
+        kind: Kind::Core,
+        uploaded_at_ms: 0,
+        description: String::new(),
+        tier: Tier::Unchecked,
+    };
+    node.change(Change::AddVersion {
+        name: "r".into(),
+        digest,
+        version,
+    });
+    let binding = Binding {
+        name: "r".into(),
+        version: digest,
+        config: "{}".into(),
+        mode: Mode::Active,
+        laws: Laws::Off,
+        limits: sibyl_core::registry::Limits::default(),
+    };
+    node.put_bucket(
+        "b",
+        BucketConfig {
+            resolver: Some(binding),
+            durability: Durability::Buffered,
+            ..BucketConfig::default()
+        },
+    );
+    node.put("b", "k", Some("v"), None);
+    node.put("b", "k", Some("w"), None);
+    let failed = node.get("b", "k", Level::One, true).expect("readable");
+    assert_eq!(
+        failed.resolver.map(|note| note.outcome),
+        Some(Resolved::Failed)
+    );
+    let plain = node.get("b", "k", Level::One, false).expect("readable");
+    assert_eq!(failed.etag, plain.etag);
+    node.stop();
+}
+
+#[test]
+fn below_the_low_water_mark_deletes_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    node.put("default", "k", Some("v"), None);
+    let got = node
+        .get("default", "k", Level::One, true)
+        .expect("just written");
+    node.coordinator().set_low_on_disk(true);
+    let dead = sibyl_core::object::Content {
+        value: None,
+        ..got.siblings[0].content.clone()
+    };
+    let dot = sibyl_core::id::Dot {
+        actor: sibyl_core::id::Actor(1),
+        counter: 1,
+    };
+    let tombstone = Object::from_parts(
+        sibyl_core::context::Context::of(dot),
+        vec![sibyl_core::object::Sibling::written(dot, dead)],
+    );
+    let live = Object::from_parts(got.context.clone(), got.siblings.clone());
+    assert_eq!(
+        crate::answers::has_room(node.coordinator(), &tombstone),
+        Ok(())
+    );
+    assert_eq!(
+        crate::answers::has_room(node.coordinator(), &live),
+        Err(Failure::DiskFull)
+    );
+    node.stop();
+}
