@@ -62,6 +62,8 @@ pub(super) fn all() -> Vec<Source> {
 fn walk(top: &Path, folder: &Path, sources: &mut Vec<Source>) {
     let skipped = [
         ".git",
+        ".hypothesis",
+        ".schemathesis",
         "target",
         "sibyl-data",
         "prebuilt",
