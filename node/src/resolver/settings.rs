@@ -34,7 +34,7 @@ impl Settings {
             dir: dir.into(),
             compiler: compiler.into(),
             permits: (4 * cores).clamp(16, 256),
-            compile_timeout: Duration::from_secs(60),
+            compile_timeout: Duration::from_secs(180),
             compile_memory_bytes: 4 << 30,
             loaded_bytes: 1 << 30,
         }
