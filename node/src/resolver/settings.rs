@@ -27,7 +27,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Four permits for each core, at least 16; 60 s and 4 GiB for a compilation; 1 GiB of code.
+    /// Four permits for each core, at least 16; 180 s and 4 GiB for a compilation; 1 GiB of code.
     pub fn new(dir: impl Into<PathBuf>, compiler: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
