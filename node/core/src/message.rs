@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::context::Context;
 use crate::id::{Digest, Dot, Incarnation, NodeId, Trace, WriteId};
+use crate::merkle::Tree;
 use crate::object::Refused;
 use crate::registry::Durability;
 
@@ -18,7 +19,7 @@ use crate::registry::Durability;
 const VERSION: u8 = 1;
 
 /// A key of a bucket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The bucket, as of its creation.
     pub bucket: Incarnation,
@@ -89,6 +90,29 @@ pub enum Request {
         after: Option<Bytes>,
         /// At most so many entries.
         limit: u32,
+    },
+    /// Send nodes of a tree: the children of these, or the root at level 0.
+    MerkleNodes {
+        /// Which tree.
+        tree: Tree,
+        /// The level of the nodes.
+        level: u8,
+        /// Their parents.
+        parents: Vec<u16>,
+    },
+    /// Send a page of the keys under these leaves, with their tags.
+    MerkleKeys {
+        /// Which tree.
+        tree: Tree,
+        /// Which leaves.
+        leaves: Vec<u16>,
+        /// Where to begin, inclusive.
+        from: Option<Place>,
+    },
+    /// Join what is in the parcel in the body, sync, and send what it wants.
+    MerkleExchange {
+        /// Which tree.
+        tree: Tree,
     },
 }
 
@@ -163,6 +187,15 @@ pub enum Reply {
     Conflicts,
     /// It could not be done.
     Failed(Failure),
+    /// The body is the nodes, 16 bytes each.
+    MerkleNodes {
+        /// Whether this replica's copies count: not while it is rebuilding.
+        counts: bool,
+    },
+    /// The body is a page of keys.
+    MerkleKeys,
+    /// The parcel was joined and synced; the body is the delivery.
+    MerkleExchanged,
 }
 
 /// A coordinated write.
@@ -228,6 +261,9 @@ pub enum Failure {
     /// The node is forming its cluster, or stopping.
     #[error("that node is not serving: {0}")]
     NotServing(String),
+    /// The tree is not known to be right and is being computed anew.
+    #[error("that node is computing the tree anew")]
+    TreeUnclean,
 }
 
 /// Bytes that are not a head of this version.

@@ -335,6 +335,20 @@ impl Object {
         changed
     }
 
+    /// A dot under which two copies hold different payloads, which no history makes: somebody minted it twice,
+    /// or bytes were damaged where no checksum looks. (Equal contexts with different siblings are no such
+    /// thing: a blind write covers its coordinator's tombstones by dot only, and what those had deleted may
+    /// survive elsewhere until the next join.)
+    pub fn contradiction(&self, other: &Self) -> Option<Dot> {
+        let theirs = by_dot(other);
+        let same = |a: &Sibling, b: &Sibling| a.content == b.content && a.fold == b.fold;
+        by_dot(self).into_iter().find_map(|(dot, Ranked(ours))| {
+            let Ranked(theirs) = theirs.get(&dot)?;
+            let rank = |sibling: &Sibling| (sibling.group, sibling.undone);
+            (rank(ours) == rank(theirs) && !same(ours, theirs)).then_some(dot)
+        })
+    }
+
     /// Adds a client's write under a fresh dot: removes the dots it covers, raises its `modified_at` above
     /// the newest of them, and joins its context and dot into the object's.
     ///

@@ -38,7 +38,11 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ("getrandom", &["resolvers/automerge/"]),
     (
         "hmac",
-        &["node/core/src/seal.rs", "node/src/resolver/disk.rs"],
+        &[
+            "node/core/src/merkle/",
+            "node/core/src/seal.rs",
+            "node/src/resolver/disk.rs",
+        ],
     ),
     ("http_body_util", &["node/src/http/", "node/src/cli/bench/"]),
     ("httpdate", &["node/src/http/moment.rs"]),
