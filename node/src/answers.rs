@@ -153,6 +153,10 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Module { .. } => Rpc::ResolverFetch,
         Request::Prepare { .. } => Rpc::ResolverStore,
         Request::Readiness { .. } | Request::Conflicts { .. } => Rpc::NodeStatus,
+        Request::MerkleNodes { level: 0, .. } => Rpc::MerkleRoot,
+        Request::MerkleNodes { .. } => Rpc::MerkleLevel,
+        Request::MerkleKeys { .. } => Rpc::MerkleKeys,
+        Request::MerkleExchange { .. } => Rpc::MerkleExchange,
     }
 }
 
@@ -173,8 +177,7 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
             join(coordinator, place, Durability::Synced, &body, span, reply);
         }
         Request::Object { place } => match read(coordinator, place, &span) {
-            Ok(bytes) => {
-                let counts = !coordinator.is_rebuilding();
+            Ok((bytes, counts)) => {
                 answer(
                     reply,
                     &Reply::Object { counts },
@@ -185,9 +188,9 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
             Err(failure) => fail(&span, reply, failure, number),
         },
         Request::Digest { place } => {
-            match read(coordinator, place, &span).and_then(|bytes| digest(bytes.as_ref())) {
-                Ok((digest, siblings)) => {
-                    let counts = !coordinator.is_rebuilding();
+            let read = read(coordinator, place, &span);
+            match read.and_then(|(bytes, counts)| Ok((digest(bytes.as_ref())?, counts))) {
+                Ok(((digest, siblings), counts)) => {
                     answer(
                         reply,
                         &Reply::Digest {
@@ -268,6 +271,9 @@ async fn wait(
                 .await,
         )),
         Request::Readiness { digest } => plain(Reply::Readiness(coordinator.prepare(digest).await)),
+        trees @ (Request::MerkleNodes { .. }
+        | Request::MerkleKeys { .. }
+        | Request::MerkleExchange { .. }) => coordinator.anti_entropy().answer(trees, body).await,
         Request::Replicate { .. }
         | Request::Repair { .. }
         | Request::Object { .. }
@@ -286,17 +292,29 @@ fn own(coordinator: &Coordinator, place: Place) -> Result<Slot, Failure> {
     if !view.owners(bucket, partition).contains(coordinator.me()) {
         return Err(Failure::NotOwner);
     }
-    Ok(Slot { partition, place })
+    let n = bucket.config.n;
+    Ok(Slot {
+        partition,
+        n,
+        place,
+    })
 }
 
-fn read(coordinator: &Coordinator, place: Place, span: &Span) -> Result<Option<Bytes>, Failure> {
+/// This node's copy, and whether it counts. Asked first: what is refilled while it is read was not in it.
+fn read(
+    coordinator: &Coordinator,
+    place: Place,
+    span: &Span,
+) -> Result<(Option<Bytes>, bool), Failure> {
     let view = coordinator.registry().view();
-    view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
+    let (_, bucket) = view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
     let slot = Slot {
         partition: view.ring.partition(place.bucket, &place.key),
+        n: bucket.config.n,
         place,
     };
-    coordinator.own_copy(&slot, span)
+    let counts = coordinator.vouches(slot.partition);
+    Ok((coordinator.own_copy(&slot, span)?, counts))
 }
 
 fn digest(bytes: Option<&Bytes>) -> Result<(Digest, u32), Failure> {

@@ -25,7 +25,8 @@ use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
-use crate::store::{self, Start, disk};
+use crate::store::{self, Start, Watermark, disk};
+use crate::tasks::anti_entropy::{self, AntiEntropy};
 use crate::tasks::registry::{Opened, StartError};
 use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
 use crate::telemetry::{self, Collector, Telemetry};
@@ -103,6 +104,7 @@ impl Node {
         let Store {
             replica,
             registry,
+            watermark,
             actor,
         } = open_store(&config, &me, &first, &telemetry)?;
 
@@ -128,6 +130,14 @@ impl Node {
             .await?
             .context("cannot open the resolver platform")?;
 
+        let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
+            me: me.clone(),
+            replica: replica.clone(),
+            net: net.clone(),
+            registry: registry.handle(),
+            watermark,
+            metrics: Arc::clone(&telemetry.metrics),
+        });
         let coordinator = Coordinator::new(Ground {
             me,
             replica,
@@ -135,9 +145,11 @@ impl Node {
             registry: registry.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
+            anti_entropy: anti_entropy.clone(),
         });
         answers.serve(coordinator.clone());
         registry.start(net);
+        anti_entropy.start();
         tokio::spawn(coordinator.clone().keep_up());
         tokio::spawn(coordinator.clone().sweep_up());
         tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
@@ -201,7 +213,7 @@ impl Node {
         let replica = coordinator.replica().clone();
         drop(coordinator);
         // Tasks that hold a handle end with the runtime; the writer has nothing left to do by now.
-        let flushed = tokio::task::spawn_blocking(move || replica.flush()).await;
+        let flushed = tokio::task::spawn_blocking(move || replica.close()).await;
         if let Ok(Err(failure)) = flushed {
             tracing::error!(%failure, "the last writes are not on disk");
         }
@@ -295,6 +307,7 @@ fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Re
 struct Store {
     replica: Replica,
     registry: Opened,
+    watermark: Arc<Watermark>,
     actor: u64,
 }
 
@@ -347,6 +360,7 @@ fn open_store(
                 return Ok(Store {
                     replica,
                     registry,
+                    watermark,
                     actor: actor.0,
                 });
             }

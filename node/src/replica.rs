@@ -21,8 +21,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
+pub mod leaves;
+mod trees;
 mod writer;
 
+pub use trees::Damaged;
 use writer::Writer;
 
 #[cfg(test)]
@@ -36,10 +39,12 @@ const QUEUE: usize = 16 * 1024;
 const BATCH: usize = 1024;
 
 /// Where a key lies.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
     /// The partition, by the ring in force.
     pub partition: Partition,
+    /// Copies of its bucket: with the partition, its Merkle tree.
+    pub n: u8,
     /// Bucket and key.
     pub place: Place,
 }
@@ -60,6 +65,14 @@ fn record(partition: Partition, bucket: Incarnation, key: &[u8]) -> Vec<u8> {
     record.extend(bucket.0.to_be_bytes());
     record.extend(key);
     record
+}
+
+/// A record's key taken apart.
+fn taken_apart(record: &[u8]) -> Option<(Partition, Incarnation, &[u8])> {
+    let (partition, rest) = record.split_first_chunk::<4>()?;
+    let (bucket, key) = rest.split_first_chunk::<8>()?;
+    let bucket = Incarnation(u64::from_be_bytes(*bucket));
+    Some((Partition(u32::from_be_bytes(*partition)), bucket, key))
 }
 
 /// A minted write.
@@ -106,6 +119,18 @@ enum Command {
         records: Vec<Bytes>,
         counts: Done<()>,
     },
+    /// Put what other owners hold in the place of a record that cannot be read.
+    Replace {
+        slot: Slot,
+        object: Object,
+        counts: Done<()>,
+    },
+    /// One step of computing a partition's leaves anew.
+    Step(trees::Asked),
+    /// The last of all: what is here can be believed by the next start.
+    Close {
+        counts: Done<()>,
+    },
     Flush {
         counts: Done<()>,
     },
@@ -126,6 +151,7 @@ struct Facts {
     failed: watch::Sender<Option<String>>,
     groups: AtomicU64,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    trees: trees::Shared,
 }
 
 impl Facts {
@@ -196,6 +222,7 @@ impl Replica {
             failed: watch::Sender::new(None),
             groups: AtomicU64::new(0),
             thread: Mutex::new(None),
+            trees: trees::Shared::default(),
         });
         let store = Arc::clone(&ground.store);
         let writer = Writer::new(ground, Arc::clone(&facts));
@@ -229,6 +256,11 @@ impl Replica {
     /// How many group commits there were.
     pub fn groups(&self) -> u64 {
         self.facts.groups.load(Ordering::Relaxed)
+    }
+
+    /// How many commands wait for the writer.
+    pub fn waiting(&self) -> usize {
+        QUEUE - self.queue.capacity()
     }
 
     /// The store itself, for reads that are not of objects.
@@ -335,9 +367,21 @@ impl Replica {
     /// # Errors
     /// If the store failed.
     pub fn flush(&self) -> Result<(), Failure> {
+        self.in_turn(|counts| Command::Flush { counts })
+    }
+
+    /// As [`Replica::flush`], and says on disk that the store was closed in order. Call it last.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub fn close(&self) -> Result<(), Failure> {
+        self.in_turn(|counts| Command::Close { counts })
+    }
+
+    fn in_turn(&self, command: impl FnOnce(Done<()>) -> Command) -> Result<(), Failure> {
         let (done, flushed) = std::sync::mpsc::sync_channel(1);
         let counts = Box::new(move |result| drop(done.send(result)));
-        self.submit_in_turn(Command::Flush { counts });
+        self.submit_in_turn(command(counts));
         flushed
             .recv()
             .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
@@ -380,9 +424,11 @@ impl Replica {
     /// # Errors
     /// [`Failure::Unreadable`]: never the same as "absent".
     pub fn encoded(&self, slot: &Slot) -> Result<Option<Bytes>, Failure> {
-        self.store
-            .get(Space::Objects, &slot.record())
-            .map_err(|error| unreadable(&error))
+        let read = self.store.get(Space::Objects, &slot.record());
+        read.map_err(|error| {
+            self.facts.trees.note_damage(slot);
+            unreadable(&error)
+        })
     }
 
     /// A key's object; an empty one if there is none.
@@ -508,9 +554,12 @@ impl Command {
             Self::Join { counts, .. }
             | Self::Meta { counts, .. }
             | Self::Erase { counts, .. }
+            | Self::Replace { counts, .. }
+            | Self::Close { counts }
             | Self::Flush { counts } => {
                 counts(Err(failure.clone()));
             }
+            Self::Step(asked) => (asked.done)(Err(failure.clone())),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod merkle;
 pub mod message;
 pub mod object;
 pub mod quorum;
+pub mod refill;
 pub mod registry;
 pub mod ring;
 pub mod seal;

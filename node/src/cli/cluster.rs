@@ -39,6 +39,17 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
+    /// What the asked node compares with other owners
+    #[command(
+        after_help = "Examples:\n  sibyl cluster anti-entropy\n  sibyl cluster anti-entropy --start --url http://127.0.0.1:7071"
+    )]
+    AntiEntropy {
+        /// Compare everything with everybody now.
+        #[arg(long)]
+        start: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Cut the link from the asked node to a peer (needs --allow-cuts; do it on both sides)
     #[command(
         after_help = "Examples:\n  sibyl cluster cut n2 --url http://127.0.0.1:7070\n  sibyl cluster cut n2 --heal"
@@ -86,6 +97,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
                 .collect();
             output::print_table(&output::facts(&rows))
         }
+        Command::AntiEntropy { start, connection } => anti_entropy(connection, *start),
         Command::Cut {
             peer,
             heal,
@@ -214,6 +226,46 @@ fn ring(connection: &Connection) -> Result<(), Failure> {
         "{partitions} partitions, registry {}\n",
         body.get("registry").map(output::cell).unwrap_or_default()
     ))
+}
+
+fn anti_entropy(connection: &Connection, start: bool) -> Result<(), Failure> {
+    const PATH: &str = "/v1/cluster/anti-entropy";
+    let client = connection.client()?;
+    let answer = match start {
+        true => client.post(PATH, Parts::default())?,
+        false => client.get(PATH, Parts::default())?,
+    };
+    let body = answer.json()?;
+    if connection.json() {
+        return output::print_json(&body);
+    }
+    let totals = body.get("totals").and_then(Value::as_object);
+    let mut facts: Vec<_> = totals
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.as_str(), output::cell(value)))
+        .collect();
+    for name in ["unclean_partitions", "damaged_records"] {
+        facts.push((name, body.get(name).map(output::cell).unwrap_or_default()));
+    }
+    if let Some(rebuilding) = body
+        .get("rebuilding")
+        .filter(|rebuilding| rebuilding.is_object())
+    {
+        let field = |name: &str| rebuilding.get(name).map(output::cell).unwrap_or_default();
+        let (filled, of) = (field("filled_partitions"), field("partitions"));
+        facts.push(("filled again", format!("{filled} of {of} partitions")));
+    }
+    output::print_table(&output::facts(&facts))?;
+    let mut table = output::table(&["peer", "last success", "dirty partitions"]);
+    let peers = body.get("peers").and_then(Value::as_array);
+    for peer in peers.map(Vec::as_slice).unwrap_or_default() {
+        let field = |name: &str| peer.get(name).map(output::cell).unwrap_or_default();
+        let ago = peer.get("last_success_ms_ago").and_then(Value::as_u64);
+        let ago = ago.map_or_else(|| "-".to_owned(), |ago| format!("{ago} ms ago"));
+        table.add_row([field("node_id"), ago, field("dirty_partitions")]);
+    }
+    output::print_table(&table)
 }
 
 /// `sibyl health`.

@@ -29,7 +29,7 @@ impl Coordinator {
         let bucket = view
             .bucket(&request.bucket)
             .ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
-        let slot = slot(&view, bucket.incarnation, &request.key);
+        let slot = slot(&view, bucket, &request.key);
         let owners = view.owners(bucket, slot.partition);
         let nodes = view.ring.preference(slot.partition).iter().take(MOST_NODES);
         let mut copies: FuturesOrdered<_> = nodes

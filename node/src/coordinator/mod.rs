@@ -23,8 +23,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sibyl_core::context::Context;
-use sibyl_core::id::{Digest, Incarnation, NodeId};
+use sibyl_core::id::{Digest, Incarnation, NodeId, Partition};
 use sibyl_core::message::{Failure, Place};
+use sibyl_core::registry::Bucket;
 use sibyl_core::seal::{self, Forged, Opened};
 
 pub use buckets::{BucketFailed, Emptiness};
@@ -37,6 +38,7 @@ pub use request::{
 use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::resolver::Platform;
+use crate::tasks::anti_entropy::AntiEntropy;
 use crate::tasks::registry::{Registry, View};
 use crate::telemetry::Metrics;
 
@@ -59,6 +61,8 @@ pub struct Ground {
     pub platform: Platform,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// What compares copies with other owners in the background.
+    pub anti_entropy: AntiEntropy,
 }
 
 /// Carries requests. Clones are one.
@@ -124,6 +128,16 @@ impl Coordinator {
         self.registry().is_rebuilding()
     }
 
+    /// Whether this node's copies of a partition count and may be minted on.
+    pub fn vouches(&self, partition: Partition) -> bool {
+        self.registry().vouches(partition)
+    }
+
+    /// What compares copies with other owners in the background.
+    pub fn anti_entropy(&self) -> &AntiEntropy {
+        &self.inner.ground.anti_entropy
+    }
+
     /// From now on no request is begun here; those under way go on.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
@@ -137,6 +151,7 @@ impl Coordinator {
     /// Says whether the disk is below its low-water mark: then no new data is taken.
     pub fn set_low_on_disk(&self, low: bool) {
         self.inner.low_on_disk.store(low, Ordering::Relaxed);
+        self.anti_entropy().pause(low);
     }
 
     /// Whether the disk is below its low-water mark.
@@ -183,12 +198,13 @@ impl Coordinator {
 }
 
 /// Where a key lies by what is in force.
-fn slot(view: &View, bucket: Incarnation, key: &Bytes) -> Slot {
-    let partition = view.ring.partition(bucket, key);
+fn slot(view: &View, bucket: &Bucket, key: &Bytes) -> Slot {
+    let partition = view.ring.partition(bucket.incarnation, key);
     Slot {
         partition,
+        n: bucket.config.n,
         place: Place {
-            bucket,
+            bucket: bucket.incarnation,
             key: key.clone(),
         },
     }

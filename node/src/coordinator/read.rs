@@ -66,7 +66,7 @@ impl Coordinator {
         let bucket = view
             .bucket(&request.bucket)
             .ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
-        let slot = slot(&view, bucket.incarnation, &request.key);
+        let slot = slot(&view, bucket, &request.key);
         let (outcome, need) = self.read(span, &view, bucket, &slot, &request).await?;
         if !outcome.met && !request.partial {
             let Outcome {
@@ -175,6 +175,8 @@ impl Coordinator {
     }
 
     fn local(&self, slot: &Slot, ask: Ask, span: &Span) -> (Said, bool) {
+        // Asked first: what is refilled while it is read was not in it.
+        let counts = self.vouches(slot.partition);
         let encoded = self.own_copy(slot, span);
         let said = match (encoded, ask) {
             (Err(failure), _) => {
@@ -186,7 +188,7 @@ impl Coordinator {
             (Ok(None), Ask::Digest) => Said::Digest(codec::digest(&Object::default())),
             (Ok(None), Ask::Object) => absent(),
         };
-        (said, !self.is_rebuilding())
+        (said, counts)
     }
 }
 

@@ -50,7 +50,7 @@ impl Coordinator {
                 cap,
             });
         }
-        let slot = slot(&view, bucket.incarnation, &request.key);
+        let slot = slot(&view, bucket, &request.key);
         let owners = view.owners(bucket, slot.partition);
         let w = request
             .w
@@ -232,19 +232,19 @@ impl Coordinator {
         timeout: Duration,
     ) -> Result<Written, Failure> {
         let view = self.serving().map_err(Failure::NotServing)?;
-        if self.is_rebuilding() {
-            return Err(Failure::Rebuilding);
-        }
         if self.is_low_on_disk() && !coordinate.deletes {
             return Err(Failure::DiskFull);
         }
         let (_, bucket) = view
             .bucket_of(coordinate.place.bucket)
             .ok_or(Failure::Bucket)?;
-        let slot = slot(&view, coordinate.place.bucket, &coordinate.place.key);
+        let slot = slot(&view, bucket, &coordinate.place.key);
         let owners = view.owners(bucket, slot.partition).to_vec();
         if !owners.contains(self.me()) {
             return Err(Failure::NotOwner);
+        }
+        if !self.vouches(slot.partition) {
+            return Err(Failure::Rebuilding);
         }
         let (answer, answered) = oneshot::channel();
         let w = coordinate.w as usize;

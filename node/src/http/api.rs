@@ -15,7 +15,7 @@ use sibyl_core::id::{Digest, Incarnation, NodeId};
 use sibyl_core::registry::{Bucket, BucketConfig, Expect};
 use sibyl_core::seal::Forged;
 
-use super::cluster::{ClusterView, RegistryView, RingView};
+use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::resolver_shapes::{ResolverView, VersionView};
 use crate::coordinator::{
     ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest, Listed, PutError,
@@ -112,6 +112,10 @@ pub trait Operation: Send + Sync {
     fn cluster(&self) -> ClusterView;
     /// Partitions and owners.
     fn ring(&self) -> Result<RingView, AdminError>;
+    /// What is compared with other owners.
+    fn anti_entropy(&self) -> AntiEntropyView;
+    /// Begins to compare everything with everybody.
+    fn start_anti_entropy(&self) -> Result<AntiEntropyView, AdminError>;
     /// The registry's document in force.
     fn registry(&self) -> RegistryView;
     /// Whether this node serves, and what an operator should know.

@@ -19,7 +19,7 @@ use super::api::{
     DeleteBucket, Departure, Health, Keys, Module, Operation, Pending, PutBucket, Resolvers, Trial,
     Tried, Upload, Uploaded,
 };
-use super::cluster::{ClusterView, RegistryView, RingView};
+use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::resolver_shapes::ResolverView;
 use crate::config::Config;
 use crate::coordinator::{
@@ -354,6 +354,14 @@ impl Operation for Exchange {
 
     fn ring(&self) -> Result<RingView, AdminError> {
         self.shared.ring()
+    }
+
+    fn anti_entropy(&self) -> AntiEntropyView {
+        self.shared.anti_entropy()
+    }
+
+    fn start_anti_entropy(&self) -> Result<AntiEntropyView, AdminError> {
+        self.shared.start_anti_entropy()
     }
 
     fn registry(&self) -> RegistryView {

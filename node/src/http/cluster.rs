@@ -15,6 +15,7 @@ pub(super) const MAX_SMALL_BODY_BYTES: usize = 4 << 10;
 
 problems!(RingProblems: 503);
 problems!(CutProblems: 404);
+problems!(AntiEntropyProblems: 503);
 
 /// A member's state, as this node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -116,6 +117,83 @@ pub struct RegistryView {
     pub members: Vec<RegistryMember>,
     /// The number of a proposal that is under way; null if there is none.
     pub pending: Option<u64>,
+}
+
+/// What exchanges did since this node started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AntiEntropyTotals {
+    /// Exchanges that ended.
+    pub exchanges: u64,
+    /// Objects sent and received.
+    pub keys_repaired: u64,
+    /// Exchanges that could not finish; they are tried again.
+    pub failed: u64,
+    /// Bytes of the objects sent and received.
+    pub object_bytes: u64,
+    /// Keys found with two payloads under one dot: both are kept, somebody must look.
+    pub alarms: u64,
+}
+
+/// A peer, as this node's anti-entropy sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AntiEntropyPeer {
+    /// Its name.
+    pub node_id: String,
+    /// How long ago a partition was last found or made equal; null if never since this node started.
+    pub last_success_ms_ago: Option<u64>,
+    /// Partitions that are still to be compared with it.
+    pub dirty_partitions: usize,
+}
+
+/// An exchange under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AntiEntropyRunning {
+    /// With whom.
+    pub node_id: String,
+    /// About what.
+    pub partition: u32,
+}
+
+/// How far a node that lost its data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AntiEntropyRebuilding {
+    /// Partitions that count again, or are not this node's.
+    pub filled_partitions: u32,
+    /// All partitions.
+    pub partitions: u32,
+}
+
+/// What this node compares with others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AntiEntropyView {
+    /// Since this node started.
+    pub totals: AntiEntropyTotals,
+    /// By name.
+    pub peers: Vec<AntiEntropyPeer>,
+    /// Exchanges that this node began and that are under way.
+    pub running: Vec<AntiEntropyRunning>,
+    /// Partitions whose Merkle trees are being computed anew.
+    pub unclean_partitions: usize,
+    /// Records that cannot be read and wait for other owners.
+    pub damaged_records: usize,
+    /// Null unless this node lost its data and is not whole yet.
+    pub rebuilding: Option<AntiEntropyRebuilding>,
+}
+
+/// Read what anti-entropy found
+#[utoipa::path(get, path = "/v1/cluster/anti-entropy", tag = "cluster", operation_id = "getAntiEntropy",
+    responses((status = 200, description = "Exchanges with other owners", body = AntiEntropyView)))]
+pub(super) async fn anti_entropy(asked: Asked) -> Answer {
+    asked.query(&[])?;
+    ok(&asked.call.anti_entropy())
+}
+
+/// Compare all partitions with all other owners now
+#[utoipa::path(post, path = "/v1/cluster/anti-entropy", tag = "cluster", operation_id = "startAntiEntropy",
+    responses((status = 200, description = "Begun; what is dirty is to be compared", body = AntiEntropyView), AntiEntropyProblems))]
+pub(super) async fn start_anti_entropy(asked: Asked) -> Answer {
+    asked.query(&[])?;
+    ok(&asked.call.start_anti_entropy()?)
 }
 
 /// Read this node's view of the cluster

@@ -48,6 +48,7 @@ pub use self::api::{
     Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
 };
 pub use self::cluster::{
+    AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
 };
 pub use self::resolver_shapes::{

@@ -101,6 +101,7 @@ fn admin() -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(cluster::cluster))
         .routes(routes!(cluster::ring))
+        .routes(routes!(cluster::anti_entropy, cluster::start_anti_entropy))
         .routes(routes!(cluster::registry))
         .routes(routes!(node::trace, node::set_trace))
         .routes(routes!(node::metrics))

@@ -44,6 +44,7 @@ fn replica(observer: impl Fn(Group) + Send + 'static) -> Replica {
 fn slot() -> Slot {
     Slot {
         partition: Partition(0),
+        n: 3,
         place: Place {
             bucket: Incarnation(1),
             key: Bytes::from_static(b"k"),

@@ -180,6 +180,7 @@ fn slot(partition: u32, bucket: u64, key: &'static str) -> Slot {
     };
     Slot {
         partition: Partition(partition),
+        n: 3,
         place,
     }
 }

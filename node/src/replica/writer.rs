@@ -12,12 +12,14 @@ use bytes::Bytes;
 use sibyl_core::codec;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Dot, Partition};
-use sibyl_core::message::Failure;
+use sibyl_core::merkle::Sum;
+use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Mint, Object};
 use sibyl_core::registry::Durability;
 use tokio::sync::mpsc;
 
-use super::{Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, unreadable};
+use super::leaves::{Changes, Leaves};
+use super::{Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, trees, unreadable};
 use crate::store::{self, Batch, Space, WriteError};
 
 /// What is told after a batch.
@@ -37,21 +39,23 @@ impl Completions {
     }
 }
 
+/// A key's object, and the tag under which its leaf counts it.
+#[derive(Clone, Default)]
+struct Held {
+    object: Object,
+    tag: Sum,
+}
+
 /// One batch in the making.
 #[derive(Default)]
 struct Round {
     batch: Batch,
     done: Completions,
     /// Objects changed by earlier commands of this batch.
-    fresh: HashMap<Vec<u8>, Object>,
-}
-
-impl Round {
-    fn write(&mut self, record: Vec<u8>, object: Object) {
-        let encoded: Bytes = codec::encode(&object);
-        self.batch.put(Space::Objects, &record, encoded);
-        self.fresh.insert(record, object);
-    }
+    fresh: HashMap<Vec<u8>, Held>,
+    leaves: Changes,
+    /// What is to be done once this batch is applied.
+    steps: Vec<trees::Asked>,
 }
 
 /// Why the writer ends, and the node with it.
@@ -83,15 +87,18 @@ pub(super) struct Writer {
     facts: Arc<Facts>,
     /// Lines raised since the start, by partition.
     lines: HashMap<Partition, u64>,
+    leaves: Leaves,
 }
 
 impl Writer {
     pub(super) fn new(ground: Ground, facts: Arc<Facts>) -> Self {
-        let lines = HashMap::new();
+        let leaves = Leaves::open(ground.store.as_ref());
+        facts.trees.publish(leaves.marks());
         Self {
             ground,
             facts,
-            lines,
+            lines: HashMap::new(),
+            leaves,
         }
     }
 
@@ -134,6 +141,9 @@ impl Writer {
 
     /// One batch: apply, tell what was minted, sync once, tell what counts.
     fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
+        if let Some(tagger) = self.facts.trees.tagger() {
+            self.leaves.use_tagger(tagger);
+        }
         let mut pending = taken.drain(..);
         while pending.len() > 0 {
             let mut round = Round::default();
@@ -145,8 +155,32 @@ impl Writer {
                     break;
                 }
             }
-            self.commit(round.batch, round.done, carried)?;
+            let Round {
+                mut batch,
+                done,
+                leaves,
+                steps,
+                ..
+            } = round;
+            let store = self.ground.store.as_ref();
+            self.leaves.seal(store, leaves, &mut batch);
+            self.commit(batch, done, carried)?;
+            self.facts.trees.publish(self.leaves.marks());
+            steps.into_iter().try_for_each(|step| self.step(step))?;
         }
+        Ok(())
+    }
+
+    /// A step of computing leaves anew, between batches. Not synced: what is lost of it is unclean again.
+    fn step(&mut self, asked: trees::Asked) -> Result<(), WriteError> {
+        let (store, mut batch) = (self.ground.store.as_ref(), Batch::new());
+        let (partition, copies) = (asked.partition, &asked.copies);
+        let stepped = self.leaves.step(store, partition, copies, &mut batch);
+        if !batch.is_empty() {
+            store.apply(batch)?;
+        }
+        self.facts.trees.publish(self.leaves.marks());
+        (asked.done)(stepped.map_err(|error| unreadable(&error)));
         Ok(())
     }
 
@@ -180,7 +214,7 @@ impl Writer {
     }
 
     fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), Fatal> {
-        if let Command::Join { object, .. } = &command {
+        if let Command::Join { object, .. } | Command::Replace { object, .. } = &command {
             self.check_memory(object.context())?;
         }
         match command {
@@ -192,8 +226,8 @@ impl Writer {
                 counts,
             } => match self.load(&slot, round) {
                 Ok(mut held) => {
-                    if held.join(&object) {
-                        round.write(slot.record(), held);
+                    if held.object.join(&object) {
+                        self.write(round, &slot, held.object, held.tag);
                     }
                     round.done.count(durability, counts);
                 }
@@ -204,10 +238,22 @@ impl Writer {
                 round.done.synced.push(counts);
             }
             Command::Erase { records, counts } => {
-                records
-                    .iter()
-                    .for_each(|record| round.batch.delete(Space::Objects, record));
+                records.iter().for_each(|record| self.erase(record, round));
                 round.done.buffered.push(counts);
+            }
+            Command::Replace {
+                slot,
+                object,
+                counts,
+            } => {
+                self.replace(&slot, object, round);
+                round.done.synced.push(counts);
+            }
+            Command::Step(step) => round.steps.push(step),
+            Command::Close { counts } => {
+                self.leaves
+                    .close(self.ground.store.as_ref(), &mut round.batch);
+                round.done.synced.push(counts);
             }
             Command::Flush { counts } => round.done.synced.push(counts),
         }
@@ -222,7 +268,7 @@ impl Writer {
                 return Ok(());
             }
         };
-        self.check_memory(held.context())?;
+        self.check_memory(held.object.context())?;
         self.check_memory(&asked.write.tombstones)?;
         if let Some(context) = &asked.write.context {
             self.check_memory(context)?;
@@ -233,7 +279,10 @@ impl Writer {
         };
         let line = self.lines.get(&asked.slot.partition).copied();
         let line = line.unwrap_or(self.ground.line);
-        let written = match held.write(Mint { dot, line }, *asked.write, asked.caps) {
+        let written = match held
+            .object
+            .write(Mint { dot, line }, *asked.write, asked.caps)
+        {
             Ok(written) => written,
             Err(refused) => {
                 (asked.minted)(Err(Failure::Refused(refused)));
@@ -246,9 +295,9 @@ impl Writer {
             shipment: codec::encode(&written.shipment),
             modified_at: sibling.map_or(0, |sibling| sibling.content.modified_at),
             answer: written.answer,
-            live: held.live().count(),
+            live: held.object.live().count(),
         };
-        round.write(asked.slot.record(), held);
+        self.write(round, &asked.slot, held.object, held.tag);
         round.done.minted.push((asked.minted, minted));
         round.done.count(asked.durability, asked.counts);
         Ok(())
@@ -264,22 +313,74 @@ impl Writer {
         }
     }
 
-    /// A key's object as the batch leaves it so far. A copy that cannot be read raises its partition's line.
-    fn load(&mut self, slot: &Slot, round: &Round) -> Result<Object, Failure> {
+    /// Puts an object in the place of one that its leaf counts under this tag.
+    fn write(&mut self, round: &mut Round, slot: &Slot, object: Object, gone: Sum) {
+        let encoded: Bytes = codec::encode(&object);
+        let Place { bucket, key } = &slot.place;
+        let tag = self.leaves.tag(*bucket, key, &encoded);
+        let (leaves, batch) = (&mut round.leaves, &mut round.batch);
+        self.leaves.change(leaves, batch, slot, gone, tag);
         let record = slot.record();
-        if let Some(object) = round.fresh.get(&record) {
-            return Ok(object.clone());
+        round.batch.put(Space::Objects, &record, encoded);
+        round.fresh.insert(record, Held { object, tag });
+    }
+
+    fn erase(&mut self, record: &[u8], round: &mut Round) {
+        let gone = match round.fresh.insert(record.to_vec(), Held::default()) {
+            Some(held) => Some(codec::encode(&held.object)),
+            // What cannot be read is erased all the same; its leaf is no longer known to be right.
+            None => self.ground.store.get(Space::Objects, record).ok().flatten(),
+        };
+        let (leaves, batch) = (&mut round.leaves, &mut round.batch);
+        self.leaves.erase(leaves, batch, record, gone.as_deref());
+        round.batch.delete(Space::Objects, record);
+    }
+
+    /// What other owners hold takes the place of a record that cannot be read. How its leaf counted that is
+    /// unknown, so the tree is unclean. If it can be read again, it is joined as anything else.
+    fn replace(&mut self, slot: &Slot, object: Object, round: &mut Round) {
+        match self.load(slot, round) {
+            Ok(mut held) => {
+                if held.object.join(&object) {
+                    self.write(round, slot, held.object, held.tag);
+                }
+            }
+            Err(_) => {
+                if object.is_empty() {
+                    let record = slot.record();
+                    round.batch.delete(Space::Objects, &record);
+                    round.fresh.insert(record, Held::default());
+                } else {
+                    self.write(round, slot, object, Sum::ZERO);
+                }
+                self.leaves.spoil(slot.partition, &mut round.batch);
+            }
+        }
+    }
+
+    /// A key's object as the batch leaves it so far. A copy that cannot be read raises its partition's line,
+    /// and is fetched from other owners.
+    fn load(&mut self, slot: &Slot, round: &Round) -> Result<Held, Failure> {
+        let record = slot.record();
+        if let Some(held) = round.fresh.get(&record) {
+            return Ok(held.clone());
         }
         let loaded = match self.ground.store.get(Space::Objects, &record) {
-            Ok(Some(bytes)) => {
-                codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
-            }
-            Ok(None) => Ok(Object::default()),
+            Ok(Some(bytes)) => match codec::decode(&bytes) {
+                Ok(object) => {
+                    let Place { bucket, key } = &slot.place;
+                    let tag = self.leaves.tag(*bucket, key, &bytes);
+                    Ok(Held { object, tag })
+                }
+                Err(error) => Err(Failure::Unreadable(error.to_string())),
+            },
+            Ok(None) => Ok(Held::default()),
             Err(error) => Err(unreadable(&error)),
         };
         if loaded.is_err() {
             let next = self.ground.counters.peek();
             self.lines.insert(slot.partition, next);
+            self.facts.trees.note_damage(slot);
         }
         loaded
     }

@@ -33,6 +33,8 @@ pub enum Space {
     Objects = 1,
     /// What the node itself remembers: chosen registry documents, rebuilding marks.
     Meta = 2,
+    /// Leaves of Merkle trees by partition, n and leaf, and what is known about them.
+    Leaves = 3,
 }
 
 impl Space {

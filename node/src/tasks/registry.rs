@@ -6,13 +6,13 @@
 //! without waiting. The task decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
-use sibyl_core::id::{Actor, NodeId};
+use sibyl_core::id::{Actor, NodeId, Partition};
 use sibyl_core::message::{self, Reply, Request};
 use sibyl_core::registry::{
     Alarm, Ballot, Change, Document, Effect, Event, Machine, Message, OpenError, Outcome, Secret,
@@ -36,6 +36,8 @@ const CHOSEN: &str = "registry/chosen";
 /// The record that says that this store was begun by a member which the registry knew with another one: what
 /// that one held is not here.
 const REBUILDING: &str = "rebuilding";
+/// What that record says once everything has been fetched from other owners.
+const WHOLE: &[u8] = b"0";
 /// The one slot of the watermark file that holds the machine's promises.
 const PROMISES: u64 = 1;
 /// The most events that wait; a sender beyond it waits, a message of a peer beyond it is dropped, which
@@ -92,6 +94,7 @@ pub struct Opened {
     events: mpsc::Receiver<Input>,
     waiting: Arc<AtomicUsize>,
     rebuilding: Arc<AtomicBool>,
+    filled: Arc<RwLock<BTreeSet<Partition>>>,
 }
 
 /// Why the registry cannot be opened.
@@ -128,7 +131,11 @@ impl Opened {
             .replica
             .kept(REBUILDING)
             .map_err(|why| StartError::Unreadable(why.to_string()))?;
-        let rebuilding = marked.is_some() || ground.watermark.is_rebuilding() || lost(&machine);
+        let marked = marked.is_some_and(|mark| mark != WHOLE);
+        if let Some(key) = &machine.held().document.cluster_key {
+            ground.replica.use_cluster_key(key);
+        }
+        let rebuilding = marked || ground.watermark.is_rebuilding() || lost(&machine);
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
         let (alarms, waiting) = (watch::Sender::default(), Arc::default());
@@ -142,6 +149,7 @@ impl Opened {
             events,
             waiting,
             rebuilding,
+            filled: Arc::default(),
         })
     }
 
@@ -154,6 +162,7 @@ impl Opened {
             tracer: self.ground.tracer.clone(),
             waiting: Arc::clone(&self.waiting),
             rebuilding: Arc::clone(&self.rebuilding),
+            filled: Arc::clone(&self.filled),
         }
     }
 
@@ -335,6 +344,10 @@ impl Task {
                         "the registry names another store of this node: what that one held is lost"
                     );
                     self.rebuilding.store(true, Ordering::Release);
+                }
+                if let Some(key) = &held.document.cluster_key {
+                    // Before anybody can write by this document.
+                    self.ground.replica.use_cluster_key(key);
                 }
                 self.view.send_replace(Arc::new(View::of(*held)));
                 self.alarms

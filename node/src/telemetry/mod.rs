@@ -7,6 +7,7 @@
 
 mod export;
 pub mod logs;
+mod merkle;
 pub mod metrics;
 pub mod names;
 pub mod propagation;

@@ -27,6 +27,12 @@ pub mod span {
     pub const REGISTRY_PROPOSE: &str = "registry.propose";
     /// Fetching a module that the registry names and this node lacks.
     pub const RESOLVER_FETCH: &str = "resolver.fetch";
+    /// Comparing one partition with one peer.
+    pub const MERKLE_SYNC: &str = "merkle.sync";
+    /// What the comparison found.
+    pub const MERKLE_DIFF: &str = "merkle.diff";
+    /// Fetching a record that cannot be read here from other owners.
+    pub const RECORD_HEAL: &str = "record.heal";
     /// Left behind by an unsampled request that met a conflict.
     pub const CONFLICT_DETECTED: &str = "conflict.detected";
     /// Left behind by an unsampled request that missed its quorum.
@@ -91,6 +97,20 @@ pub mod attribute {
     pub const STORAGE_SYNCED: &str = "sibyl.storage.synced";
     /// blocking or async.
     pub const REPAIR_MODE: &str = "sibyl.repair.mode";
+    /// The partition that is compared.
+    pub const MERKLE_PARTITION: &str = "sibyl.merkle.partition";
+    /// How deep the comparison had to go; the leaves are at 3.
+    pub const MERKLE_DEPTH: &str = "sibyl.merkle.depth";
+    /// Hashes that were compared.
+    pub const MERKLE_NODES_COMPARED: &str = "sibyl.merkle.nodes_compared";
+    /// Leaves that differed.
+    pub const MERKLE_LEAVES_DIFFER: &str = "sibyl.merkle.leaves_differ";
+    /// Objects sent.
+    pub const MERKLE_KEYS_SENT: &str = "sibyl.merkle.keys_sent";
+    /// Objects received.
+    pub const MERKLE_KEYS_RECEIVED: &str = "sibyl.merkle.keys_received";
+    /// Bytes of objects, both ways.
+    pub const MERKLE_BYTES: &str = "sibyl.merkle.bytes";
     /// The registry document a proposal is for.
     pub const REGISTRY_NUMBER: &str = "sibyl.registry.number";
     /// Ballots a proposal needed.

@@ -50,6 +50,14 @@ calls! {
     ResolverStore = "Resolver/Store",
     /// Ask a node for a resolver's bytes.
     ResolverFetch = "Resolver/Fetch",
+    /// Ask for the root of a Merkle tree.
+    MerkleRoot = "Merkle/Root",
+    /// Ask for a level of it, below what differs.
+    MerkleLevel = "Merkle/Level",
+    /// Ask for the keys of leaves that differ.
+    MerkleKeys = "Merkle/Keys",
+    /// Ship objects both ways.
+    MerkleExchange = "Merkle/Exchange",
     /// Ask a node how it is.
     NodeStatus = "Node/Status",
 }

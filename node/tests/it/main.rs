@@ -1,5 +1,6 @@
 //! The one integration test binary: each module starts what it needs and stops it.
 
+mod anti_entropy;
 mod ask;
 mod cli;
 mod cluster_metrics;

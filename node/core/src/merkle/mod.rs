@@ -77,6 +77,11 @@ impl Sum {
         Self(limbs)
     }
 
+    /// The number as it travels: its lowest 128 bits.
+    pub fn node(self) -> Node {
+        cut(&self.to_bytes())
+    }
+
     /// The sum, modulo 2^256.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -182,7 +187,7 @@ impl Leaves {
     /// All nodes of a level. Costs 128 KiB of SHA-256 at most.
     pub fn level(&self, level: u8) -> Vec<Node> {
         if level >= DEPTH {
-            return self.0.iter().map(|sum| cut(&sum.to_bytes())).collect();
+            return self.0.iter().map(|sum| sum.node()).collect();
         }
         let sums = self.0.iter().map(|sum| sum.to_bytes());
         let mut nodes: Vec<[u8; 32]> = sums.collect();

@@ -12,10 +12,12 @@ use super::Shared;
 use crate::coordinator::Coordinator;
 use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
+    AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
 };
 use crate::peer::PeerView;
 use crate::store::disk;
+use crate::tasks::anti_entropy::{self, Status};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{Direction, Readings};
 
@@ -85,13 +87,67 @@ impl Shared {
             });
         }
         if self.coordinator.is_rebuilding() {
-            let why = "rebuilding: this node lost its data; it takes writes of others, mints none, and its reads do not count";
-            reasons.push(why.to_owned());
+            let filling = self.coordinator.anti_entropy().status().filling;
+            let (filled, of) =
+                filling.map_or((0, 0), |filling| (filling.filled, filling.partitions));
+            reasons.push(format!(
+                "rebuilding: this node lost its data; {filled} of {of} partitions are filled again; in the others it takes writes of others, mints none, and its reads do not count"
+            ));
         }
         if self.coordinator.is_low_on_disk() {
             reasons.push("the disk is below its low-water mark: writes are refused".to_owned());
         }
         reasons
+    }
+
+    /// Partitions that are to be compared with somebody, or whose trees are computed anew.
+    fn dirty_partitions(&self) -> usize {
+        let status = self.coordinator.anti_entropy().status();
+        let due = status.peers.iter().map(|peer| peer.dirty_partitions).max();
+        due.unwrap_or(0).max(status.unclean)
+    }
+
+    pub(super) fn anti_entropy(&self) -> AntiEntropyView {
+        let Status {
+            totals,
+            peers,
+            running,
+            unclean,
+            damaged,
+            filling,
+        } = self.coordinator.anti_entropy().status();
+        let peer = |peer: anti_entropy::Peer| AntiEntropyPeer {
+            node_id: peer.node_id.to_string(),
+            last_success_ms_ago: peer.last_success_ms_ago,
+            dirty_partitions: peer.dirty_partitions,
+        };
+        let exchange = |running: anti_entropy::Running| AntiEntropyRunning {
+            node_id: running.node_id.to_string(),
+            partition: running.partition.0,
+        };
+        AntiEntropyView {
+            totals: AntiEntropyTotals {
+                exchanges: totals.exchanges,
+                keys_repaired: totals.keys_repaired,
+                failed: totals.failed,
+                object_bytes: totals.bytes,
+                alarms: totals.alarms,
+            },
+            peers: peers.into_iter().map(peer).collect(),
+            running: running.into_iter().map(exchange).collect(),
+            unclean_partitions: unclean,
+            damaged_records: damaged,
+            rebuilding: filling.map(|filling| AntiEntropyRebuilding {
+                filled_partitions: filling.filled,
+                partitions: filling.partitions,
+            }),
+        }
+    }
+
+    pub(super) fn start_anti_entropy(&self) -> Result<AntiEntropyView, AdminError> {
+        self.coordinator.serving().map_err(AdminError::NotServing)?;
+        let _due: usize = self.coordinator.anti_entropy().start_now();
+        Ok(self.anti_entropy())
     }
 
     pub(super) fn ring(&self) -> Result<RingView, AdminError> {
@@ -200,6 +256,7 @@ impl Shared {
             registry_number: Some(view.number()),
             members: Some([alive as u64, suspect as u64, 0, 0]),
             partitions_owned: Some(owned_by(&self.coordinator, &view)),
+            merkle_dirty_partitions: Some(self.dirty_partitions() as u64),
             storage_keys: Some(size.records),
             storage_bytes: Some(size.bytes),
             storage_tombstones: None,

@@ -27,6 +27,17 @@ async fn the_shapes_of_the_design_are_there() {
         ("/owners/0/0", "n1"),
     ];
     check("GET /v1/cluster/ring", &ring).await;
+    let exchanges = [
+        ("/totals/exchanges", "9"),
+        ("/totals/keys_repaired", "3"),
+        ("/peers/0/node_id", "n2"),
+        ("/peers/0/last_success_ms_ago", "40"),
+        ("/peers/0/dirty_partitions", "2"),
+        ("/running/0/partition", "5"),
+        ("/rebuilding", "null"),
+    ];
+    check("GET /v1/cluster/anti-entropy", &exchanges).await;
+    check("POST /v1/cluster/anti-entropy", &exchanges).await;
     check(
         "GET /v1/registry",
         &[("/number", "7"), ("/pending", "null")],

@@ -331,6 +331,13 @@ async fn changes_of_the_control_plane_fail_as_documented() {
         &[],
     )
     .await;
+    check(
+        admin(AdminError::NotServing("forming".into())),
+        "POST /v1/cluster/anti-entropy",
+        (503, "not_serving"),
+        &[],
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -2,16 +2,19 @@
 //!
 //! Every call is a message to the task or a look at what it published; nothing is decided here.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use sibyl_core::id::NodeId;
+use bytes::Bytes;
+use sibyl_core::id::{NodeId, Partition};
+use sibyl_core::message::Failure;
 use sibyl_core::registry::{Change, ChangeError, Event, Message};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Input, View};
+use super::{Input, REBUILDING, View, WHOLE};
+use crate::replica::Replica;
 use crate::telemetry::{Span, Tracer};
 
 /// Why a change was not made.
@@ -50,6 +53,7 @@ pub struct Registry {
     pub(super) tracer: Tracer,
     pub(super) waiting: Arc<AtomicUsize>,
     pub(super) rebuilding: Arc<AtomicBool>,
+    pub(super) filled: Arc<RwLock<BTreeSet<Partition>>>,
 }
 
 /// Counts a change as waiting until it is decided, or nobody waits for it any more.
@@ -98,6 +102,37 @@ impl Registry {
     /// first learned: an empty folder does not know that it was a member's.
     pub fn is_rebuilding(&self) -> bool {
         self.rebuilding.load(Ordering::Acquire)
+    }
+
+    /// Whether this node's copies of a partition count and may be minted on: always, unless it lost its data
+    /// and that partition has not been refilled.
+    pub fn vouches(&self, partition: Partition) -> bool {
+        !self.is_rebuilding()
+            || self
+                .filled
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&partition)
+    }
+
+    /// These partitions have been refilled.
+    pub(in crate::tasks) fn fill(&self, partitions: impl Iterator<Item = Partition>) {
+        self.filled
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(partitions);
+    }
+
+    /// All have been.
+    pub(in crate::tasks) fn rebuilt(&self) {
+        self.rebuilding.store(false, Ordering::Release);
+    }
+
+    /// Keeps on disk that all have been, before [`Registry::rebuilt`].
+    pub(in crate::tasks) async fn forget_loss(&self, replica: &Replica) -> Result<(), Failure> {
+        replica
+            .remember(REBUILDING, Bytes::from_static(WHOLE))
+            .await
     }
 
     /// Makes a change, or says why not. `request` is the span of the request that asks for it.

@@ -18,8 +18,9 @@ use super::labels::{
     ByResult, CacheResult, Exemplar, Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp,
     Success,
 };
+use super::merkle;
 
-type Exemplars = HistogramWithExemplars<Exemplar>;
+pub(super) type Exemplars = HistogramWithExemplars<Exemplar>;
 
 /// Requests and remote calls, in seconds.
 const FAST: [f64; 13] = [
@@ -29,6 +30,10 @@ const FAST: [f64; 13] = [
 const SLOW: [f64; 8] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 /// Siblings, dots, acks.
 const SMALL_COUNTS: [f64; 9] = [1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 13.0, 21.0, 50.0];
+
+pub(super) fn slow() -> Exemplars {
+    HistogramWithExemplars::new(SLOW.into_iter())
+}
 
 fn fast() -> Exemplars {
     HistogramWithExemplars::new(FAST.into_iter())
@@ -56,7 +61,7 @@ fn fuel() -> Histogram {
     Histogram::new((2..=10).map(|power| 10f64.powi(power)))
 }
 
-type Of<Labels, Metric> = Family<Labels, Metric>;
+pub(super) type Of<Labels, Metric> = Family<Labels, Metric>;
 
 #[derive(Debug)]
 pub(super) struct Families {
@@ -80,6 +85,7 @@ pub(super) struct Families {
     pub(super) view_cache: Of<ByResult, Counter>,
     pub(super) read_repairs: Of<ByModeResult, Counter>,
     pub(super) storage_duration: Of<ByOp, Histogram>,
+    pub(super) merkle: merkle::Families,
     pub(super) amnesia: Of<ByCause, Counter>,
     pub(super) spans: Of<ByResult, Counter>,
     pub(super) spans_dropped: Of<ByResult, Counter>,
@@ -92,6 +98,7 @@ impl Families {
         families.register_requests(registry);
         families.register_replication(registry);
         families.register_merging(registry);
+        families.merkle.register(registry);
         families.register_rest(registry);
         families.fill_with_zeros();
         families
@@ -119,6 +126,7 @@ impl Families {
             view_cache: Family::default(),
             read_repairs: Family::default(),
             storage_duration: Family::new_with_constructor(storage_fast),
+            merkle: merkle::Families::new(),
             amnesia: Family::default(),
             spans: Family::default(),
             spans_dropped: Family::default(),

@@ -23,6 +23,8 @@ pub struct Readings {
     pub members: Option<[u64; 4]>,
     /// Partitions this node owns.
     pub partitions_owned: Option<u64>,
+    /// Partitions that are to be compared with other owners, or whose trees are computed anew.
+    pub merkle_dirty_partitions: Option<u64>,
     /// Keys in the store, tombstones included.
     pub storage_keys: Option<u64>,
     /// Bytes of the store on disk.
@@ -84,6 +86,14 @@ impl Collector for Gauges {
             help,
             None,
             readings.partitions_owned,
+        )?;
+        let help = "Partitions to be compared with other owners, or whose trees are computed anew";
+        gauge(
+            &mut to,
+            "sibyl_merkle_dirty_partitions",
+            help,
+            None,
+            readings.merkle_dirty_partitions,
         )?;
         let help = "Keys in the store, tombstones included";
         gauge(

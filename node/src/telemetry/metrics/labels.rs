@@ -201,6 +201,16 @@ words! {
 }
 
 words! {
+    /// Which way an exchange moved objects.
+    Repaired {
+        /// To the peer.
+        Sent = "sent",
+        /// From the peer.
+        Received = "received",
+    }
+}
+
+words! {
     /// Why a store could not prove that it remembers its counters.
     AmnesiaCause {
         /// There is no store.
@@ -274,6 +284,8 @@ label_set!(ByOpReason { op: &'static str, reason: &'static str });
 label_set!(ByMethodPeer { method: &'static str, peer: Name });
 label_set!(ByMethodPeerResult { method: &'static str, peer: Name, result: &'static str });
 label_set!(ByDirectionPeer { direction: &'static str, peer: Name });
+label_set!(ByPeer { peer: Name });
+label_set!(ByPeerResult { peer: Name, result: &'static str });
 label_set!(ByBucketResolution { bucket: Name, resolution: &'static str });
 label_set!(ByResolver { resolver: Name });
 label_set!(ByResolverResult { resolver: Name, result: &'static str, reason: &'static str });

@@ -8,6 +8,7 @@
 mod families;
 mod gauges;
 mod labels;
+mod merkle;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,8 @@ use prometheus_client::registry::Registry;
 pub use self::gauges::Readings;
 pub use self::labels::{
     AmnesiaCause, CacheResult, Direction, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op, Outcome,
-    Quorum, QuorumFailure, RepairMode, Resolution, ResolverResult, RpcResult, StorageOp, Success,
+    Quorum, QuorumFailure, RepairMode, Repaired, Resolution, ResolverResult, RpcResult, StorageOp,
+    Success,
 };
 pub use self::text::Page;
 

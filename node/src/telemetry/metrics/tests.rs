@@ -48,12 +48,16 @@ fn count_everything(node: &Telemetry) {
     metrics.compiled(Duration::from_secs(2));
     metrics.view_cache(CacheResult::Hit);
     metrics.read_repair(RepairMode::Async, Success::Ok);
+    metrics.merkle_synced("n2", Success::Ok, took, &span);
+    metrics.merkle_repaired("n2", Repaired::Sent, 4);
+    metrics.merkle_succeeded("n2");
     metrics.storage(StorageOp::Get, Duration::from_micros(70));
     metrics.amnesia(AmnesiaCause::Missing);
     metrics.on_scrape(|| Readings {
         registry_number: Some(7),
         members: Some([3, 0, 0, 0]),
         partitions_owned: Some(256),
+        merkle_dirty_partitions: Some(3),
         storage_keys: Some(10),
         storage_bytes: Some(u64::MAX),
         storage_tombstones: Some(1),

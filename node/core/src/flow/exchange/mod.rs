@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::id::Dot;
-use crate::merkle::{DEPTH, NODE_BYTES, Node, Tagger, children};
+use crate::merkle::{DEPTH, Node, Tagger, children};
 use crate::message::Place;
 use crate::object::Object;
 
@@ -472,7 +472,7 @@ impl Exchange {
         own.join(theirs);
         let bytes = codec::encode(&own);
         let tag = self.tagger.tag(place.bucket, &place.key, &bytes);
-        if tag.to_bytes()[..NODE_BYTES] != listed {
+        if tag.node() != listed {
             self.give.push_back((place.clone(), bytes));
         }
     }

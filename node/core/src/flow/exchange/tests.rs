@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::context::Context;
 use crate::id::{Actor, Dot, Incarnation, WriteId};
-use crate::merkle::{Leaves, Sum, leaf};
+use crate::merkle::{Leaves, NODE_BYTES, Sum, leaf};
 use crate::object::{Caps, Content, Mint, Sibling, Write};
 use crate::registry::Secret;
 

@@ -7,9 +7,10 @@ use sibyl_core::id::{Digest, NodeId};
 use sibyl_core::registry::{Bucket, ChangeError, Expect};
 
 use super::super::super::{
-    AdminError, BucketChanged, Buckets, ClusterView, DeleteBucket, Health, LogLine, MemberState,
-    MemberView, Module, Operation, Pending, PutBucket, RegistryMember, RegistryView, ResolverView,
-    Resolvers, RingNode, RingView, Trial, Tried, TriedOutcome, Upload, Uploaded,
+    AdminError, AntiEntropyPeer, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
+    BucketChanged, Buckets, ClusterView, DeleteBucket, Health, LogLine, MemberState, MemberView,
+    Module, Operation, Pending, PutBucket, RegistryMember, RegistryView, ResolverView, Resolvers,
+    RingNode, RingView, Trial, Tried, TriedOutcome, Upload, Uploaded,
 };
 use super::{FakeCall, node, ready};
 
@@ -215,6 +216,35 @@ impl Operation for FakeCall {
             reasons: Vec::new(),
             members: vec![member],
         }
+    }
+
+    fn anti_entropy(&self) -> AntiEntropyView {
+        AntiEntropyView {
+            totals: AntiEntropyTotals {
+                exchanges: 9,
+                keys_repaired: 3,
+                failed: 1,
+                object_bytes: 700,
+                alarms: 0,
+            },
+            peers: vec![AntiEntropyPeer {
+                node_id: "n2".to_owned(),
+                last_success_ms_ago: Some(40),
+                dirty_partitions: 2,
+            }],
+            running: vec![AntiEntropyRunning {
+                node_id: "n2".to_owned(),
+                partition: 5,
+            }],
+            unclean_partitions: 0,
+            damaged_records: 0,
+            rebuilding: None,
+        }
+    }
+
+    fn start_anti_entropy(&self) -> Result<AntiEntropyView, AdminError> {
+        self.fake.state().admin()?;
+        Ok(self.anti_entropy())
     }
 
     fn ring(&self) -> Result<RingView, AdminError> {
