@@ -70,31 +70,8 @@ impl Collector for Gauges {
             return Ok(());
         };
         drop(source);
+        standing(&mut to, readings)?;
         let bytes = Some(&Unit::Bytes);
-        let help = "Number of the registry document this node acts on";
-        gauge(
-            &mut to,
-            "sibyl_registry_number",
-            help,
-            None,
-            readings.registry_number,
-        )?;
-        let help = "Partitions this node owns";
-        gauge(
-            &mut to,
-            "sibyl_ring_partitions_owned",
-            help,
-            None,
-            readings.partitions_owned,
-        )?;
-        let help = "Partitions to be compared with other owners, or whose trees are computed anew";
-        gauge(
-            &mut to,
-            "sibyl_merkle_dirty_partitions",
-            help,
-            None,
-            readings.merkle_dirty_partitions,
-        )?;
         let help = "Keys in the store, tombstones included";
         gauge(
             &mut to,
@@ -137,6 +114,35 @@ impl Collector for Gauges {
         )?;
         members(&mut to, readings.members)
     }
+}
+
+/// What this node acts on, and what it still has to compare.
+fn standing(to: &mut DescriptorEncoder<'_>, readings: Readings) -> fmt::Result {
+    let help = "Number of the registry document this node acts on";
+    gauge(
+        to,
+        "sibyl_registry_number",
+        help,
+        None,
+        readings.registry_number,
+    )?;
+    let help = "Partitions this node owns";
+    gauge(
+        to,
+        "sibyl_ring_partitions_owned",
+        help,
+        None,
+        readings.partitions_owned,
+    )?;
+    let help = "Partitions to be compared with other owners, or whose trees are computed anew";
+    gauge(
+        to,
+        "sibyl_merkle_dirty_partitions",
+        help,
+        None,
+        readings.merkle_dirty_partitions,
+    )?;
+    Ok(())
 }
 
 pub(super) fn gauge(
