@@ -4,11 +4,13 @@
 //! ones. The watermark (actor, reserved counters, promises) is small and synced on its own. A wipe takes
 //! all of it: what comes after is another actor.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use sibyl::store::memory::Memory;
 use sibyl::store::{Space, Store as _};
 use sibyl_core::codec;
-use sibyl_core::id::Actor;
+use sibyl_core::id::{Actor, Partition};
 use sibyl_core::object::Object;
 
 use crate::draw::Draw;
@@ -31,6 +33,8 @@ pub struct Disk {
     pub promises: Option<Bytes>,
     /// Whether what was here is lost and has not come back.
     pub rebuilding: bool,
+    /// Partitions that have come back.
+    pub filled: BTreeSet<Partition>,
     /// Until when syncs are slow.
     pub slow_until_us: u64,
     crashes: u64,
@@ -45,6 +49,7 @@ impl Disk {
             reserved: 1,
             promises: None,
             rebuilding: false,
+            filled: BTreeSet::new(),
             slow_until_us: 0,
             crashes: 0,
         }
@@ -57,6 +62,7 @@ impl Disk {
         self.reserved = 1;
         self.promises = None;
         self.rebuilding = true;
+        self.filled.clear();
     }
 
     /// Makes sure that this counter may be used.

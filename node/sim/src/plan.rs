@@ -48,6 +48,10 @@ pub struct Setting {
     pub senses: bool,
     /// Whether a wipe need leave only one copy of an acknowledged write, not W.
     pub frail: bool,
+    /// Whether nodes compare copies before the end.
+    pub exchanges: bool,
+    /// Whether trees are believed after a crash instead of computed anew.
+    pub believes: bool,
     /// Whether faults begin before the cluster has formed.
     pub troubled_forming: bool,
 }
@@ -90,8 +94,10 @@ pub enum What {
     Crash { node: usize, down_us: u64 },
     /// A node dies, loses its store, and starts again later.
     Wipe { node: usize, down_us: u64 },
-    /// A node without data is filled from the other owners: stands in for anti-entropy.
+    /// A node compares its copies with all other owners.
     Refill { node: usize },
+    /// A node compares its copies with a peer.
+    Compare { node: usize, peer: usize },
     /// A node's syncs take 20 times as long, for a while.
     SlowDisk { node: usize, for_us: u64 },
     /// A node's next sync fails.
@@ -181,6 +187,8 @@ fn setting(rng: &mut ChaCha8Rng) -> Setting {
         polite: rng.random_bool(0.15),
         senses: rng.random_bool(0.7),
         frail: rng.random_bool(0.5),
+        exchanges: rng.random_bool(0.6),
+        believes: rng.random_bool(0.5),
         troubled_forming: rng.random_bool(0.2),
     }
 }
@@ -239,6 +247,13 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
                 let filled_us = at_us + down_us + rng.random_range(1_000..400_000);
                 drawn.push((filled_us.min(CALM_US), What::Refill { node }));
             }
+        }
+    }
+    if setting.exchanges && nodes > 1 {
+        for _ in 0..rng.random_range(1..=8) {
+            let node = rng.random_range(0..nodes);
+            let peer = (node + rng.random_range(1..nodes)) % nodes;
+            drawn.push((at(rng), What::Compare { node, peer }));
         }
     }
     if kinds.disks {

@@ -62,6 +62,12 @@ sights! {
     WipeSpared => "a wipe spared by the budget",
     /// A node without data was filled again.
     Refilled => "a refill after a wipe",
+    /// An exchange found nothing.
+    ExchangedEqual => "an exchange between equal copies",
+    /// An exchange found something and finished.
+    ExchangedDifferent => "an exchange that brought copies together",
+    /// An exchange was broken off.
+    ExchangeBroken => "an exchange that was broken off",
     /// A node whose reads do not count answered.
     Uncounted => "a read answered by a rebuilding replica",
     /// A link was cut in one direction only.

@@ -29,6 +29,12 @@ pub enum Bug {
     LineNotRaised,
     /// A node that lost its store answers reads as if it had not.
     RebuildingReads,
+    /// A node that lost its store counts again after its first exchange.
+    RefillAfterOne,
+    /// Leaves are written in a batch of their own.
+    LeavesApart,
+    /// What a write replaces is not taken out of its leaf.
+    LeafKeepsOld,
     /// Registry votes are opinions that nobody remembers.
     PolledLayouts,
 }
@@ -43,6 +49,9 @@ impl Bug {
         Self::ObjectContextShipped,
         Self::LineNotRaised,
         Self::RebuildingReads,
+        Self::RefillAfterOne,
+        Self::LeavesApart,
+        Self::LeafKeepsOld,
         Self::PolledLayouts,
     ];
 
@@ -56,6 +65,9 @@ impl Bug {
             Self::ObjectContextShipped => "object-context-shipped",
             Self::LineNotRaised => "line-not-raised",
             Self::RebuildingReads => "rebuilding-reads",
+            Self::RefillAfterOne => "refill-after-one",
+            Self::LeavesApart => "leaves-apart",
+            Self::LeafKeepsOld => "leaf-keeps-old",
             Self::PolledLayouts => "polled-layouts",
         }
     }
@@ -65,7 +77,8 @@ impl Bug {
         match self {
             Self::AckBeforeSync => "acknowledged writes are durable",
             Self::DotReuse => "a dot names one write",
-            Self::RebuildingReads => "quorums meet",
+            Self::RebuildingReads | Self::RefillAfterOne => "quorums meet",
+            Self::LeavesApart | Self::LeafKeepsOld => "leaves are the sums of their objects",
             Self::PlainVectors
             | Self::ObjectContextAnswered
             | Self::ObjectContextShipped
@@ -80,7 +93,9 @@ impl Bug {
             Self::AckBeforeSync | Self::ObjectContextAnswered | Self::ObjectContextShipped => 10,
             Self::PlainVectors | Self::LineNotRaised | Self::PolledLayouts => 50,
             Self::DotReuse => 100,
+            Self::LeavesApart | Self::LeafKeepsOld => 100,
             Self::RebuildingReads => 700,
+            Self::RefillAfterOne => 5000,
         }
     }
 }

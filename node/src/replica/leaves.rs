@@ -14,12 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use sibyl_core::id::{Incarnation, Partition};
-use sibyl_core::merkle::{self, Sum, Tagger, Tree};
+use sibyl_core::merkle::{self, LEAVES, Sum, Tagger, Tree};
 
 use super::{Slot, record};
 use crate::store::{Batch, ReadError, Space, Store, following};
 
 mod marks;
+pub mod read;
 #[cfg(test)]
 mod tests;
 
@@ -360,14 +361,23 @@ impl Leaves {
             .chain(held.iter().flat_map(|held| held.keys().map(|(n, _)| *n)))
             .collect();
         for n in ns {
-            let tree = Tree { partition, n };
-            for (leaf, sum) in sums.remove(&n).unwrap_or_default().iter() {
+            let (tree, right) = (Tree { partition, n }, sums.remove(&n).unwrap_or_default());
+            let leaves: BTreeSet<u16> = match &held {
+                Some(held) => {
+                    let held = held
+                        .range((n, 0)..=(n, u16::MAX))
+                        .map(|((_, leaf), _)| *leaf);
+                    held.chain(right.iter().map(|(leaf, _)| leaf)).collect()
+                }
+                None => (0..LEAVES).collect(),
+            };
+            for leaf in leaves {
                 let there = held
                     .as_ref()
                     .map(|held| held.get(&(n, leaf)).copied().unwrap_or_default());
-                if there != Some(sum) {
+                if there != Some(right.get(leaf)) {
                     wrong += usize::from(there.is_some());
-                    self.put(batch, tree, leaf, &leaf_record(tree, leaf), sum);
+                    self.put(batch, tree, leaf, &leaf_record(tree, leaf), right.get(leaf));
                 }
             }
         }

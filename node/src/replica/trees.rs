@@ -9,22 +9,17 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sibyl_core::codec;
-use sibyl_core::flow::exchange::{BATCH_BYTES, Delivery, PAGE_KEYS, Page};
+use sibyl_core::flow::exchange::{BATCH_BYTES, Delivery, Page};
 use sibyl_core::id::{Incarnation, Partition};
-use sibyl_core::merkle::{self, LEAVES, Tagger, Tree};
+use sibyl_core::merkle::{self, Tagger, Tree};
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Secret;
 use tokio::sync::{oneshot, watch};
 
-use super::leaves::{self, Marks, Step, scan_over};
-use super::{Command, Done, Replica, Slot, record, taken_apart, unreadable};
-use crate::store::{Space, following};
+use super::leaves::{Marks, Step, read};
+use super::{Command, Done, Replica, Slot, taken_apart, unreadable};
 
-/// Records one page looks at, at most: at 1 KiB some 25 ms of a thread.
-const PAGE_RECORDS: usize = 8 * 1024;
-/// Records read at a time: 64 KiB at 1 KiB each.
-const CHUNK: usize = 64;
 /// Damaged records remembered; more are found again when these are healed. At 1 KiB a key, 1 MiB.
 const DAMAGED: usize = 1024;
 
@@ -167,18 +162,7 @@ impl Replica {
         if !self.is_clean(tree.partition) {
             return Err(Failure::TreeUnclean);
         }
-        let (from, until) = leaves::range(tree.partition, Some(tree.n));
-        let records = self
-            .store
-            .scan(Space::Leaves, &from, &until, usize::from(LEAVES));
-        let records = records.map_err(|error| unreadable(&error))?;
-        let mut all = merkle::Leaves::default();
-        for (key, content) in records {
-            let (_, leaf, sum) = leaves::parse(&key, &content)
-                .ok_or_else(|| Failure::Unreadable("a leaf is damaged".into()))?;
-            all.set(leaf, sum);
-        }
-        Ok(all)
+        read::leaves(self.store.as_ref(), tree)
     }
 
     /// A page of the keys under some leaves, in buckets of the tree's n. Blocks.
@@ -192,51 +176,19 @@ impl Replica {
         from: Option<&Place>,
         copies: &BTreeMap<Incarnation, u8>,
     ) -> Result<Page, Failure> {
-        let wanted: BTreeSet<u16> = leaves.iter().copied().collect();
-        let listed = |bucket: Incarnation, key: &[u8]| {
-            copies.get(&bucket) == Some(&tree.n) && wanted.contains(&merkle::leaf(bucket, key))
-        };
-        let until = record(Partition(tree.partition.0 + 1), Incarnation(0), b"");
-        let mut from = match from {
-            Some(place) => record(tree.partition, place.bucket, &place.key),
-            None => record(tree.partition, Incarnation(0), b""),
-        };
         let tagger = self.tagger().ok_or(Failure::TreeUnclean)?;
-        let (mut page, mut looked) = (Page::default(), 0);
-        loop {
-            let scanned = scan_over(self.store.as_ref(), &from, &until, CHUNK);
-            let (records, damaged) = scanned.map_err(|error| unreadable(&error))?;
-            for record in &damaged {
-                page.damaged += u32::from(
-                    self.note_record(record, copies)
-                        && taken_apart(record).is_some_and(|(_, bucket, key)| listed(bucket, key)),
-                );
-            }
-            let last = records
-                .last()
-                .map(|(key, _)| key)
-                .max(damaged.last())
-                .cloned();
-            for (record, object) in &records {
-                let Some((_, bucket, key)) = taken_apart(record) else {
-                    continue;
-                };
-                if listed(bucket, key) {
-                    let place = place_of(bucket, key);
-                    page.entries
-                        .push((place, tagger.tag(bucket, key, object).node()));
-                }
-            }
-            looked += records.len() + damaged.len();
-            let Some(last) = last.filter(|_| records.len() + damaged.len() >= CHUNK) else {
-                return Ok(page);
-            };
-            from = following(&last);
-            if page.entries.len() + CHUNK > PAGE_KEYS || looked >= PAGE_RECORDS {
-                page.next = taken_apart(&from).map(|(_, bucket, key)| place_of(bucket, key));
-                return Ok(page);
-            }
+        let asked = read::Asked {
+            tree,
+            leaves,
+            from,
+            copies,
+        };
+        let page = read::page(self.store.as_ref(), tagger, &asked);
+        let (page, damaged) = page.map_err(|error| unreadable(&error))?;
+        for record in &damaged {
+            self.note_record(record, copies);
         }
+        Ok(page)
     }
 
     /// Objects for a parcel, up to its size. Blocks.
@@ -271,19 +223,12 @@ impl Replica {
         let Some(n) = copies.get(&bucket).copied() else {
             return false;
         };
-        let place = place_of(bucket, key);
+        let place = read::place_of(bucket, key);
         self.facts.trees.note_damage(&Slot {
             partition,
             n,
             place,
         });
         true
-    }
-}
-
-fn place_of(bucket: Incarnation, key: &[u8]) -> Place {
-    Place {
-        bucket,
-        key: Bytes::copy_from_slice(key),
     }
 }

@@ -8,6 +8,7 @@
 //! equal roots, one differing key changes exactly one leaf. After Dynamo (section 4.7); sums instead of
 //! sorted lists as in Bellare and Micciancio's AdHash, keyed because an unkeyed sum can be forged.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -149,59 +150,63 @@ impl Tagger {
 /// A node's hash as it travels.
 pub type Node = [u8; NODE_BYTES];
 
-/// All leaves of a tree, from which every node is computed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leaves(Vec<Sum>);
-
-impl Default for Leaves {
-    fn default() -> Self {
-        Self(vec![Sum::ZERO; usize::from(LEAVES)])
-    }
-}
+/// The leaves of a tree that are not empty, from which every node is computed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaves(BTreeMap<u16, Sum>);
 
 impl Leaves {
     /// Sets a leaf; one that does not exist is nobody's.
     pub fn set(&mut self, leaf: u16, sum: Sum) {
-        if let Some(there) = self.0.get_mut(usize::from(leaf)) {
-            *there = sum;
+        if sum == Sum::ZERO {
+            self.0.remove(&leaf);
+        } else if leaf < LEAVES {
+            self.0.insert(leaf, sum);
         }
     }
 
-    /// Adds to a leaf and takes from it.
+    /// Takes from a leaf and adds to it.
     pub fn change(&mut self, leaf: u16, gone: Sum, come: Sum) {
-        if let Some(there) = self.0.get_mut(usize::from(leaf)) {
-            *there = there.minus(gone).plus(come);
-        }
+        self.set(leaf, self.get(leaf).minus(gone).plus(come));
     }
 
-    /// The leaves, in order.
+    /// A leaf.
+    pub fn get(&self, leaf: u16) -> Sum {
+        self.0.get(&leaf).copied().unwrap_or_default()
+    }
+
+    /// The leaves that are not empty, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u16, Sum)> + '_ {
-        (0..LEAVES).zip(self.0.iter().copied())
+        self.0.iter().map(|(leaf, sum)| (*leaf, *sum))
     }
 
     /// The root.
     pub fn root(&self) -> Node {
-        self.level(0)[0]
-    }
-
-    /// All nodes of a level. Costs 128 KiB of SHA-256 at most.
-    pub fn level(&self, level: u8) -> Vec<Node> {
-        if level >= DEPTH {
-            return self.0.iter().map(|sum| sum.node()).collect();
-        }
-        let sums = self.0.iter().map(|sum| sum.to_bytes());
-        let mut nodes: Vec<[u8; 32]> = sums.collect();
-        for _ in level..DEPTH {
-            nodes = nodes.chunks(usize::from(FAN_OUT)).map(interior).collect();
-        }
-        nodes.iter().map(cut).collect()
+        let (nodes, empty) = self.level(0);
+        cut(nodes.get(&0).unwrap_or(&empty))
     }
 
     /// The children of these nodes of the level above, in order; parents that do not exist have none.
     pub fn children(&self, level: u8, parents: &[u16]) -> Vec<Node> {
-        let nodes = self.level(level);
-        let of = |parent: &u16| children(*parent).filter_map(|at| nodes.get(usize::from(at)));
-        parents.iter().flat_map(of).copied().collect()
+        let (nodes, empty) = self.level(level);
+        let last = FAN_OUT.saturating_pow(u32::from(level));
+        let there = parents.iter().flat_map(|parent| children(*parent));
+        let node = |at| cut(nodes.get(&at).unwrap_or(&empty));
+        there.filter(|at| *at < last).map(node).collect()
+    }
+
+    /// The nodes of a level that are not empty, and the one that all empty ones are. At most 128 KiB of SHA-256.
+    fn level(&self, level: u8) -> (BTreeMap<u16, [u8; 32]>, [u8; 32]) {
+        let mut nodes: BTreeMap<u16, [u8; 32]> =
+            self.iter().map(|(at, sum)| (at, sum.to_bytes())).collect();
+        let mut empty = [0; 32];
+        for _ in level..DEPTH {
+            let parents: BTreeSet<u16> = nodes.keys().map(|at| at / FAN_OUT).collect();
+            let child = |at: u16| nodes.get(&at).unwrap_or(&empty);
+            let hash = |parent: u16| (parent, interior(children(parent).map(child)));
+            nodes = parents.into_iter().map(hash).collect();
+            empty = interior((0..FAN_OUT).map(|_| &empty));
+        }
+        (nodes, empty)
     }
 }
 
@@ -210,9 +215,9 @@ pub fn children(parent: u16) -> impl Iterator<Item = u16> {
     (0..FAN_OUT).filter_map(move |at| parent.checked_mul(FAN_OUT)?.checked_add(at))
 }
 
-fn interior(children: &[[u8; 32]]) -> [u8; 32] {
+fn interior<'a>(children: impl Iterator<Item = &'a [u8; 32]>) -> [u8; 32] {
     let mut hash = Sha256::new();
-    children.iter().for_each(|child| hash.update(child));
+    children.for_each(|child| hash.update(child));
     hash.finalize().into()
 }
 

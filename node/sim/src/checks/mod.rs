@@ -10,6 +10,7 @@ pub mod converged;
 pub mod deletes;
 pub mod dots;
 pub mod durable;
+pub mod leaves;
 pub mod readable;
 pub mod registry;
 pub mod seen;

@@ -178,12 +178,13 @@ impl World {
         if process.held.document.number < 2 {
             return Err(Failure::NotServing("forming".into()));
         }
-        if process.rebuilding {
-            return Err(Failure::Rebuilding);
-        }
         if !owners.contains(&me) {
             return Err(Failure::NotOwner);
         }
+        if !self.vouches(node, key) {
+            return Err(Failure::Rebuilding);
+        }
+        let process = self.process(node);
         let config = &process.held.document.buckets["default"].config;
         let caps = Caps {
             siblings: config.max_siblings as usize,

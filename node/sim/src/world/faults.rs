@@ -7,8 +7,8 @@
 
 use std::rc::Rc;
 
+use sibyl::replica::leaves::Leaves;
 use sibyl::store::{Space, Store as _};
-use sibyl_core::codec;
 use sibyl_core::registry::{Faults, Machine};
 
 use super::registry::Registry;
@@ -47,6 +47,7 @@ impl World {
             What::Crash { node, down_us } => self.crash(node, down_us),
             What::Wipe { node, down_us } => self.wipe(node, down_us),
             What::Refill { node } => self.refill(node),
+            What::Compare { node, peer } => self.compare(node, peer),
             What::SlowDisk { node, for_us } => {
                 self.nodes[node].disk.slow_until_us = self.scheduler.now_us() + for_us;
             }
@@ -109,6 +110,9 @@ impl World {
             handings: Default::default(),
             puts: Default::default(),
             gets: Default::default(),
+            leaves: Leaves::open(&disk.store),
+            exchanges: Default::default(),
+            compared: Default::default(),
             ids: 0,
         };
         this.number = process.held.document.number;
@@ -120,6 +124,8 @@ impl World {
             let once = self.chosen.take(number, digest);
             self.hold(once);
         }
+        self.check_leaves(node);
+        self.open_leaves(node);
         self.notice_all(node);
         self.open_registry(node);
     }
@@ -201,43 +207,30 @@ impl World {
             copies >= needed
         };
         let here = self.nodes[node].synced.iter().flat_map(|copy| copy.iter());
-        documented && here.filter(relied_on).all(keepable)
+        documented && self.majority_without(node) && here.filter(relied_on).all(keepable)
     }
 
-    /// Fills a node without data from all others; stands in for the exchange that comes later.
-    pub(crate) fn refill(&mut self, node: usize) {
-        let others = (0..self.nodes.len()).filter(|other| *other != node);
-        let reached = |other: usize| {
-            self.nodes[other].process.is_some() && self.network.connects(node, other)
+    /// Whether enough stores that the registry names are left to name another one. Without them a lost store is
+    /// an operator's business, and stays lost here.
+    fn majority_without(&self, node: usize) -> bool {
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let newest = processes.max_by_key(|process| process.held.document.number);
+        let members = newest.map(|process| &process.held.document.layout.members);
+        let votes = |other: &super::Node| {
+            let named = members.and_then(|members| members.get(&other.id)?.store);
+            named.map_or(other.stores == 0, |store| store == other.disk.actor)
         };
-        let there = others.clone().all(reached);
-        let wanting = self.nodes[node]
-            .process
-            .as_ref()
-            .is_some_and(|process| process.rebuilding);
-        if !wanting || !there {
-            return;
-        }
-        let mut batch = sibyl::store::Batch::new();
-        for key in &self.keys {
-            let mut object = self.nodes[node].disk.object(&key.record);
-            for other in others.clone() {
-                object.join(&self.nodes[other].disk.object(&key.record));
-            }
-            batch.put(Space::Objects, &key.record, codec::encode(&object));
-        }
-        let disk = &mut self.nodes[node].disk;
-        let filled = disk.store.apply(batch).and_then(|()| disk.store.sync());
-        if filled.is_err() {
-            return self.crash(node, NOTICE_US);
-        }
-        disk.rebuilding = false;
-        let process = self.process(node);
-        process.rebuilding = false;
-        process.line = process.counter - 1;
-        self.read_disk(node);
-        self.sights.met(Sight::Refilled);
-        self.note(&[16, node as u64], || format!("n{node} is filled again"));
+        let others = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != node);
+        others.filter(|(_, other)| votes(other)).count() * 2 > self.nodes.len()
+    }
+
+    /// A node compares its copies with all others now.
+    pub(crate) fn refill(&mut self, node: usize) {
+        (0..self.nodes.len()).for_each(|peer| self.compare(node, peer));
     }
 
     /// Both ends of a link look at it soon, if nodes notice such things.

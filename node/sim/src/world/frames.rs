@@ -59,6 +59,8 @@ pub(crate) enum Waiting {
     Forward { handing: u64 },
     /// The registry.
     Registry,
+    /// An exchange.
+    Exchange { flow: u64 },
 }
 
 impl World {
@@ -222,15 +224,26 @@ impl World {
                     Bytes::new(),
                 );
             }
+            Request::MerkleNodes {
+                tree,
+                level,
+                parents,
+            } => self.asked_for_nodes(node, from, call, tree, level, &parents),
+            Request::MerkleKeys {
+                tree,
+                leaves,
+                from: place,
+            } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
+            Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
             Request::Object { place } => {
-                let counts = self.counts(node);
+                let counts = self.counts(node, &place);
                 let body = self
                     .copy(node, &place)
                     .unwrap_or_else(|| codec::encode(&Object::default()));
                 self.reply(node, from, call, Reply::Object { counts }, body);
             }
             Request::Digest { place } => {
-                let counts = self.counts(node);
+                let counts = self.counts(node, &place);
                 let body = self.copy(node, &place);
                 let digest = body.map_or_else(
                     || codec::digest(&Object::default()),
@@ -283,6 +296,7 @@ impl World {
                 self.handed(node, handing, Err(Some(failure)));
             }
             (Waiting::Forward { handing }, _) => self.handed(node, handing, Err(None)),
+            (Waiting::Exchange { flow }, reply) => self.exchange_heard(node, flow, reply, body),
             (Waiting::Repair | Waiting::Registry, _) => {}
         }
     }
@@ -301,6 +315,7 @@ impl World {
                 self.handed(node, handing, Err(None));
             }
             Waiting::Registry => self.tell_registry(node, registry::Event::Unreachable(peer)),
+            Waiting::Exchange { flow } => self.exchange_failed(node, flow),
             Waiting::Repair => {}
         }
     }
@@ -323,7 +338,11 @@ impl World {
         });
         if there {
             let id = self.nodes[peer].id.clone();
-            return self.tell_registry(node, registry::Event::Reached(id));
+            self.tell_registry(node, registry::Event::Reached(id));
+            if self.plan.setting.exchanges {
+                self.compare(node, peer);
+            }
+            return;
         }
         let calls = self.process(node).calls.iter();
         let broken: VecDeque<u64> = calls
@@ -342,8 +361,9 @@ impl World {
     }
 
     /// Whether this node's copies count in a read.
-    pub(crate) fn counts(&mut self, node: usize) -> bool {
-        !self.process(node).rebuilding || self.bug == Some(Bug::RebuildingReads)
+    pub(crate) fn counts(&mut self, node: usize, place: &super::Place) -> bool {
+        let key = self.key(place);
+        key.is_none_or(|key| self.vouches(node, key)) || self.bug == Some(Bug::RebuildingReads)
     }
 
     /// Which key a place is.

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use sibyl::replica::Slot;
+use sibyl::replica::leaves::Leaves;
 use sibyl_core::flow::get::Get;
 use sibyl_core::flow::put::Put;
-use sibyl_core::id::{Actor, Digest, NodeId};
+use sibyl_core::id::{Actor, Digest, NodeId, Partition};
 use sibyl_core::message::{Place, Reply, Request};
 use sibyl_core::registry::{Document, First, Held, first_document};
 
@@ -27,6 +29,7 @@ use crate::trace::Trace;
 use crate::zoo::Bug;
 
 mod client;
+mod compare;
 mod coordinate;
 mod faults;
 mod frames;
@@ -36,6 +39,7 @@ mod settle;
 mod writer;
 
 use client::{Client, RequestRecord};
+use compare::Comparing;
 use coordinate::{Handing, Minted, Origin};
 use frames::{Call, Frame};
 use registry::Registry;
@@ -84,6 +88,7 @@ pub(crate) struct Key {
     pub(crate) place: Place,
     pub(crate) record: Vec<u8>,
     pub(crate) owners: Vec<NodeId>,
+    pub(crate) slot: Slot,
 }
 
 /// A node: what lives as long as its disk, and its process while it runs.
@@ -121,6 +126,10 @@ pub(crate) struct Process {
     pub(crate) handings: BTreeMap<u64, Handing>,
     pub(crate) puts: BTreeMap<u64, Writing>,
     pub(crate) gets: BTreeMap<u64, Reading>,
+    pub(crate) leaves: Leaves,
+    pub(crate) exchanges: BTreeMap<u64, Comparing>,
+    /// With whom unfilled partitions were compared, and whether those copies count.
+    pub(crate) compared: BTreeMap<Partition, BTreeMap<NodeId, bool>>,
     pub(crate) ids: u64,
 }
 
@@ -361,9 +370,15 @@ fn place(first: &Document, key: usize) -> Key {
     let mut record = partition.0.to_be_bytes().to_vec();
     record.extend(bucket.0.to_be_bytes());
     record.extend_from_slice(&name);
+    let place = Place { bucket, key: name };
     Key {
         owners: ring.primaries(partition, 3).to_vec(),
-        place: Place { bucket, key: name },
+        slot: Slot {
+            partition,
+            n: first.buckets["default"].config.n,
+            place: place.clone(),
+        },
+        place,
         record,
     }
 }

@@ -123,7 +123,7 @@ impl World {
         let place = self.keys[key].place.clone();
         let peer = self.index(to);
         if peer == node {
-            let counts = self.counts(node);
+            let counts = self.counts(node, &place);
             let bytes = self
                 .copy(node, &place)
                 .unwrap_or_else(|| codec::encode(&Object::default()));

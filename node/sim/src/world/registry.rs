@@ -76,7 +76,7 @@ impl World {
         self.name_store(node);
     }
 
-    fn name_store(&mut self, node: usize) {
+    pub(crate) fn name_store(&mut self, node: usize) {
         let (id, process) = (self.nodes[node].id.clone(), self.process(node));
         let store = process.store;
         let registry = &mut process.registry;
@@ -164,6 +164,7 @@ impl World {
                 let once = self.chosen.take(number, digest);
                 self.hold(once);
                 self.process(node).held = Rc::new(*held);
+                self.know_cluster_key(node);
                 self.name_store(node);
             }
             Effect::Timer {

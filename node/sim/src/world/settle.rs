@@ -1,7 +1,7 @@
 //! The end of a run: everything comes to rest, and what must be true then is checked.
 //!
-//! Nodes that lost their data are filled, everybody hears of the highest registry document, every node reads
-//! every key, and the owners' copies are joined pairwise in place of anti-entropy.
+//! Everybody hears of the highest registry document, all owners compare their copies, which must be equal
+//! then, with equal roots and nobody left to be filled, and every node reads every key.
 
 use sibyl_core::object::Object;
 use sibyl_core::registry;
@@ -13,10 +13,14 @@ use crate::plan::{Entry, What, Wish};
 impl World {
     /// Brings everything to rest and checks it.
     pub(crate) fn settle(&mut self, events: &mut u64) {
-        (0..self.nodes.len()).for_each(|node| self.refill(node));
         self.spread_registry();
         self.go(events);
         self.check_registry();
+        // Who gave up having its new store named tries again.
+        (0..self.nodes.len()).for_each(|node| self.name_store(node));
+        self.go(events);
+        self.compare_all(events);
+        (0..self.keys.len()).for_each(|key| self.check_key(key));
         let asked = self.requests.len();
         for node in 0..self.nodes.len() {
             for key in 0..self.keys.len() {

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use sibyl::replica::leaves::Changes;
 use sibyl::store::{Batch, Space, Store as _};
 use sibyl_core::codec;
 use sibyl_core::context::Context;
 use sibyl_core::id::Dot;
+use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place, Reply};
 use sibyl_core::object::{Caps, Mint, Object, Write};
 
@@ -60,6 +62,20 @@ pub(crate) enum Command {
     },
     /// Keep the registry's chosen document.
     Keep { bytes: Bytes },
+    /// Everything in front of it is synced.
+    After { then: Then },
+}
+
+/// What follows once a parcel is synced.
+pub(crate) enum Then {
+    /// The peer gets what it wanted.
+    Deliver {
+        by: usize,
+        call: u64,
+        want: Vec<Place>,
+    },
+    /// The own exchange goes on.
+    Joined { flow: u64 },
 }
 
 /// Who is told once the batch counts.
@@ -67,6 +83,7 @@ enum Counts {
     Write { flow: u64 },
     Asked { by: usize, call: u64 },
     Kept,
+    After(Then),
 }
 
 #[derive(Default)]
@@ -97,6 +114,14 @@ impl World {
         object: Object,
         repairs: bool,
     ) {
+        let process = self.nodes[node].process.as_ref();
+        if process.is_none_or(|process| process.held.document.number < 2) {
+            if let Some((by, call)) = asked {
+                let failure = Failure::NotServing("forming".into());
+                self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
+            }
+            return;
+        }
         let me = &self.nodes[node].id;
         let owned = self
             .key(place)
@@ -144,8 +169,13 @@ impl World {
             self.trace.bytes(&bytes);
             batch.put(Space::Objects, &self.keys[*key].record, bytes);
         }
+        let late = self.keep_leaves(node, &group, &mut batch);
         if !batch.is_empty() {
             let applied = self.nodes[node].disk.store.apply(batch);
+            applied.expect("a store that failed has stopped its node");
+        }
+        if !late.is_empty() {
+            let applied = self.nodes[node].disk.store.apply(late);
             applied.expect("a store that failed has stopped its node");
         }
         for (flow, result) in minted {
@@ -210,6 +240,7 @@ impl World {
                     self.reply(node, by, call, Reply::Joined, Bytes::new());
                 }
                 Counts::Kept => self.kept(node),
+                Counts::After(then) => self.after(node, then),
             }
         }
     }
@@ -227,6 +258,7 @@ impl World {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
             }
+            Command::After { then } => group.counts.push(Counts::After(then)),
             Command::Join {
                 key,
                 object,
@@ -264,6 +296,39 @@ impl World {
                 minted.push((flow, result));
             }
         }
+    }
+
+    /// The leaves of what changes, in the same batch; a batch of their own is a known bug.
+    fn keep_leaves(&mut self, node: usize, group: &Group, batch: &mut Batch) -> Batch {
+        let bug = self.bug;
+        let Self { nodes, keys, .. } = self;
+        let this = &mut nodes[node];
+        let (disk, process) = (&this.disk, this.process.as_mut());
+        let process = process.expect("only a running node writes");
+        let (mut late, mut changes) = (Batch::new(), Changes::default());
+        let own = if bug == Some(Bug::LeavesApart) {
+            &mut late
+        } else {
+            batch
+        };
+        for (key, object) in &group.changed {
+            let slot = &keys[*key].slot;
+            let tag = |bytes: Bytes| {
+                process
+                    .leaves
+                    .tag(slot.place.bucket, &slot.place.key, &bytes)
+            };
+            let gone = disk.encoded(&keys[*key].record).map_or(Sum::ZERO, tag);
+            let gone = if bug == Some(Bug::LeafKeepsOld) {
+                Sum::ZERO
+            } else {
+                gone
+            };
+            let come = tag(codec::encode(object));
+            process.leaves.change(&mut changes, own, slot, gone, come);
+        }
+        process.leaves.seal(&disk.store, changes, own);
+        late
     }
 
     fn load(&self, node: usize, key: usize, group: &Group) -> Object {

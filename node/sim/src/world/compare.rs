@@ -1,0 +1,532 @@
+//! Exchanges, and the refill of nodes that lost their data.
+//!
+//! As `tasks/anti_entropy` does it: the flow and the rule of refilling are the core's, leaves and pages are the
+//! node's own code over the store in memory. An exchange begins when a peer can be reached again, when the plan
+//! says so, and in the end until all copies are equal. What is given is synced before it is answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sibyl::replica::leaves::{Leaves, read};
+use sibyl::store::{Batch, Store as _};
+use sibyl_core::codec;
+use sibyl_core::flow::exchange::{Delivery, Effect, Event, Exchange, Page, Parcel, Side, Summary};
+use sibyl_core::id::{Incarnation, Partition};
+use sibyl_core::merkle::{NODE_BYTES, Node, Tagger, Tree};
+use sibyl_core::message::{self, Failure, Place, Reply, Request};
+use sibyl_core::object::Object;
+use sibyl_core::refill::Need;
+
+use super::frames::Waiting;
+use super::writer::{Command, Then};
+use super::{Bytes, VecDeque, World};
+use crate::checks::{Violation, leaves};
+use crate::plan::PATIENCE_US;
+use crate::sight::Sight;
+use crate::zoo::Bug;
+
+/// An exchange that a process began.
+pub(crate) struct Comparing {
+    peer: usize,
+    tree: Tree,
+    exchange: Exchange,
+}
+
+impl World {
+    /// Whether this node's copy of a key counts and may be minted on.
+    pub(crate) fn vouches(&self, node: usize, key: usize) -> bool {
+        let rebuilding = self.nodes[node]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.rebuilding);
+        !rebuilding
+            || self.nodes[node]
+                .disk
+                .filled
+                .contains(&self.keys[key].slot.partition)
+    }
+
+    /// From now on leaves can be kept.
+    pub(crate) fn know_cluster_key(&mut self, node: usize) {
+        let process = self.process(node);
+        if let Some(key) = &process.held.document.cluster_key {
+            process.leaves.use_tagger(&Tagger::new(key));
+        }
+    }
+
+    /// A process starts on what it finds: trees that were not closed are computed anew, or (where the plan says
+    /// so) believed, because leaves are in the batches of their writes.
+    pub(crate) fn open_leaves(&mut self, node: usize) {
+        self.process(node).leaves = Leaves::open(&self.nodes[node].disk.store);
+        self.know_cluster_key(node);
+        if self.plan.setting.believes {
+            return;
+        }
+        let copies = self.copies();
+        for partition in self.partitions() {
+            let Self { nodes, .. } = self;
+            let node = &mut nodes[node];
+            let Some(process) = node
+                .process
+                .as_mut()
+                .filter(|process| process.held.document.number > 1)
+            else {
+                return;
+            };
+            if process.leaves.marks().is_clean(partition) {
+                continue;
+            }
+            let mut batch = Batch::new();
+            let mut step = || {
+                process
+                    .leaves
+                    .step(&node.disk.store, partition, &copies, &mut batch)
+            };
+            while !step().expect("no read fault is switched on").done {}
+            node.disk
+                .store
+                .apply(batch)
+                .expect("a store that failed has stopped its node");
+        }
+    }
+
+    fn partitions(&self) -> BTreeSet<Partition> {
+        self.keys.iter().map(|key| key.slot.partition).collect()
+    }
+
+    fn copies(&self) -> BTreeMap<Incarnation, u8> {
+        self.keys
+            .iter()
+            .map(|key| (key.place.bucket, key.slot.n))
+            .collect()
+    }
+
+    fn tagger(&self, node: usize) -> Option<Tagger> {
+        let document = &self.nodes[node].process.as_ref()?.held.document;
+        document.cluster_key.as_ref().map(Tagger::new)
+    }
+
+    /// A node begins to compare everything it shares with a peer.
+    pub(crate) fn compare(&mut self, node: usize, peer: usize) {
+        if node == peer || self.nodes[node].process.is_none() {
+            return;
+        }
+        let (me, other) = (self.nodes[node].id.clone(), self.nodes[peer].id.clone());
+        let shared = self
+            .keys
+            .iter()
+            .filter(|key| key.owners.contains(&me) && key.owners.contains(&other));
+        let trees: BTreeSet<Tree> = shared
+            .map(|key| Tree {
+                partition: key.slot.partition,
+                n: key.slot.n,
+            })
+            .collect();
+        for tree in trees {
+            let Some(tagger) = self.tagger(node) else {
+                return;
+            };
+            let (exchange, effects) = Exchange::new(tagger);
+            let process = self.process(node);
+            let flow = process.fresh();
+            process.exchanges.insert(
+                flow,
+                Comparing {
+                    peer,
+                    tree,
+                    exchange,
+                },
+            );
+            self.perform_exchange(node, flow, effects);
+        }
+    }
+
+    /// Performs effects; what this node says itself comes at once and may lead to more.
+    fn perform_exchange(&mut self, node: usize, flow: u64, effects: Vec<Effect>) {
+        let mut effects: VecDeque<Effect> = effects.into();
+        while let Some(effect) = effects.pop_front() {
+            let Some(comparing) = self.process(node).exchanges.get(&flow) else {
+                return;
+            };
+            let (peer, tree) = (comparing.peer, comparing.tree);
+            let event = match effect {
+                Effect::Nodes { level, parents } => {
+                    let nodes = self.own_nodes(node, tree, level, &parents);
+                    let request = Request::MerkleNodes {
+                        tree,
+                        level,
+                        parents,
+                    };
+                    self.ask_exchange(node, peer, flow, request, Bytes::new())
+                        .and(nodes)
+                        .map(|nodes| Event::Nodes {
+                            side: Side::Own,
+                            nodes,
+                            counts: true,
+                        })
+                }
+                Effect::Keys { leaves, from } => {
+                    let page = self.own_page(node, tree, &leaves, from.as_ref());
+                    let request = Request::MerkleKeys { tree, leaves, from };
+                    self.ask_exchange(node, peer, flow, request, Bytes::new())
+                        .and(page)
+                        .map(|page| Event::Keys {
+                            side: Side::Own,
+                            page,
+                        })
+                }
+                Effect::Read(places) => Some(Event::Own(self.pack(node, &places))),
+                Effect::Ship(parcel) => {
+                    let sent = self.ask_exchange(
+                        node,
+                        peer,
+                        flow,
+                        Request::MerkleExchange { tree },
+                        message::encode(&parcel),
+                    );
+                    match sent {
+                        Some(()) => continue,
+                        None => None,
+                    }
+                }
+                Effect::Join(objects) => {
+                    self.take_in_objects(node, objects);
+                    self.submit(
+                        node,
+                        Command::After {
+                            then: Then::Joined { flow },
+                        },
+                    );
+                    continue;
+                }
+                Effect::Alarm(place, dot) => {
+                    let found =
+                        format!("n{node} and n{peer} hold two payloads of {dot} under {place:?}");
+                    return self.hold(Err(Violation {
+                        check: "a dot names one write",
+                        found,
+                    }));
+                }
+                Effect::End(summary) => return self.compared(node, flow, summary),
+            };
+            let process = self.process(node);
+            if let Some(comparing) = process.exchanges.get_mut(&flow) {
+                effects.extend(comparing.exchange.handle(event.unwrap_or(Event::Failed)));
+            }
+        }
+    }
+
+    fn ask_exchange(
+        &mut self,
+        node: usize,
+        peer: usize,
+        flow: u64,
+        request: Request,
+        body: Bytes,
+    ) -> Option<()> {
+        self.ask(
+            node,
+            peer,
+            request,
+            body,
+            PATIENCE_US,
+            Waiting::Exchange { flow },
+        )
+        .then_some(())
+    }
+
+    fn step_exchange(&mut self, node: usize, flow: u64, event: Event) {
+        let effects = self
+            .process(node)
+            .exchanges
+            .get_mut(&flow)
+            .map(|comparing| comparing.exchange.handle(event));
+        self.perform_exchange(node, flow, effects.unwrap_or_default());
+    }
+
+    /// The peer answered.
+    pub(crate) fn exchange_heard(&mut self, node: usize, flow: u64, reply: Reply, body: &Bytes) {
+        let event = match reply {
+            Reply::MerkleNodes { counts } => {
+                let nodes = body.as_chunks::<NODE_BYTES>().0.to_vec();
+                Event::Nodes {
+                    side: Side::Theirs,
+                    nodes,
+                    counts,
+                }
+            }
+            Reply::MerkleKeys => {
+                let page = message::decode(body).expect("what was encoded here can be decoded");
+                Event::Keys {
+                    side: Side::Theirs,
+                    page,
+                }
+            }
+            Reply::MerkleExchanged => {
+                Event::Shipped(message::decode(body).expect("what was encoded here can be decoded"))
+            }
+            _ => Event::Failed,
+        };
+        self.step_exchange(node, flow, event);
+    }
+
+    pub(crate) fn exchange_failed(&mut self, node: usize, flow: u64) {
+        self.step_exchange(node, flow, Event::Failed);
+    }
+
+    /// A parcel is synced.
+    pub(crate) fn after(&mut self, node: usize, then: Then) {
+        match then {
+            Then::Joined { flow } => self.step_exchange(node, flow, Event::Joined { failed: 0 }),
+            Then::Deliver { by, call, want } => {
+                let delivery = self.pack(node, &want);
+                self.reply(
+                    node,
+                    by,
+                    call,
+                    Reply::MerkleExchanged,
+                    message::encode(&delivery),
+                );
+            }
+        }
+    }
+
+    fn compared(&mut self, node: usize, flow: u64, summary: Summary) {
+        let named = self.is_named(node);
+        let Some(Comparing { peer, tree, .. }) = self.process(node).exchanges.remove(&flow) else {
+            return;
+        };
+        self.note(
+            &[18, node as u64, peer as u64, u64::from(summary.keys_differ)],
+            || format!("n{node} compared {tree:?} with n{peer}: {summary:?}"),
+        );
+        match summary {
+            Summary { whole: false, .. } => return self.sights.met(Sight::ExchangeBroken),
+            Summary { keys_differ: 0, .. } => self.sights.met(Sight::ExchangedEqual),
+            _ => self.sights.met(Sight::ExchangedDifferent),
+        }
+        if named {
+            let other = self.nodes[peer].id.clone();
+            let counts = self
+                .process(node)
+                .compared
+                .entry(tree.partition)
+                .or_default()
+                .entry(other)
+                .or_default();
+            *counts = *counts || summary.counts;
+            self.look_at_refill(node);
+        }
+    }
+
+    fn is_named(&mut self, node: usize) -> bool {
+        let id = self.nodes[node].id.clone();
+        let process = self.process(node);
+        let member = process.held.document.layout.members.get(&id);
+        member.and_then(|member| member.store) == Some(process.store)
+    }
+
+    /// What has been asked of enough owners counts again.
+    fn look_at_refill(&mut self, node: usize) {
+        if !self.process(node).rebuilding {
+            return;
+        }
+        let (me, w) = (self.nodes[node].id.clone(), self.plan.setting.w);
+        let nobody = BTreeMap::new();
+        for key in 0..self.keys.len() {
+            let Some(need) = Need::of(&me, &self.keys[key].owners, w) else {
+                continue;
+            };
+            let process = self.nodes[node].process.as_ref().expect("it acts");
+            let done = process
+                .compared
+                .get(&self.keys[key].slot.partition)
+                .unwrap_or(&nobody);
+            let met = match self.bug {
+                Some(Bug::RefillAfterOne) => done.values().any(|counts| *counts),
+                _ => need.is_met(done, |other| process.reachable[self.index(other)]),
+            };
+            if met {
+                self.nodes[node]
+                    .disk
+                    .filled
+                    .insert(self.keys[key].slot.partition);
+            }
+        }
+        let owned = (0..self.keys.len()).filter(|key| self.keys[*key].owners.contains(&me));
+        if owned
+            .collect::<Vec<_>>()
+            .into_iter()
+            .all(|key| self.vouches(node, key))
+        {
+            self.nodes[node].disk.rebuilding = false;
+            self.process(node).rebuilding = false;
+            self.sights.met(Sight::Refilled);
+            self.note(&[16, node as u64], || format!("n{node} is filled again"));
+        }
+    }
+}
+
+/// The answering side, and what both sides read.
+impl World {
+    fn own_nodes(&self, node: usize, tree: Tree, level: u8, parents: &[u16]) -> Option<Vec<Node>> {
+        let leaves = read::leaves(&self.nodes[node].disk.store, tree).ok()?;
+        Some(match level {
+            0 => vec![leaves.root()],
+            _ => leaves.children(level, parents),
+        })
+    }
+
+    fn own_page(
+        &self,
+        node: usize,
+        tree: Tree,
+        leaves: &[u16],
+        from: Option<&Place>,
+    ) -> Option<Page> {
+        let copies = self.copies();
+        let asked = read::Asked {
+            tree,
+            leaves,
+            from,
+            copies: &copies,
+        };
+        let page = read::page(&self.nodes[node].disk.store, &self.tagger(node)?, &asked);
+        page.ok().map(|(page, _)| page)
+    }
+
+    fn pack(&self, node: usize, places: &[Place]) -> Delivery {
+        let mut delivery = Delivery::default();
+        for place in places {
+            match self.copy(node, place) {
+                Some(object) => delivery.objects.push((place.clone(), object)),
+                None => delivery.without.push(place.clone()),
+            }
+        }
+        delivery
+    }
+
+    fn take_in_objects(&mut self, node: usize, objects: Vec<(Place, Object)>) {
+        for (place, object) in objects {
+            self.join_for(node, None, &place, object, false);
+        }
+    }
+
+    pub(crate) fn asked_for_nodes(
+        &mut self,
+        node: usize,
+        by: usize,
+        call: u64,
+        tree: Tree,
+        level: u8,
+        parents: &[u16],
+    ) {
+        let key = self
+            .keys
+            .iter()
+            .position(|key| key.slot.partition == tree.partition);
+        let counts = key.is_none_or(|key| self.vouches(node, key));
+        let (reply, body) = match self.own_nodes(node, tree, level, parents) {
+            Some(nodes) => (Reply::MerkleNodes { counts }, nodes.concat().into()),
+            None => (Reply::Failed(Failure::TreeUnclean), Bytes::new()),
+        };
+        self.reply(node, by, call, reply, body);
+    }
+
+    pub(crate) fn asked_for_keys(
+        &mut self,
+        node: usize,
+        by: usize,
+        call: u64,
+        tree: Tree,
+        leaves: &[u16],
+        from: Option<&Place>,
+    ) {
+        let (reply, body) = match self.own_page(node, tree, leaves, from) {
+            Some(page) => (Reply::MerkleKeys, message::encode(&page)),
+            None => (Reply::Failed(Failure::TreeUnclean), Bytes::new()),
+        };
+        self.reply(node, by, call, reply, body);
+    }
+
+    pub(crate) fn asked_to_exchange(&mut self, node: usize, by: usize, call: u64, body: &[u8]) {
+        let Parcel { want, give } =
+            message::decode(body).expect("what was encoded here can be decoded");
+        let object = |(place, bytes): (Place, Bytes)| {
+            (
+                place,
+                codec::decode(&bytes).expect("what was encoded here can be decoded"),
+            )
+        };
+        self.take_in_objects(node, give.into_iter().map(object).collect());
+        self.submit(
+            node,
+            Command::After {
+                then: Then::Deliver { by, call, want },
+            },
+        );
+    }
+
+    /// All copies are compared until there is nothing left; answers whether they are equal then.
+    pub(crate) fn compare_all(&mut self, events: &mut u64) {
+        // Two rounds bring everything everywhere; a third one finds all equal.
+        for _ in 0..3 {
+            for node in 0..self.nodes.len() {
+                if self.nodes[node].process.is_some() && self.is_named(node) {
+                    self.look_at_refill(node);
+                }
+                for peer in 0..self.nodes.len() {
+                    self.compare(node, peer);
+                    self.go(events);
+                }
+            }
+        }
+        for node in 0..self.nodes.len() {
+            self.check_leaves(node);
+            let process = self.nodes[node].process.as_ref();
+            if process.is_some_and(|process| process.rebuilding && self.nodes.len() > 1) {
+                let found = format!("n{node} was compared with everybody and is not filled");
+                self.hold(Err(Violation {
+                    check: "calm fills what was lost",
+                    found,
+                }));
+            }
+        }
+        self.check_roots();
+    }
+
+    fn check_roots(&mut self) {
+        for key in 0..self.keys.len() {
+            let slot = &self.keys[key].slot;
+            let tree = Tree {
+                partition: slot.partition,
+                n: slot.n,
+            };
+            let owners = self.keys[key].owners.iter().map(|owner| self.index(owner));
+            let roots = owners
+                .map(|owner| self.own_nodes(owner, tree, 0, &[]))
+                .collect::<Vec<_>>();
+            self.hold(leaves::same_roots(&roots));
+        }
+    }
+
+    /// Each leaf of a node's disk is the sum of its objects.
+    pub(crate) fn check_leaves(&mut self, node: usize) {
+        let key = self
+            .nodes
+            .iter()
+            .find_map(|node| node.process.as_ref()?.held.document.cluster_key);
+        let Some(tagger) = key.map(|key| Tagger::new(&key)) else {
+            return;
+        };
+        let held = self.keys.iter().filter_map(|key| {
+            let object = self.nodes[node].disk.encoded(&key.record)?;
+            Some((&key.slot, object))
+        });
+        let right = leaves::sums(&tagger, held);
+        let found = leaves::check(&self.nodes[node].disk.store, &right);
+        self.hold(found.map_err(|violation| Violation {
+            found: format!("n{node}: {}", violation.found),
+            ..violation
+        }));
+    }
+}
