@@ -68,7 +68,7 @@ fn main() -> ExitCode {
             zoo,
             jobs,
         } => {
-            let seeds = zoo.map_or(seeds, |bug| bug.budget().min(seeds));
+            let seeds = zoo.map_or(seeds, Bug::budget);
             run_many(Batch {
                 from,
                 seeds,

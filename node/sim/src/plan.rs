@@ -243,6 +243,15 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
             let (node, down_us) = (rng.random_range(0..nodes), rng.random_range(1_000..100_000));
             let at_us = at(rng);
             drawn.push((at_us, What::Wipe { node, down_us }));
+            if nodes > 2 && rng.random_bool(0.5) {
+                // It comes back and cannot ask everybody.
+                let other = (node + rng.random_range(1..nodes)) % nodes;
+                let heal_us = (at_us + down_us + rng.random_range(100_000..800_000)).min(CALM_US);
+                for (from, to) in [(node, other), (other, node)] {
+                    drawn.push((at_us, What::Cut { from, to }));
+                    drawn.push((heal_us, What::Heal { from, to }));
+                }
+            }
             if rng.random_bool(0.7) {
                 let filled_us = at_us + down_us + rng.random_range(1_000..400_000);
                 drawn.push((filled_us.min(CALM_US), What::Refill { node }));

@@ -95,7 +95,7 @@ impl Bug {
             Self::DotReuse => 100,
             Self::LeavesApart | Self::LeafKeepsOld => 100,
             Self::RebuildingReads => 700,
-            Self::RefillAfterOne => 5000,
+            Self::RefillAfterOne => 10_000,
         }
     }
 }

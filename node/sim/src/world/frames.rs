@@ -361,7 +361,7 @@ impl World {
     }
 
     /// Whether this node's copies count in a read.
-    pub(crate) fn counts(&mut self, node: usize, place: &super::Place) -> bool {
+    pub(crate) fn counts(&self, node: usize, place: &super::Place) -> bool {
         let key = self.key(place);
         key.is_none_or(|key| self.vouches(node, key)) || self.bug == Some(Bug::RebuildingReads)
     }

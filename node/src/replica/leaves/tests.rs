@@ -30,7 +30,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (bucket, key) = (1..3_u64, any::<u8>());
     prop_oneof![
-        8 => (bucket.clone(), key.clone(), any::<u8>()).prop_map(|(bucket, key, value)| Step::Write(bucket, key, value)),
+        8 => (bucket.clone(), key, any::<u8>()).prop_map(|(bucket, key, value)| Step::Write(bucket, key, value)),
         2 => (bucket, key).prop_map(|(bucket, key)| Step::Erase(bucket, key)),
         4 => Just(Step::Batch),
         4 => (0..PARTITIONS).prop_map(Step::Rebuild),
