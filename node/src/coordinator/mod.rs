@@ -14,6 +14,7 @@ mod read;
 mod remote;
 mod request;
 mod resolve;
+mod settled;
 mod write;
 
 use std::collections::BTreeSet;

@@ -11,24 +11,13 @@ use sibyl_core::message::{self, Failure, Reply, Request};
 
 use super::Coordinator;
 use crate::peer::{CallError, Outgoing, Reason, Sent};
-use crate::telemetry::metrics::{QuorumFailure, RpcResult};
+use crate::telemetry::metrics::RpcResult;
 use crate::telemetry::{Rpc, Span};
 
 /// The word of a replica that did not answer in time.
 pub(super) const TIMEOUT: &str = RpcResult::Timeout.as_str();
 /// The word of a replica that said it could not.
 pub(super) const REFUSED: &str = RpcResult::Rejected.as_str();
-
-/// Why a quorum was missed: the time ran out before enough had spoken, or some refused, or were away.
-pub(super) fn missed(deadline: tokio::time::Instant, refusals: usize) -> QuorumFailure {
-    if tokio::time::Instant::now() >= deadline {
-        QuorumFailure::Timeout
-    } else if refusals > 0 {
-        QuorumFailure::Rejected
-    } else {
-        QuorumFailure::Unavailable
-    }
-}
 
 /// Why a peer gave no answer that can be used.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -20,13 +20,14 @@ use sibyl_core::registry::{Bucket, Deletes, Durability};
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
-use super::remote::{AskError, REFUSED, TIMEOUT, missed};
+use super::remote::{AskError, REFUSED, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
+use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
 use crate::replica::{Minted, Slot};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::Quorum;
-use crate::telemetry::{QuorumEnd, Rpc, Span};
+use crate::telemetry::{Rpc, Span};
 
 /// The most intervals a context may take to be minted into: sealed as base64url they stay below the 16 KiB
 /// that a client can be handed (at most 21 bytes each, a third more as text, with room for joins).
@@ -435,23 +436,20 @@ impl Writing {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let wait = self.began.elapsed();
         let (acks, failures, met) = match outcome {
             Outcome::Written { owners } => (owners, self.put.failures(), true),
             Outcome::Unknown { owners, failed } => (owners, failed, false),
         };
-        self.span.quorum_settled(QuorumEnd {
+        let settled = Settled {
+            which: Quorum::Write,
             acks,
             failures,
-            sloppy: false,
             met,
-            wait,
-        });
-        let metrics = &self.coordinator.inner.ground.metrics;
-        metrics.quorum(Quorum::Write, acks, wait, &self.span);
-        if !met {
-            metrics.quorum_failed(Quorum::Write, missed(self.deadline, self.refusals));
-        }
+            began: self.began,
+            deadline: self.deadline,
+            refusals: self.refusals,
+        };
+        settled.tell(&self.span, &self.coordinator.inner.ground.metrics);
         let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let result = match (&self.minted, met) {
             (Some(minted), true) => Ok(Written {
