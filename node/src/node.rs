@@ -187,6 +187,8 @@ impl Node {
             stop,
             servers,
         } = self;
+        // Whoever asks from here on hears that it is not ready.
+        coordinator.leave();
         // Listeners close at once; requests under way go on.
         stop.send_replace(true);
         for server in servers {

@@ -39,6 +39,8 @@ impl Coordinator {
     /// # Errors
     /// [`PutError`]; only [`PutError::Unknown`] may have been written.
     pub async fn put(&self, span: &Span, request: PutRequest) -> Result<Stored, PutError> {
+        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let until = Deadline::now() + timeout;
         let view = self.serving().map_err(PutError::NotServing)?;
         let bucket = view
             .bucket(&request.bucket)
@@ -67,9 +69,8 @@ impl Coordinator {
             self.accepts(&request, bucket, value).await?;
         }
         let tombstones = self
-            .tombstones(span, &view, bucket, &slot, &request)
+            .tombstones(span, &view, bucket, &slot, &request, until)
             .await?;
-        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
         let coordinate = Coordinate {
             place: slot.place.clone(),
             context: request.context,
@@ -83,9 +84,7 @@ impl Coordinator {
             trace: Some(span.context()),
             w: u32::try_from(w).expect("n is at most 255"),
         };
-        let written = self
-            .hand_on(span, owners, coordinate, value, timeout)
-            .await?;
+        let written = self.hand_on(span, owners, coordinate, value, until).await?;
         span.conflict_left(written.siblings as usize);
         Ok(Stored {
             dot: written.dot,
@@ -109,6 +108,7 @@ impl Coordinator {
         bucket: &Bucket,
         slot: &Slot,
         request: &PutRequest,
+        until: Deadline,
     ) -> Result<Context, PutError> {
         let reads = bucket.config.deletes == Deletes::DeleteWins && request.context.is_none();
         if !reads || request.value.is_none() {
@@ -118,7 +118,7 @@ impl Coordinator {
             bucket: request.bucket.clone(),
             key: request.key.clone(),
             r: None,
-            timeout: request.timeout,
+            timeout: Some(until.saturating_duration_since(Deadline::now())),
             partial: false,
             resolve: false,
         };
@@ -144,9 +144,8 @@ impl Coordinator {
         owners: &[NodeId],
         coordinate: Coordinate,
         value: Bytes,
-        timeout: Duration,
+        deadline: Deadline,
     ) -> Result<Written, PutError> {
-        let deadline = Deadline::now() + timeout;
         let w = coordinate.w as usize;
         let mut refused = None;
         for owner in self.candidates(owners) {

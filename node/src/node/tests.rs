@@ -363,3 +363,57 @@ fn below_the_low_water_mark_deletes_go_on() {
     );
     node.stop();
 }
+
+#[test]
+fn a_node_that_stops_says_so_at_once_and_finishes_what_it_accepted() {
+    use std::io::{Read as _, Write as _};
+
+    use crate::http::{Api as _, Arrival};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let Running { runtime, node } = Running::alone(folder.path());
+    let (coordinator, telemetry) = (node.coordinator.clone(), node.telemetry.clone());
+    let given = Given::default();
+    let config = Config::resolve(&given).expect("the defaults are good");
+    let backend = backend::Backend::new(coordinator.clone(), telemetry, &config);
+    let health = || {
+        let arrival = Arrival {
+            method: "GET",
+            route: "/health/ready",
+            query: None,
+            traceparent: None,
+            request_bytes: 0,
+        };
+        backend.begin(arrival).health()
+    };
+    assert!(health().ready);
+
+    let mut client = std::net::TcpStream::connect(node.listen()).expect("it listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("a time");
+    let head = "PUT /v1/buckets/default/keys/k HTTP/1.1\r\nhost: n1\r\ncontent-length: 2\r\n\
+                expect: 100-continue\r\n\r\n";
+    client.write_all(head.as_bytes()).expect("sent");
+    let mut answer = [0; 64];
+    let length = client.read(&mut answer).expect("asked to go on");
+    assert!(answer[..length].starts_with(b"HTTP/1.1 100"), "accepted");
+
+    let stopping = runtime.spawn(node.stop());
+    let until = std::time::Instant::now() + PATIENCE;
+    while health().ready {
+        assert!(std::time::Instant::now() < until, "it stays ready");
+        std::thread::yield_now();
+    }
+    assert!(!stopping.is_finished(), "a request is under way");
+    assert_eq!(
+        health().reasons.first().map(String::as_str),
+        Some(crate::coordinator::STOPPING)
+    );
+    client
+        .write_all(b"vv")
+        .expect("the connection is still there");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    runtime.block_on(stopping).expect("it stops");
+    runtime.shutdown_timeout(PATIENCE);
+}
