@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::answers::Answers;
 use crate::config::{Config, Forming, LogFormat};
-use crate::coordinator::{Coordinator, Ground};
+use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
@@ -140,6 +140,11 @@ impl Node {
         registry.start(net);
         tokio::spawn(coordinator.clone().keep_up());
         tokio::spawn(coordinator.clone().sweep_up());
+        tokio::spawn(
+            coordinator
+                .clone()
+                .erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY),
+        );
         tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
 
         let clients = bind(config.listen, "listen").await?;
@@ -343,6 +348,7 @@ fn open_store(
             replica: replica.clone(),
             watermark: Arc::clone(&watermark),
             tracer: telemetry.tracer.clone(),
+            metrics: Arc::clone(&telemetry.metrics),
         });
         match registry {
             Ok(registry) => {

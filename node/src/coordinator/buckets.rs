@@ -14,6 +14,7 @@ use sibyl_core::registry::{Binding, BucketConfig, Change, Expect};
 use super::Coordinator;
 use super::modules::ModuleFailed;
 use super::request::{ListError, ListRequest};
+use crate::replica::Swept;
 use crate::resolver::Failure;
 use crate::tasks::registry::{ChangeFailed, View};
 use crate::telemetry::Span;
@@ -164,11 +165,12 @@ impl Coordinator {
                         .await;
                 self.inner.feed.forget_others(&known);
                 match erased {
-                    Ok(Ok(records)) => {
-                        if records > 0 {
-                            tracing::info!(records, "erased what deleted buckets left");
+                    Ok(Ok(done)) => {
+                        report(&done);
+                        // What could not be read is tried again with the next document.
+                        if done.unread == 0 {
+                            swept = known;
                         }
-                        swept = known;
                     }
                     // The next document tries again.
                     Ok(Err(failure)) => {
@@ -184,5 +186,19 @@ impl Coordinator {
                 return;
             }
         }
+    }
+}
+
+fn report(swept: &Swept) {
+    let (records, damaged) = (swept.erased, swept.damaged);
+    if records > 0 {
+        tracing::info!(records, "erased what deleted buckets left");
+    }
+    if damaged > 0 {
+        tracing::warn!(damaged, "damaged records were among them: examine the disk");
+    }
+    if let Some(why) = &swept.why {
+        let partitions = swept.unread;
+        tracing::warn!(partitions, %why, "deleted buckets are not erased yet where the store cannot be read");
     }
 }

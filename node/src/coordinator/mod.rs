@@ -15,6 +15,7 @@ mod remote;
 mod request;
 mod resolve;
 mod settled;
+mod unnamed;
 mod write;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,8 @@ pub use request::{
     Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest,
     Listed, Owner, PutError, PutRequest, Resolved, ResolverNote, Stored,
 };
+
+pub use unnamed::{UNNAMED_EVERY, UNNAMED_GRACE};
 
 use crate::peer::Net;
 use crate::replica::{Replica, Slot};

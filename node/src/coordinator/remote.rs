@@ -10,7 +10,8 @@ use sibyl_core::id::NodeId;
 use sibyl_core::message::{self, Failure, Reply, Request};
 
 use super::Coordinator;
-use crate::peer::{CallError, Outgoing, Reason, Sent};
+use crate::peer::{CallError, Outgoing, Sent};
+use crate::tasks::registry::result_of_call;
 use crate::telemetry::metrics::RpcResult;
 use crate::telemetry::{Rpc, Span};
 
@@ -45,15 +46,7 @@ impl AskError {
 
     fn result(&self) -> RpcResult {
         match self {
-            Self::Call(CallError {
-                reason: Reason::Timeout,
-                ..
-            }) => RpcResult::Timeout,
-            Self::Call(CallError {
-                reason: Reason::Remote(_) | Reason::TooLarge,
-                ..
-            }) => RpcResult::Rejected,
-            Self::Call(_) => RpcResult::Unavailable,
+            Self::Call(error) => result_of_call(error),
             Self::Failed(_) | Self::Nonsense => RpcResult::Rejected,
         }
     }
@@ -102,7 +95,7 @@ impl Coordinator {
                     error.result()
                 }
             };
-            metrics.rpc(rpc, to.as_str(), word, began.elapsed(), &span);
+            metrics.rpc(rpc, to.as_str(), word, began.elapsed(), Some(&span));
             result
         }
     }

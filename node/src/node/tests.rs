@@ -417,3 +417,39 @@ fn a_node_that_stops_says_so_at_once_and_finishes_what_it_accepted() {
     runtime.block_on(stopping).expect("it stops");
     runtime.shutdown_timeout(PATIENCE);
 }
+
+#[test]
+fn a_module_that_nothing_names_is_erased_and_one_with_a_name_is_not() {
+    use crate::resolver::ModuleState;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    let (named, unnamed) = (b"(module $named)", b"(module $unnamed)");
+    let version = Version {
+        bytes: 1,
+        kind: Kind::Wat,
+        uploaded_at_ms: 0,
+        description: String::new(),
+        tier: Tier::Unchecked,
+    };
+    node.change(Change::AddVersion {
+        name: "r".into(),
+        digest: Digest::of(named),
+        version,
+    });
+    let platform = node.coordinator().platform().clone();
+    for bytes in [&named[..], unnamed] {
+        platform.keep(Digest::of(bytes), bytes).expect("kept");
+    }
+    let coordinator = node.coordinator().clone();
+    let erasing = coordinator.erase_unnamed(Duration::ZERO, Duration::from_millis(1));
+    let erasing = node.runtime.spawn(erasing);
+    let until = std::time::Instant::now() + PATIENCE;
+    while platform.state(&Digest::of(unnamed)) != ModuleState::Absent {
+        assert!(std::time::Instant::now() < until, "it is never erased");
+        std::thread::yield_now();
+    }
+    assert_ne!(platform.state(&Digest::of(named)), ModuleState::Absent);
+    erasing.abort();
+    node.stop();
+}

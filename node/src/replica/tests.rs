@@ -3,7 +3,7 @@
 //! [`Disk`] writes down every batch and sync, and callbacks write into the same log, so an order is a list of
 //! words. A gate holds the writer inside a batch while a test queues what the next one must carry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use sibyl_core::context::Interval;
@@ -12,6 +12,7 @@ use sibyl_core::object::{Content, Refused};
 
 use super::*;
 use crate::store::memory::Memory;
+use crate::store::record::Unsealed;
 use crate::store::{self, Batch, Size};
 
 const ACTOR: Actor = Actor(7);
@@ -30,10 +31,23 @@ struct Disk {
     memory: Memory,
     log: Log,
     gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    /// Records that fail their checksum.
+    damaged: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+impl Disk {
+    fn check(&self, space: Space, key: &[u8]) -> Result<(), ReadError> {
+        if space == Space::Objects && self.damaged.lock().unwrap().contains(key) {
+            let (key, why) = (Bytes::copy_from_slice(key), Unsealed::Short(0));
+            return Err(ReadError::Corrupt { space, key, why });
+        }
+        Ok(())
+    }
 }
 
 impl Store for Disk {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.check(space, key)?;
         self.memory.get(space, key)
     }
 
@@ -44,7 +58,11 @@ impl Store for Disk {
         until: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        self.memory.scan(space, from, until, limit)
+        let found = self.memory.scan(space, from, until, limit)?;
+        found
+            .iter()
+            .try_for_each(|(key, _)| self.check(space, key))?;
+        Ok(found)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), WriteError> {
@@ -103,6 +121,7 @@ impl Bench {
             memory: Memory::new(),
             log: Arc::clone(&log),
             gate: Mutex::default(),
+            damaged: Mutex::default(),
         });
         let replica = Replica::start(Ground {
             store: disk.clone(),
@@ -159,11 +178,22 @@ impl Bench {
         told.recv().unwrap()
     }
 
+    /// Queues a record of the node's own, or is refused at once.
+    fn keep(
+        &self,
+        key: &'static str,
+        value: Bytes,
+        counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
+    ) {
+        let counts = Box::new(counts);
+        self.replica.submit(Command::Meta { key, value, counts });
+    }
+
     /// Holds the writer inside a batch until what is returned is sent to.
     fn hold(&self) -> Sender<()> {
         let ((entered, on_entered), (open, opened)) = (channel(), channel());
         *self.disk.gate.lock().unwrap() = Some((entered, opened));
-        self.replica.keep("gate", Bytes::new(), |_| {});
+        self.keep("gate", Bytes::new(), |_| {});
         on_entered.recv().unwrap();
         open
     }
@@ -439,7 +469,7 @@ fn more_than_the_queue_holds_is_refused_at_once() {
     let (told, heard) = channel();
     for _ in 0..=QUEUE {
         let told = told.clone();
-        bench.replica.keep("key", Bytes::new(), move |result| {
+        bench.keep("key", Bytes::new(), move |result| {
             told.send(result).unwrap();
         });
     }
@@ -459,13 +489,12 @@ fn more_than_the_queue_holds_is_refused_at_once() {
 fn the_nodes_own_records_lie_beside_the_objects() {
     let bench = Bench::new();
     assert_eq!(bench.replica.kept("registry/chosen").unwrap(), None);
-    let (done, kept) = channel();
-    bench
-        .replica
-        .keep("registry/chosen", Bytes::from_static(b"2"), move |result| {
-            done.send(result).unwrap();
-        });
-    kept.recv().unwrap().unwrap();
+    let value = Bytes::from_static(b"2");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let remembered = bench.replica.remember("registry/chosen", value);
+    runtime.block_on(remembered).unwrap();
     assert_eq!(bench.logged(), ["apply", "sync"]);
     assert_eq!(
         bench.replica.kept("registry/chosen").unwrap().as_deref(),
@@ -515,7 +544,7 @@ fn a_sweep_erases_buckets_that_are_gone_and_none_that_is_yet_to_come() {
             .unwrap();
     }
     let known = BTreeSet::from([Incarnation(1)]);
-    assert_eq!(bench.replica.sweep(3, &known, 5).unwrap(), 3);
+    assert_eq!(bench.replica.sweep(3, &known, 5).unwrap().erased, 3);
     let left = |partition, bucket| {
         bench
             .replica
@@ -525,5 +554,113 @@ fn a_sweep_erases_buckets_that_are_gone_and_none_that_is_yet_to_come() {
     };
     let all = [left(0, 1), left(0, 2), left(1, 2), left(1, 9), left(2, 3)];
     assert_eq!(all, [true, false, false, true, false]);
-    assert_eq!(bench.replica.sweep(3, &known, 5).unwrap(), 0);
+    let again = bench.replica.sweep(3, &known, 5).unwrap();
+    assert_eq!(again, Swept::default());
+}
+
+#[test]
+fn a_sweep_goes_past_damaged_records_and_says_so() {
+    let bench = Bench::new();
+    let places = [
+        (0, 2, "a"),
+        (0, 2, "b"),
+        (0, 2, "c"),
+        (0, 3, "k"),
+        (1, 2, "k"),
+    ];
+    for (partition, bucket, key) in places {
+        bench
+            .minted(&slot(partition, bucket, key), write("v", None))
+            .unwrap();
+    }
+    let damaged = [slot(0, 2, "b").record(), slot(0, 3, "k").record()];
+    bench.disk.damaged.lock().unwrap().extend(damaged);
+    let known = BTreeSet::from([Incarnation(3)]);
+    let swept = bench.replica.sweep(2, &known, 5).unwrap();
+    let expected = Swept {
+        erased: 4,
+        damaged: 1,
+        ..Swept::default()
+    };
+    assert_eq!(swept, expected);
+    bench.disk.damaged.lock().unwrap().clear();
+    let left = |(partition, bucket, key)| {
+        let encoded = bench.replica.encoded(&slot(partition, bucket, key));
+        encoded.unwrap().is_some()
+    };
+    assert_eq!(places.map(left), [false, false, false, true, false]);
+}
+
+#[test]
+fn what_cannot_be_read_at_all_keeps_no_other_partition_from_being_swept() {
+    let bench = Bench::new();
+    for partition in 0..3 {
+        bench
+            .minted(&slot(partition, 2, "k"), write("v", None))
+            .unwrap();
+    }
+    let range = slot(1, 0, "").record()..slot(2, 0, "").record();
+    bench
+        .disk
+        .memory
+        .fault(|faults| faults.unreadable = Some((Space::Objects, range)));
+    let swept = bench.replica.sweep(3, &BTreeSet::new(), 5).unwrap();
+    assert_eq!((swept.erased, swept.unread), (2, 1));
+    assert!(matches!(swept.why, Some(Failure::Unreadable(_))));
+}
+
+#[test]
+fn tombstones_are_counted_as_they_come_and_go() {
+    let bench = Bench::new();
+    let count = |expected, what: &str| {
+        bench.replica.flush().unwrap();
+        assert_eq!(bench.replica.tombstones(), expected, "{what}");
+    };
+    count(0, "nothing");
+    let mut contexts = Vec::new();
+    for key in ["a", "b", "c"] {
+        let minted = bench.minted(&slot(0, 2, key), write("v", None)).unwrap();
+        contexts.push(minted.answer);
+    }
+    count(0, "three keys that live");
+    for (key, context) in ["a", "b"].into_iter().zip(&contexts) {
+        let mut delete = write("", Some(context.clone()));
+        delete.content.value = None;
+        bench.minted(&slot(0, 2, key), delete).unwrap();
+    }
+    count(2, "two are deleted");
+    let mut blind = write("", None);
+    blind.content.value = None;
+    bench.minted(&slot(0, 2, "c"), blind).unwrap();
+    count(2, "one has a tombstone beside its value");
+    bench.minted(&slot(0, 2, "b"), write("v", None)).unwrap();
+    count(1, "one is written again");
+    let start = |store: Arc<Disk>| {
+        Replica::start(Ground {
+            store,
+            watermark: None,
+            counters: Box::new(Numbers(LINE + 100)),
+            actor: ACTOR,
+            line: LINE + 100,
+            observer: Box::new(|_| {}),
+        })
+    };
+    let disk = Arc::clone(&bench.disk);
+    bench.replica.stop();
+    let again = start(Arc::clone(&disk));
+    again.flush().unwrap();
+    assert_eq!(again.tombstones(), 1, "the store remembers it");
+    again.stop();
+    let mut forget = Batch::new();
+    forget.delete(Space::Meta, b"census/tombstones");
+    disk.apply(forget).unwrap();
+    disk.damaged
+        .lock()
+        .unwrap()
+        .insert(slot(0, 2, "b").record());
+    let again = start(disk);
+    again.flush().unwrap();
+    assert_eq!(again.tombstones(), 1, "a store without a count is counted");
+    assert_eq!(again.sweep(1, &BTreeSet::new(), 5).unwrap().erased, 3);
+    assert_eq!(again.tombstones(), 0, "all are erased");
 }

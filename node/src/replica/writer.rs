@@ -17,6 +17,7 @@ use sibyl_core::object::{Mint, Object};
 use sibyl_core::registry::Durability;
 use tokio::sync::mpsc;
 
+use super::census::{Census, is_deleted, is_deleted_record};
 use super::{Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, unreadable};
 use crate::store::{self, Batch, Space, WriteError};
 
@@ -83,15 +84,20 @@ pub(super) struct Writer {
     facts: Arc<Facts>,
     /// Lines raised since the start, by partition.
     lines: HashMap<Partition, u64>,
+    census: Census,
 }
 
 impl Writer {
     pub(super) fn new(ground: Ground, facts: Arc<Facts>) -> Self {
-        let lines = HashMap::new();
+        let (lines, census) = (HashMap::new(), Census::open(ground.store.as_ref()));
+        facts
+            .tombstones
+            .store(census.tombstones(), Ordering::Relaxed);
         Self {
             ground,
             facts,
             lines,
+            census,
         }
     }
 
@@ -145,6 +151,9 @@ impl Writer {
                     break;
                 }
             }
+            self.census.put(&mut round.batch);
+            let tombstones = self.census.tombstones();
+            self.facts.tombstones.store(tombstones, Ordering::Relaxed);
             self.commit(round.batch, round.done, carried)?;
         }
         Ok(())
@@ -192,7 +201,9 @@ impl Writer {
                 counts,
             } => match self.load(&slot, round) {
                 Ok(mut held) => {
+                    let before = is_deleted(&held);
                     if held.join(&object) {
+                        self.census.change(before, is_deleted(&held));
                         round.write(slot.record(), held);
                     }
                     round.done.count(durability, counts);
@@ -204,9 +215,13 @@ impl Writer {
                 round.done.synced.push(counts);
             }
             Command::Erase { records, counts } => {
-                records
-                    .iter()
-                    .for_each(|record| round.batch.delete(Space::Objects, record));
+                for record in &records {
+                    let held = self.ground.store.get(Space::Objects, record);
+                    let held = held.ok().flatten();
+                    let before = held.is_some_and(|bytes| is_deleted_record(&bytes));
+                    self.census.change(before, false);
+                    round.batch.delete(Space::Objects, record);
+                }
                 round.done.buffered.push(counts);
             }
             Command::Flush { counts } => round.done.synced.push(counts),
@@ -233,6 +248,7 @@ impl Writer {
         };
         let line = self.lines.get(&asked.slot.partition).copied();
         let line = line.unwrap_or(self.ground.line);
+        let before = is_deleted(&held);
         let written = match held.write(Mint { dot, line }, *asked.write, asked.caps) {
             Ok(written) => written,
             Err(refused) => {
@@ -240,6 +256,7 @@ impl Writer {
                 return Ok(());
             }
         };
+        self.census.change(before, is_deleted(&held));
         let sibling = written.shipment.siblings().first();
         let minted = Minted {
             dot,

@@ -192,6 +192,11 @@ impl Platform {
         self.inner.disk.forget(digest)
     }
 
+    /// The modules whose bytes this node kept, and was not told to keep anew, for so long.
+    pub fn kept_for(&self, age: Duration) -> io::Result<Vec<Digest>> {
+        self.inner.disk.kept_for(age)
+    }
+
     /// Makes a module whose bytes are kept ready to be called; at once if it is.
     ///
     /// Callers at the same time share one compilation, which goes on if they leave. A module that was refused

@@ -208,7 +208,7 @@ impl Shared {
             partitions_owned: Some(owned_by(&self.coordinator, &view)),
             storage_keys: Some(size.records),
             storage_bytes: Some(size.bytes),
-            storage_tombstones: None,
+            storage_tombstones: Some(self.coordinator.replica().tombstones()),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
         }

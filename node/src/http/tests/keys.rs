@@ -448,7 +448,7 @@ trait Defaults {
 
 impl Defaults for crate::coordinator::PutRequest {
     fn r_is_default(&self) -> bool {
-        self.write_id.is_none() && self.timeout.is_none() && self.context.is_none()
+        self.write_id.is_none() && self.context.is_none()
     }
 }
 

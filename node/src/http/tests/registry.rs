@@ -353,7 +353,7 @@ async fn a_trial_is_checked_and_answered() {
     check(json!({"siblings": [{"value": "a"}, {}]}), (400, "bad_json")).await;
     check(
         json!({"siblings": [{"value": "a"}, {"value": "b", "deleted": true}]}),
-        (400, "bad_trial"),
+        (400, "bad_json"),
     )
     .await;
     check(
