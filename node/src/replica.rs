@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sibyl_core::codec;
@@ -106,6 +107,12 @@ enum Command {
     },
     Erase {
         records: Vec<Bytes>,
+        counts: Done<()>,
+    },
+    /// Until when a bucket takes no writes.
+    Close {
+        bucket: Incarnation,
+        until: Instant,
         counts: Done<()>,
     },
     Flush {
@@ -296,6 +303,25 @@ impl Replica {
         kept.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
+    /// Takes no write for a bucket from now on, for so long. Returns once all that were taken before are there:
+    /// the writer has an order, so nothing slips through between. A restart forgets it.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn close(&self, bucket: Incarnation, hold: Duration) -> Result<(), Failure> {
+        let (done, closed) = oneshot::channel();
+        let counts = Box::new(move |result| drop(done.send(result)));
+        let until = Instant::now() + hold;
+        let command = Command::Close {
+            bucket,
+            until,
+            counts,
+        };
+        let submitted = self.queue.send(command).await;
+        submitted.map_err(|_| self.stopped())?;
+        closed.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
     /// What [`Replica::remember`] kept.
     ///
     /// # Errors
@@ -437,6 +463,7 @@ impl Command {
             Self::Join { counts, .. }
             | Self::Meta { counts, .. }
             | Self::Erase { counts, .. }
+            | Self::Close { counts, .. }
             | Self::Flush { counts } => {
                 counts(Err(failure.clone()));
             }

@@ -6,6 +6,7 @@
 
 mod buckets;
 mod change;
+mod closing;
 mod conflicts;
 mod explain;
 mod list;
@@ -233,5 +234,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Overloaded
             | Failure::NotServing(_)
             | Failure::Malformed(_)
+            | Failure::Closing
     )
 }

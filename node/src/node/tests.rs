@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::{FLAGS, Layer, Settings as Given};
 use crate::coordinator::{
-    BucketFailed, Emptiness, GetError, GetRequest, Got, PutRequest, Resolved,
+    BucketFailed, Emptiness, GetError, GetRequest, Got, PutError, PutRequest, Resolved, Stored,
 };
 use crate::telemetry::Span;
 
@@ -99,6 +99,17 @@ impl Running {
     }
 
     fn put(&self, bucket: &str, key: &str, value: Option<&'static str>, got: Option<&Got>) {
+        self.try_put(bucket, key, value, got)
+            .expect("all copies are written");
+    }
+
+    fn try_put(
+        &self,
+        bucket: &str,
+        key: &str,
+        value: Option<&'static str>,
+        got: Option<&Got>,
+    ) -> Result<Stored, PutError> {
         let request = PutRequest {
             bucket: bucket.to_owned(),
             key: Bytes::copy_from_slice(key.as_bytes()),
@@ -112,7 +123,6 @@ impl Running {
         };
         self.runtime
             .block_on(self.coordinator().put(&self.span(), request))
-            .expect("all copies are written");
     }
 
     fn get(&self, bucket: &str, key: &str, r: Level, resolve: bool) -> Result<Got, GetError> {
@@ -164,6 +174,14 @@ impl Running {
         self.runtime.block_on(deleted)
     }
 
+    fn exists(&self, bucket: &str) -> bool {
+        self.coordinator()
+            .registry()
+            .view()
+            .bucket(bucket)
+            .is_some()
+    }
+
     fn records(&self, bucket: Incarnation) -> usize {
         let scan = |at| {
             self.coordinator()
@@ -201,6 +219,7 @@ fn a_wiped_node_comes_back_under_a_new_store_and_does_not_count() {
         assert!(!node.coordinator().is_rebuilding());
     }
     nodes[0].put("default", "k", Some("v"), None);
+    nodes[0].bucket("b");
 
     let wiped = nodes.pop().expect("three nodes");
     let (id, before) = (
@@ -208,6 +227,12 @@ fn a_wiped_node_comes_back_under_a_new_store_and_does_not_count() {
         wiped.coordinator().replica().actor(),
     );
     wiped.stop();
+    let kept = nodes[0].delete("b", Emptiness::Required);
+    let away = |kept: &_| matches!(kept, Err(BucketFailed::NotClosed { node, .. }) if *node == id);
+    assert!(
+        away(&kept),
+        "it may hold a write that nobody else has: {kept:?}"
+    );
     std::fs::remove_dir_all(folder.path().join("n3")).expect("its folder is there");
     let wiped = start(2);
     let after = wiped.coordinator().replica().actor();
@@ -451,5 +476,60 @@ fn a_module_that_nothing_names_is_erased_and_one_with_a_name_is_not() {
     }
     assert_ne!(platform.state(&Digest::of(named)), ModuleState::Absent);
     erasing.abort();
+    node.stop();
+}
+
+#[test]
+fn a_bucket_that_is_being_deleted_takes_no_writes_and_opens_again_if_it_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    let bucket = node.bucket("b");
+    let close = |hold| {
+        let closed = node.coordinator().replica().close(bucket, hold);
+        node.runtime.block_on(closed).expect("the writer runs");
+    };
+    close(PATIENCE);
+    let refused = node.try_put("b", "k", Some("v"), None);
+    let closing = |refused: &_| matches!(refused, Err(PutError::NotWritten(Failure::Closing)));
+    assert!(closing(&refused), "{refused:?}");
+    node.put("default", "k", Some("v"), None);
+    close(Duration::ZERO);
+    node.put("b", "k", Some("v"), None);
+    let kept = node.delete("b", Emptiness::Required);
+    assert!(matches!(kept, Err(BucketFailed::NotEmpty)), "{kept:?}");
+    node.put("b", "l", Some("v"), None);
+    node.stop();
+}
+
+/// The race itself: whoever wins, an acknowledged write is not gone with its bucket.
+#[test]
+fn no_acknowledged_write_is_lost_with_its_bucket() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    for round in 0..20 {
+        let name = format!("b{round}");
+        node.bucket(&name);
+        let written = std::thread::scope(|scope| {
+            let (name, node) = (&name, &node);
+            let writer = scope.spawn(move || {
+                let put = |at: usize| node.try_put(name, &at.to_string(), Some("v"), None);
+                (0..1000)
+                    .take_while(|_| node.exists(name))
+                    .any(|at| put(at).is_ok())
+            });
+            if round % 2 == 0 {
+                std::thread::yield_now();
+            }
+            let deleted = node.delete(name, Emptiness::Required);
+            (writer.join().expect("it writes"), deleted)
+        });
+        match written {
+            (true, deleted) => {
+                let kept = matches!(deleted, Err(BucketFailed::NotEmpty));
+                assert!(kept, "an acknowledged write is lost: {deleted:?}");
+            }
+            (false, deleted) => deleted.expect("it is empty"),
+        }
+    }
     node.stop();
 }

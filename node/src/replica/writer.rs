@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sibyl_core::codec;
 use sibyl_core::context::Context;
-use sibyl_core::id::{Dot, Partition};
+use sibyl_core::id::{Dot, Incarnation, Partition};
 use sibyl_core::message::Failure;
 use sibyl_core::object::{Mint, Object};
 use sibyl_core::registry::Durability;
@@ -85,6 +86,8 @@ pub(super) struct Writer {
     /// Lines raised since the start, by partition.
     lines: HashMap<Partition, u64>,
     census: Census,
+    /// Buckets that are about to be deleted, and until when they take no writes.
+    closed: HashMap<Incarnation, Instant>,
 }
 
 impl Writer {
@@ -98,6 +101,7 @@ impl Writer {
             facts,
             lines,
             census,
+            closed: HashMap::new(),
         }
     }
 
@@ -160,7 +164,7 @@ impl Writer {
     }
 
     fn commit(&self, batch: Batch, done: Completions, commands: usize) -> Result<(), WriteError> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         if !batch.is_empty() {
             self.ground.store.apply(batch)?;
         }
@@ -171,7 +175,7 @@ impl Writer {
         done.buffered.into_iter().for_each(|counts| counts(Ok(())));
         let mut sync = None;
         if !done.synced.is_empty() {
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             match &self.ground.watermark {
                 Some(watermark) => store::commit(self.ground.store.as_ref(), watermark)?,
                 None => self.ground.store.sync()?,
@@ -189,6 +193,10 @@ impl Writer {
     }
 
     fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), Fatal> {
+        if self.is_closed(&command) {
+            command.refuse(&Failure::Closing);
+            return Ok(());
+        }
         if let Command::Join { object, .. } = &command {
             self.check_memory(object.context())?;
         }
@@ -224,9 +232,28 @@ impl Writer {
                 }
                 round.done.buffered.push(counts);
             }
+            Command::Close {
+                bucket,
+                until,
+                counts,
+            } => {
+                let now = Instant::now();
+                self.closed.retain(|_, until| *until > now);
+                self.closed.insert(bucket, until);
+                round.done.buffered.push(counts);
+            }
             Command::Flush { counts } => round.done.synced.push(counts),
         }
         Ok(())
+    }
+
+    /// Whether a command would write to a bucket that is about to be deleted.
+    fn is_closed(&self, command: &Command) -> bool {
+        let (Command::Mint(Asked { slot, .. }) | Command::Join { slot, .. }) = command else {
+            return false;
+        };
+        let until = self.closed.get(&slot.place.bucket);
+        until.is_some_and(|until| Instant::now() < *until)
     }
 
     fn mint(&mut self, asked: Asked, round: &mut Round) -> Result<(), Fatal> {
