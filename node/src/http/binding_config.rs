@@ -103,13 +103,13 @@ enum ModeJson {
 #[serde(deny_unknown_fields)]
 struct LimitsJson {
     /// WebAssembly instructions, about.
-    #[schema(value_type = u64, required = false, minimum = 10_000, maximum = 100_000_000_000_u64)]
+    #[schema(value_type = Option<u64>, required = false, minimum = 10_000, maximum = 100_000_000_000_u64)]
     fuel: Option<Whole<u64>>,
     /// Linear memory.
-    #[schema(value_type = u64, required = false, minimum = 65_536, maximum = 67_108_864)]
+    #[schema(value_type = Option<u64>, required = false, minimum = 65_536, maximum = 67_108_864)]
     memory_bytes: Option<Whole<u64>>,
     /// The size of its answer.
-    #[schema(value_type = u64, required = false, minimum = 1, maximum = 16_777_216)]
+    #[schema(value_type = Option<u64>, required = false, minimum = 1, maximum = 16_777_216)]
     output_bytes: Option<Whole<u64>>,
 }
 
