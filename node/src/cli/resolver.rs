@@ -387,7 +387,7 @@ fn print_try(body: &Value) -> Result<(), Failure> {
         ("memory bytes", field("/memory_bytes")),
         ("microseconds", field("/duration_us")),
     ]))?;
-    for line in output::entries(&body, "log") {
+    for line in output::entries(body, "log") {
         let part = |name: &str| line.get(name).map(output::cell).unwrap_or_default();
         output::print(format!("log {}: {}\n", part("level"), part("message")))?;
     }
