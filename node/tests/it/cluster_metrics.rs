@@ -178,6 +178,19 @@ async fn requests(live: &Live) {
     live.send(1, Method::DELETE, &(key + "?blind=true"), With::default())
         .await
         .expect(204);
+    // One key stays deleted, for the gauge of tombstones.
+    let gone = path("default", "gone");
+    live.put(1, &(gone.clone() + "?w=all"), With::body("v"))
+        .await
+        .expect(204);
+    live.send(
+        1,
+        Method::DELETE,
+        &(gone + "?blind=true&w=all"),
+        With::default(),
+    )
+    .await
+    .expect(204);
     live.get(1, "/v1/buckets/default/keys").await.expect(200);
     live.get(1, "/v1/buckets/plain/conflicts").await.expect(200);
     live.get(1, "/v1/resolvers").await.expect(200);
