@@ -91,6 +91,13 @@ pub enum Request {
         /// At most so many entries.
         limit: u32,
     },
+    /// Take no more writes for a bucket that is about to be deleted; answered once those taken before are there.
+    Close {
+        /// Which bucket.
+        bucket: Incarnation,
+        /// For so long; 0 opens it again.
+        hold_ms: u32,
+    },
     /// Send nodes of a tree: the children of these, or the root at level 0.
     MerkleNodes {
         /// Which tree.
@@ -261,6 +268,9 @@ pub enum Failure {
     /// The node is forming its cluster, or stopping.
     #[error("that node is not serving: {0}")]
     NotServing(String),
+    /// The bucket is about to be deleted: it takes no writes now.
+    #[error("the bucket is being deleted: it takes no writes until that is decided")]
+    Closing,
     /// The tree is not known to be right and is being computed anew.
     #[error("that node is computing the tree anew")]
     TreeUnclean,

@@ -7,17 +7,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sibyl_core::codec;
 use sibyl_core::context::Context;
-use sibyl_core::id::{Dot, Partition};
+use sibyl_core::id::{Dot, Incarnation, Partition};
 use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Mint, Object};
 use sibyl_core::registry::Durability;
 use tokio::sync::mpsc;
 
+use super::census::{Census, is_deleted, is_deleted_record};
 use super::leaves::{Changes, Leaves};
 use super::{Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, trees, unreadable};
 use crate::store::{self, Batch, Space, WriteError};
@@ -88,16 +90,25 @@ pub(super) struct Writer {
     /// Lines raised since the start, by partition.
     lines: HashMap<Partition, u64>,
     leaves: Leaves,
+    census: Census,
+    /// Buckets that are about to be deleted, and until when they take no writes.
+    closed: HashMap<Incarnation, Instant>,
 }
 
 impl Writer {
     pub(super) fn new(ground: Ground, facts: Arc<Facts>) -> Self {
         let leaves = Leaves::open(ground.store.as_ref());
         facts.trees.publish(leaves.marks());
+        let (lines, census) = (HashMap::new(), Census::open(ground.store.as_ref()));
+        facts
+            .tombstones
+            .store(census.tombstones(), Ordering::Relaxed);
         Self {
             ground,
             facts,
-            lines: HashMap::new(),
+            lines,
+            census,
+            closed: HashMap::new(),
             leaves,
         }
     }
@@ -162,6 +173,9 @@ impl Writer {
                 steps,
                 ..
             } = round;
+            self.census.put(&mut batch);
+            let tombstones = self.census.tombstones();
+            self.facts.tombstones.store(tombstones, Ordering::Relaxed);
             let store = self.ground.store.as_ref();
             self.leaves.seal(store, leaves, &mut batch);
             self.commit(batch, done, carried)?;
@@ -185,7 +199,7 @@ impl Writer {
     }
 
     fn commit(&self, batch: Batch, done: Completions, commands: usize) -> Result<(), WriteError> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         if !batch.is_empty() {
             self.ground.store.apply(batch)?;
         }
@@ -196,7 +210,7 @@ impl Writer {
         done.buffered.into_iter().for_each(|counts| counts(Ok(())));
         let mut sync = None;
         if !done.synced.is_empty() {
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             match &self.ground.watermark {
                 Some(watermark) => store::commit(self.ground.store.as_ref(), watermark)?,
                 None => self.ground.store.sync()?,
@@ -214,6 +228,10 @@ impl Writer {
     }
 
     fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), Fatal> {
+        if self.is_closed(&command) {
+            command.refuse(&Failure::Closing);
+            return Ok(());
+        }
         if let Command::Join { object, .. } | Command::Replace { object, .. } = &command {
             self.check_memory(object.context())?;
         }
@@ -226,7 +244,9 @@ impl Writer {
                 counts,
             } => match self.load(&slot, round) {
                 Ok(mut held) => {
+                    let before = is_deleted(&held.object);
                     if held.object.join(&object) {
+                        self.census.change(before, is_deleted(&held.object));
                         self.write(round, &slot, held.object, held.tag);
                     }
                     round.done.count(durability, counts);
@@ -241,6 +261,16 @@ impl Writer {
                 records.iter().for_each(|record| self.erase(record, round));
                 round.done.buffered.push(counts);
             }
+            Command::Close {
+                bucket,
+                until,
+                counts,
+            } => {
+                let now = Instant::now();
+                self.closed.retain(|_, until| *until > now);
+                self.closed.insert(bucket, until);
+                round.done.buffered.push(counts);
+            }
             Command::Replace {
                 slot,
                 object,
@@ -250,7 +280,7 @@ impl Writer {
                 round.done.synced.push(counts);
             }
             Command::Step(step) => round.steps.push(step),
-            Command::Close { counts } => {
+            Command::Shut { counts } => {
                 self.leaves
                     .close(self.ground.store.as_ref(), &mut round.batch);
                 round.done.synced.push(counts);
@@ -258,6 +288,15 @@ impl Writer {
             Command::Flush { counts } => round.done.synced.push(counts),
         }
         Ok(())
+    }
+
+    /// Whether a command would write to a bucket that is about to be deleted.
+    fn is_closed(&self, command: &Command) -> bool {
+        let (Command::Mint(Asked { slot, .. }) | Command::Join { slot, .. }) = command else {
+            return false;
+        };
+        let until = self.closed.get(&slot.place.bucket);
+        until.is_some_and(|until| Instant::now() < *until)
     }
 
     fn mint(&mut self, asked: Asked, round: &mut Round) -> Result<(), Fatal> {
@@ -279,6 +318,7 @@ impl Writer {
         };
         let line = self.lines.get(&asked.slot.partition).copied();
         let line = line.unwrap_or(self.ground.line);
+        let before = is_deleted(&held.object);
         let written = match held
             .object
             .write(Mint { dot, line }, *asked.write, asked.caps)
@@ -289,6 +329,7 @@ impl Writer {
                 return Ok(());
             }
         };
+        self.census.change(before, is_deleted(&held.object));
         let sibling = written.shipment.siblings().first();
         let minted = Minted {
             dot,
@@ -331,6 +372,8 @@ impl Writer {
             // What cannot be read is erased all the same; its leaf is no longer known to be right.
             None => self.ground.store.get(Space::Objects, record).ok().flatten(),
         };
+        let before = gone.as_ref().is_some_and(|bytes| is_deleted_record(bytes));
+        self.census.change(before, false);
         let (leaves, batch) = (&mut round.leaves, &mut round.batch);
         self.leaves.erase(leaves, batch, record, gone.as_deref());
         round.batch.delete(Space::Objects, record);
@@ -341,11 +384,14 @@ impl Writer {
     fn replace(&mut self, slot: &Slot, object: Object, round: &mut Round) {
         match self.load(slot, round) {
             Ok(mut held) => {
+                let before = is_deleted(&held.object);
                 if held.object.join(&object) {
+                    self.census.change(before, is_deleted(&held.object));
                     self.write(round, slot, held.object, held.tag);
                 }
             }
             Err(_) => {
+                self.census.change(false, is_deleted(&object));
                 if object.is_empty() {
                     let record = slot.record();
                     round.batch.delete(Space::Objects, &record);

@@ -50,6 +50,8 @@ calls! {
     ResolverStore = "Resolver/Store",
     /// Ask a node for a resolver's bytes.
     ResolverFetch = "Resolver/Fetch",
+    /// Keep writes out of a bucket that is about to be deleted.
+    BucketClose = "Bucket/Close",
     /// Ask for the root of a Merkle tree.
     MerkleRoot = "Merkle/Root",
     /// Ask for a level of it, below what differs.

@@ -295,7 +295,7 @@ impl AntiEntropy {
         }
         ground
             .metrics
-            .rpc(rpc, to.as_str(), result, began.elapsed(), &span);
+            .rpc(rpc, to.as_str(), result, began.elapsed(), Some(&span));
         answer
     }
 
