@@ -274,10 +274,8 @@ async fn wait(
         Request::Readiness { digest } => plain(Reply::Readiness(coordinator.prepare(digest).await)),
         Request::Close { bucket, hold_ms } => {
             let hold = Duration::from_millis(hold_ms.into());
-            match coordinator.replica().close(bucket, hold).await {
-                Ok(()) => plain(Reply::Joined),
-                Err(failure) => plain(Reply::Failed(failure)),
-            }
+            let closed = coordinator.replica().close(bucket, hold).await;
+            plain(closed.map_or_else(Reply::Failed, |()| Reply::Joined))
         }
         trees @ (Request::MerkleNodes { .. }
         | Request::MerkleKeys { .. }

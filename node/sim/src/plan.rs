@@ -239,24 +239,7 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
         }
     }
     if kinds.wipes {
-        for _ in 0..rng.random_range(1..=2) {
-            let (node, down_us) = (rng.random_range(0..nodes), rng.random_range(1_000..100_000));
-            let at_us = at(rng);
-            drawn.push((at_us, What::Wipe { node, down_us }));
-            if nodes > 2 && rng.random_bool(0.5) {
-                // It comes back and cannot ask everybody.
-                let other = (node + rng.random_range(1..nodes)) % nodes;
-                let heal_us = (at_us + down_us + rng.random_range(100_000..800_000)).min(CALM_US);
-                for (from, to) in [(node, other), (other, node)] {
-                    drawn.push((at_us, What::Cut { from, to }));
-                    drawn.push((heal_us, What::Heal { from, to }));
-                }
-            }
-            if rng.random_bool(0.7) {
-                let filled_us = at_us + down_us + rng.random_range(1_000..400_000);
-                drawn.push((filled_us.min(CALM_US), What::Refill { node }));
-            }
-        }
+        wipes(rng, nodes, from_us, drawn);
     }
     if setting.exchanges && nodes > 1 {
         for _ in 0..rng.random_range(1..=8) {
@@ -288,6 +271,28 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
                 };
                 drawn.push((at_us + rng.random_range(0..10_000), rival));
             }
+        }
+    }
+}
+
+/// Nodes that lose their disk; most are compared with everybody later, and some come back cut off from one.
+fn wipes(rng: &mut ChaCha8Rng, nodes: usize, from_us: u64, drawn: &mut Drawn) {
+    for _ in 0..rng.random_range(1..=2) {
+        let (node, down_us) = (rng.random_range(0..nodes), rng.random_range(1_000..100_000));
+        let at_us = rng.random_range(from_us..CALM_US);
+        drawn.push((at_us, What::Wipe { node, down_us }));
+        if nodes > 2 && rng.random_bool(0.5) {
+            // It comes back and cannot ask everybody.
+            let other = (node + rng.random_range(1..nodes)) % nodes;
+            let heal_us = (at_us + down_us + rng.random_range(100_000..800_000)).min(CALM_US);
+            for (from, to) in [(node, other), (other, node)] {
+                drawn.push((at_us, What::Cut { from, to }));
+                drawn.push((heal_us, What::Heal { from, to }));
+            }
+        }
+        if rng.random_bool(0.7) {
+            let filled_us = at_us + down_us + rng.random_range(1_000..400_000);
+            drawn.push((filled_us.min(CALM_US), What::Refill { node }));
         }
     }
 }

@@ -176,17 +176,12 @@ impl World {
                 }
                 Effect::Read(places) => Some(Event::Own(self.pack(node, &places))),
                 Effect::Ship(parcel) => {
-                    let sent = self.ask_exchange(
-                        node,
-                        peer,
-                        flow,
-                        Request::MerkleExchange { tree },
-                        message::encode(&parcel),
-                    );
-                    match sent {
-                        Some(()) => continue,
-                        None => None,
+                    let (request, body) =
+                        (Request::MerkleExchange { tree }, message::encode(&parcel));
+                    if self.ask_exchange(node, peer, flow, request, body).is_some() {
+                        continue;
                     }
+                    None
                 }
                 Effect::Join(objects) => {
                     self.take_in_objects(node, objects);
@@ -199,12 +194,9 @@ impl World {
                     continue;
                 }
                 Effect::Alarm(place, dot) => {
-                    let found =
-                        format!("n{node} and n{peer} hold two payloads of {dot} under {place:?}");
-                    return self.hold(Err(Violation {
-                        check: "a dot names one write",
-                        found,
-                    }));
+                    let found = format!("n{node}, n{peer}: two payloads of {dot}, {place:?}");
+                    let check = "a dot names one write";
+                    return self.hold(Err(Violation { check, found }));
                 }
                 Effect::End(summary) => return self.compared(node, flow, summary),
             };
