@@ -90,6 +90,24 @@ pub enum Request {
         /// At most so many entries.
         limit: u32,
     },
+    /// Keep the shipment in the body for an owner that cannot take it, and say so once it counts.
+    Hint {
+        /// Where.
+        place: Place,
+        /// When it counts.
+        durability: Durability,
+        /// The owner it is for.
+        target: NodeId,
+        /// The span that hands it over: its delivery links to it.
+        trace: Option<Trace>,
+    },
+    /// Join the object in the body, which was kept for this node, and say what is on disk.
+    Handoff {
+        /// Where.
+        place: Place,
+    },
+    /// This node is back: deliver what is kept for it.
+    Collect,
 }
 
 /// One entry of the conflict feed: a key that no resolver made one value of.
@@ -130,6 +148,8 @@ pub struct Coordinate {
     pub trace: Option<Trace>,
     /// How many copies must count.
     pub w: u32,
+    /// Whether nodes that stand in for an owner count, and may coordinate.
+    pub sloppy: bool,
 }
 
 /// A peer's answer.
@@ -163,6 +183,16 @@ pub enum Reply {
     Conflicts,
     /// It could not be done.
     Failed(Failure),
+    /// What was kept for this node is on disk here.
+    Delivered {
+        /// Every dot of what was delivered: the hint may go if it holds no other.
+        context: Context,
+    },
+    /// Delivery begins.
+    Collecting {
+        /// How many hints wait for the asker.
+        hints: u64,
+    },
 }
 
 /// A coordinated write.
@@ -176,6 +206,8 @@ pub struct Written {
     pub modified_at: u64,
     /// How many owners have it by now.
     pub owners: u32,
+    /// How many nodes that stand in for another owner have it.
+    pub fallbacks: u32,
     /// How many live siblings the coordinator's copy has now.
     pub siblings: u32,
     /// Who coordinated.
@@ -209,9 +241,9 @@ pub enum Failure {
     /// Minted, but fewer than W copies counted in time.
     #[error("{owners} of {w} copies counted in time")]
     Quorum {
-        /// How many owners had it.
+        /// How many copies counted, of owners and of those that stand in for one.
         owners: u32,
-        /// How many said they could not.
+        /// How many owners said they could not.
         failed: u32,
         /// How many were needed.
         w: u32,
@@ -228,6 +260,9 @@ pub enum Failure {
     /// The node is forming its cluster, or stopping.
     #[error("that node is not serving: {0}")]
     NotServing(String),
+    /// The node keeps as many hints as it may; what it keeps, it keeps.
+    #[error("that node keeps as many hints for others as it may")]
+    HintsFull,
 }
 
 /// Bytes that are not a head of this version.
