@@ -4,12 +4,14 @@
 //! everything that waits moves its responder into a callback or a task. A question that carries a higher
 //! registry number than is in force here is answered after that document was fetched.
 
+mod hints;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::codec;
-use sibyl_core::id::Digest;
+use sibyl_core::id::{Digest, NodeId};
 use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
@@ -32,6 +34,7 @@ pub struct Answers {
 
 /// One question and the way back.
 struct Asked {
+    from: NodeId,
     request: Request,
     body: Bytes,
     span: Span,
@@ -90,6 +93,7 @@ impl Service for Answers {
             .deadline
             .saturating_duration_since(tokio::time::Instant::now());
         let asked = Asked {
+            from: peer.clone(),
             request,
             body: incoming.body,
             span,
@@ -153,11 +157,15 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Module { .. } => Rpc::ResolverFetch,
         Request::Prepare { .. } => Rpc::ResolverStore,
         Request::Readiness { .. } | Request::Conflicts { .. } => Rpc::NodeStatus,
+        Request::Hint { .. } => Rpc::ReplicaHint,
+        Request::Handoff { .. } => Rpc::ReplicaHandoff,
+        Request::Collect => Rpc::ReplicaCollect,
     }
 }
 
 fn dispatch(coordinator: &Coordinator, asked: Asked) {
     let Asked {
+        from,
         request,
         body,
         span,
@@ -172,9 +180,16 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
         Request::Repair { place } => {
             join(coordinator, place, Durability::Synced, &body, span, reply);
         }
+        Request::Hint {
+            place,
+            durability,
+            target,
+            trace,
+        } => hints::keep(coordinator, place, (durability, target, trace), &body, span, reply),
+        Request::Handoff { place } => hints::take(coordinator, place, &body, span, reply),
+        Request::Collect => hints::collect(coordinator, &from, reply),
         Request::Object { place } => match read(coordinator, place, &span) {
-            Ok(bytes) => {
-                let counts = !coordinator.is_rebuilding();
+            Ok((bytes, counts)) => {
                 answer(
                     reply,
                     &Reply::Object { counts },
@@ -185,9 +200,9 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
             Err(failure) => fail(&span, reply, failure, number),
         },
         Request::Digest { place } => {
-            match read(coordinator, place, &span).and_then(|bytes| digest(bytes.as_ref())) {
-                Ok((digest, siblings)) => {
-                    let counts = !coordinator.is_rebuilding();
+            let found = read(coordinator, place, &span);
+            match found.and_then(|(bytes, counts)| Ok((digest(bytes.as_ref())?, counts))) {
+                Ok(((digest, siblings), counts)) => {
                     answer(
                         reply,
                         &Reply::Digest {
@@ -272,6 +287,9 @@ async fn wait(
         | Request::Repair { .. }
         | Request::Object { .. }
         | Request::Digest { .. }
+        | Request::Hint { .. }
+        | Request::Handoff { .. }
+        | Request::Collect
         | Request::Registry => plain(Reply::Failed(Failure::Malformed(
             "answered elsewhere".into(),
         ))),
@@ -289,14 +307,18 @@ fn own(coordinator: &Coordinator, place: Place) -> Result<Slot, Failure> {
     Ok(Slot { partition, place })
 }
 
-fn read(coordinator: &Coordinator, place: Place, span: &Span) -> Result<Option<Bytes>, Failure> {
+/// What this node has of a key, as an owner or in an owner's place, and whether it counts.
+fn read(
+    coordinator: &Coordinator,
+    place: Place,
+    span: &Span,
+) -> Result<(Option<Bytes>, bool), Failure> {
     let view = coordinator.registry().view();
-    view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
-    let slot = Slot {
-        partition: view.ring.partition(place.bucket, &place.key),
-        place,
-    };
-    coordinator.own_copy(&slot, span)
+    let (_, bucket) = view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
+    let partition = view.ring.partition(place.bucket, &place.key);
+    let owns = view.owners(bucket, partition).contains(coordinator.me());
+    let slot = Slot { partition, place };
+    coordinator.own_copy(&slot, owns, span)
 }
 
 fn digest(bytes: Option<&Bytes>) -> Result<(Digest, u32), Failure> {

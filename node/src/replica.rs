@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use sibyl_core::codec;
 use sibyl_core::context::Context;
-use sibyl_core::id::{Actor, Digest, Dot, Incarnation, Partition};
+use sibyl_core::hint::ledger::Ledger;
+use sibyl_core::id::{Actor, Digest, Dot, Incarnation, NodeId, Partition, Trace};
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
@@ -21,8 +22,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
+mod hints;
 mod writer;
 
+pub use hints::{Hinting, Kept, KeptHint};
 use writer::Writer;
 
 #[cfg(test)]
@@ -48,6 +51,19 @@ impl Slot {
     /// The record's key: partitions are contiguous, and within them buckets, in key order.
     fn record(&self) -> Vec<u8> {
         record(self.partition, self.place.bucket, &self.place.key)
+    }
+
+    /// The slot of a record's key; `None` if it is none.
+    fn of(record: &Bytes) -> Option<Self> {
+        let (partition, rest) = record.split_first_chunk::<4>()?;
+        let (bucket, key) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            partition: Partition(u32::from_be_bytes(*partition)),
+            place: Place {
+                bucket: Incarnation(u64::from_be_bytes(*bucket)),
+                key: record.slice_ref(key),
+            },
+        })
     }
 }
 
@@ -85,12 +101,25 @@ struct Asked {
     write: Box<Write>,
     caps: Caps,
     durability: Durability,
+    stands_in: Option<StandIn>,
     minted: Done<Minted>,
     counts: Done<()>,
 }
 
+/// A node that is not an owner mints on its hint of the key, which it keeps for all owners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandIn {
+    /// The owners.
+    pub owners: Vec<NodeId>,
+    /// The span that keeps the hint.
+    pub trace: Option<Trace>,
+    /// The clock.
+    pub now_ms: u64,
+}
+
 enum Command {
     Mint(Asked),
+    Hint(hints::Change),
     Join {
         slot: Slot,
         object: Object,
@@ -125,6 +154,10 @@ struct Facts {
     /// Set once, when the store failed.
     failed: watch::Sender<Option<String>>,
     groups: AtomicU64,
+    /// What is kept for other nodes; changed by the writer beside every batch.
+    hints: Mutex<Ledger>,
+    /// Follows hints, for whom waits for one to come or go.
+    hinted: watch::Sender<Hinting>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -151,6 +184,8 @@ pub struct Ground {
     pub actor: Actor,
     /// The counter below the first one of this start: every partition's line.
     pub line: u64,
+    /// At most so many bytes of hints are taken in.
+    pub hint_quota_bytes: u64,
     /// Told how long each group commit took and how many writes it carried.
     pub observer: Box<dyn Fn(Group) + Send>,
 }
@@ -195,6 +230,11 @@ impl Replica {
             actor: ground.actor,
             failed: watch::Sender::new(None),
             groups: AtomicU64::new(0),
+            hints: Mutex::new(hints::recover(
+                ground.store.as_ref(),
+                ground.hint_quota_bytes,
+            )),
+            hinted: watch::Sender::new(Hinting::default()),
             thread: Mutex::new(None),
         });
         let store = Arc::clone(&ground.store);
@@ -231,18 +271,26 @@ impl Replica {
         self.facts.groups.load(Ordering::Relaxed)
     }
 
+    /// How many commands wait for the writer.
+    pub fn queued(&self) -> usize {
+        QUEUE - self.queue.capacity()
+    }
+
     /// The store itself, for reads that are not of objects.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// Mints a write. `minted` is told once it is applied, `counts` once it counts towards W.
+    /// Mints a write: as an owner, or in an owner's place. `minted` is told once it is applied, `counts` once
+    /// it counts towards W.
+    #[expect(clippy::too_many_arguments, reason = "a command's parts, all needed")]
     pub fn mint(
         &self,
         slot: Slot,
         write: Write,
         caps: Caps,
         durability: Durability,
+        stands_in: Option<StandIn>,
         minted: impl FnOnce(Result<Minted, Failure>) + Send + 'static,
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
@@ -252,6 +300,7 @@ impl Replica {
             write: Box::new(write),
             caps,
             durability,
+            stands_in,
             minted,
             counts,
         }));
@@ -505,6 +554,7 @@ impl Command {
     fn refuse(self, failure: &Failure) {
         match self {
             Self::Mint(asked) => (asked.minted)(Err(failure.clone())),
+            Self::Hint(change) => change.refuse(failure),
             Self::Join { counts, .. }
             | Self::Meta { counts, .. }
             | Self::Erase { counts, .. }

@@ -239,10 +239,10 @@ pub enum Failure {
     #[error("{0}")]
     Refused(Refused),
     /// Minted, but fewer than W copies counted in time.
-    #[error("{owners} of {w} copies counted in time")]
+    #[error("{copies} of {w} copies counted in time")]
     Quorum {
-        /// How many copies counted, of owners and of those that stand in for one.
-        owners: u32,
+        /// How many counted, of owners and of those that stand in for one.
+        copies: u32,
         /// How many owners said they could not.
         failed: u32,
         /// How many were needed.

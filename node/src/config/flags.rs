@@ -158,6 +158,12 @@ pub const FLAGS: &[Flag] = &[
         "Share of traces kept, from 0 to 1",
     ),
     value(
+        "hint-quota-bytes",
+        "BYTES",
+        "a tenth of the disk",
+        "The most that is kept for other nodes while they are away; what is kept is never dropped for it",
+    ),
+    value(
         "workers",
         "COUNT",
         "one per core",

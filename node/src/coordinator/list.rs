@@ -111,6 +111,7 @@ impl Coordinator {
             bucket: request.bucket.clone(),
             key: key.clone(),
             r: None,
+            sloppy: None,
             timeout: None,
             partial: false,
             resolve: false,

@@ -108,6 +108,7 @@ impl Running {
             attributes: BTreeMap::new(),
             write_id: None,
             w: Some(Level::All),
+            sloppy: None,
             timeout: Some(PATIENCE),
         };
         self.runtime
@@ -120,6 +121,7 @@ impl Running {
             bucket: bucket.to_owned(),
             key: Bytes::copy_from_slice(key.as_bytes()),
             r: Some(r),
+            sloppy: None,
             timeout: None,
             partial: false,
             resolve,

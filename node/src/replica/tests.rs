@@ -110,6 +110,7 @@ impl Bench {
             counters: Box::new(Numbers(LINE)),
             actor: ACTOR,
             line: LINE,
+            hint_quota_bytes: u64::MAX,
             observer: Box::new(|_| {}),
         });
         Self { replica, disk, log }

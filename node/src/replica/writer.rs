@@ -1,7 +1,8 @@
 //! The writer thread: takes what is queued, makes one batch of it, syncs once, and says what counts.
 //!
 //! It owns the counter and every read-modify-write, so commands of one batch see each other. A line is raised
-//! where a copy could not be read: what it had seen is no longer vouched for. It ends with its queue, or when the
+//! where a copy could not be read or was forgotten (a delivered hint): what it had seen is no longer vouched
+//! for. It ends with its queue, or when the
 //! store failed, or turned out to have lost data; then everything that waits is refused.
 
 use std::collections::HashMap;
@@ -22,14 +23,14 @@ use crate::store::{self, Batch, Space, WriteError};
 
 /// What is told after a batch.
 #[derive(Default)]
-struct Completions {
+pub(super) struct Completions {
     minted: Vec<(Done<Minted>, Minted)>,
-    buffered: Vec<Done<()>>,
+    pub(super) buffered: Vec<Done<()>>,
     synced: Vec<Done<()>>,
 }
 
 impl Completions {
-    fn count(&mut self, durability: Durability, counts: Done<()>) {
+    pub(super) fn count(&mut self, durability: Durability, counts: Done<()>) {
         match durability {
             Durability::Synced => self.synced.push(counts),
             Durability::Buffered => self.buffered.push(counts),
@@ -39,11 +40,17 @@ impl Completions {
 
 /// One batch in the making.
 #[derive(Default)]
-struct Round {
-    batch: Batch,
-    done: Completions,
+pub(super) struct Round {
+    pub(super) batch: Batch,
+    pub(super) done: Completions,
     /// Objects changed by earlier commands of this batch.
     fresh: HashMap<Vec<u8>, Object>,
+    /// Hints changed by earlier commands of this batch; `None` if one went.
+    pub(super) hints: HashMap<Vec<u8>, Option<super::hints::Record>>,
+    /// Whether hints changed.
+    pub(super) hinted: bool,
+    /// Whether hints came.
+    pub(super) kept: bool,
 }
 
 impl Round {
@@ -56,7 +63,7 @@ impl Round {
 
 /// Why the writer ends, and the node with it.
 #[derive(Debug, thiserror::Error)]
-enum Fatal {
+pub(super) enum Fatal {
     /// The store failed a write.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -79,8 +86,8 @@ impl Drop for LastWords {
 }
 
 pub(super) struct Writer {
-    ground: Ground,
-    facts: Arc<Facts>,
+    pub(super) ground: Ground,
+    pub(super) facts: Arc<Facts>,
     /// Lines raised since the start, by partition.
     lines: HashMap<Partition, u64>,
 }
@@ -145,7 +152,14 @@ impl Writer {
                     break;
                 }
             }
+            let (changed, came) = (round.hinted, round.kept);
             self.commit(round.batch, round.done, carried)?;
+            if changed || came {
+                self.facts.hinted.send_modify(|hinting| {
+                    hinting.came += u64::from(came);
+                    hinting.changed += 1;
+                });
+            }
         }
         Ok(())
     }
@@ -185,6 +199,7 @@ impl Writer {
         }
         match command {
             Command::Mint(asked) => return self.mint(asked, round),
+            Command::Hint(change) => return self.change_hint(change, round),
             Command::Join {
                 slot,
                 object,
@@ -215,8 +230,12 @@ impl Writer {
     }
 
     fn mint(&mut self, asked: Asked, round: &mut Round) -> Result<(), Fatal> {
-        let mut held = match self.load(&asked.slot, round) {
-            Ok(held) => held,
+        let loaded = match &asked.stands_in {
+            None => self.load(&asked.slot, round).map(|held| (held, None)),
+            Some(_) => self.load_to_stand_in(&asked, round),
+        };
+        let (mut held, hint) = match loaded {
+            Ok(loaded) => loaded,
             Err(failure) => {
                 (asked.minted)(Err(failure));
                 return Ok(());
@@ -248,7 +267,12 @@ impl Writer {
             answer: written.answer,
             live: held.live().count(),
         };
-        round.write(asked.slot.record(), held);
+        match asked.stands_in {
+            Some(stands_in) => {
+                self.keep_minted(&asked.slot, held, hint, &stands_in, round);
+            }
+            None => round.write(asked.slot.record(), held),
+        }
         round.done.minted.push((asked.minted, minted));
         round.done.count(asked.durability, asked.counts);
         Ok(())
@@ -256,7 +280,7 @@ impl Writer {
 
     /// Whether this store gave out every counter of its own that a context holds. If not, its next dots would
     /// be taken for ones that are long superseded.
-    fn check_memory(&self, context: &Context) -> Result<(), Fatal> {
+    pub(super) fn check_memory(&self, context: &Context) -> Result<(), Fatal> {
         let known = self.ground.counters.peek().saturating_sub(1);
         match context.highest_above(self.ground.actor, known) {
             Some(seen) => Err(Fatal::Forgotten { seen, known }),
@@ -278,9 +302,15 @@ impl Writer {
             Err(error) => Err(unreadable(&error)),
         };
         if loaded.is_err() {
-            let next = self.ground.counters.peek();
-            self.lines.insert(slot.partition, next);
+            self.raise_line(slot.partition);
         }
         loaded
+    }
+
+    /// From here on nothing is vouched for that this partition's copies held before: one of them was forgotten,
+    /// or cannot be read.
+    pub(super) fn raise_line(&mut self, partition: Partition) {
+        let last = self.ground.counters.peek().saturating_sub(1);
+        self.lines.insert(partition, last);
     }
 }

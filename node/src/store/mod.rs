@@ -33,6 +33,8 @@ pub enum Space {
     Objects = 1,
     /// What the node itself remembers: chosen registry documents, rebuilding marks.
     Meta = 2,
+    /// Hints by the same keys as objects: what is kept for owners that could not take it.
+    Hints = 4,
 }
 
 impl Space {

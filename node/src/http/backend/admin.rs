@@ -5,11 +5,12 @@
 use std::path::Path;
 use std::sync::PoisonError;
 
+use sibyl_core::hint::ledger::Kept;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::registry::Member;
 
 use super::Shared;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, now_ms};
 use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
@@ -17,7 +18,7 @@ use crate::http::cluster::{
 use crate::peer::PeerView;
 use crate::store::disk;
 use crate::tasks::registry::View;
-use crate::telemetry::metrics::{Direction, Readings};
+use crate::telemetry::metrics::{Direction, HintReading, Readings};
 
 impl Shared {
     pub(super) fn cluster(&self) -> ClusterView {
@@ -205,7 +206,22 @@ impl Shared {
             storage_tombstones: None,
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
+            hints: self.hint_readings(),
         }
+    }
+
+    fn hint_readings(&self) -> Vec<HintReading> {
+        let kept = self.coordinator.replica().hints_kept();
+        let now_ms = now_ms();
+        let reading = |(target, kept): (NodeId, Kept)| HintReading {
+            target: target.to_string(),
+            pending: kept.count,
+            bytes: kept.bytes,
+            oldest_seconds: kept
+                .oldest_ms()
+                .map_or(0, |since_ms| now_ms.saturating_sub(since_ms) / 1000),
+        };
+        kept.into_iter().map(reading).collect()
     }
 }
 

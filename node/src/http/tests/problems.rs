@@ -122,7 +122,7 @@ async fn writes_say_whether_they_may_still_become_visible() {
     ];
     check(
         put(PutError::Unknown {
-            owners: 1,
+            copies: 1,
             failed: 1,
             w: 2,
         }),
@@ -132,7 +132,7 @@ async fn writes_say_whether_they_may_still_become_visible() {
     )
     .await;
     let failure = Failure::Quorum {
-        owners: 1,
+        copies: 1,
         failed: 1,
         w: 2,
     };

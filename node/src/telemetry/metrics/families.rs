@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::labels::{
     AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult,
     ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult,
-    ByResult, CacheResult, Exemplar, Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp,
+    ByResult, CacheResult, Exemplar, HintResult, Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp,
     Success,
 };
 
@@ -32,6 +32,10 @@ const SMALL_COUNTS: [f64; 9] = [1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 13.0, 21.0, 50.0];
 
 fn fast() -> Exemplars {
     HistogramWithExemplars::new(FAST.into_iter())
+}
+
+fn slow() -> Exemplars {
+    HistogramWithExemplars::new(SLOW.into_iter())
 }
 
 fn storage_fast() -> Histogram {
@@ -79,6 +83,9 @@ pub(super) struct Families {
     pub(super) compile: Histogram,
     pub(super) view_cache: Of<ByResult, Counter>,
     pub(super) read_repairs: Of<ByModeResult, Counter>,
+    pub(super) sloppy_writes: Counter,
+    pub(super) hints: Of<ByResult, Counter>,
+    pub(super) hint_delay: Exemplars,
     pub(super) storage_duration: Of<ByOp, Histogram>,
     pub(super) amnesia: Of<ByCause, Counter>,
     pub(super) spans: Of<ByResult, Counter>,
@@ -91,6 +98,7 @@ impl Families {
         let families = Self::new();
         families.register_requests(registry);
         families.register_replication(registry);
+        families.register_hints(registry);
         families.register_merging(registry);
         families.register_rest(registry);
         families.fill_with_zeros();
@@ -118,6 +126,9 @@ impl Families {
             compile: Histogram::new(SLOW),
             view_cache: Family::default(),
             read_repairs: Family::default(),
+            sloppy_writes: Counter::default(),
+            hints: Family::default(),
+            hint_delay: slow(),
             storage_duration: Family::new_with_constructor(storage_fast),
             amnesia: Family::default(),
             spans: Family::default(),
@@ -186,6 +197,16 @@ impl Families {
             "Read repairs",
             self.read_repairs.clone(),
         );
+    }
+
+    fn register_hints(&self, to: &mut Registry) {
+        let help = "Writes acknowledged with the help of nodes that stand in for an owner";
+        to.register("sibyl_sloppy_writes", help, self.sloppy_writes.clone());
+        let help = "Hints, by what became of them";
+        to.register("sibyl_hints", help, self.hints.clone());
+        let help = "Time from keeping a hint to its target's acknowledgement";
+        let unit = Unit::Seconds;
+        to.register_with_unit("sibyl_hint_delay", help, unit, self.hint_delay.clone());
     }
 
     fn register_merging(&self, to: &mut Registry) {
@@ -273,6 +294,9 @@ impl Families {
         }
         for result in CacheResult::ALL.iter().map(|result| result.as_str()) {
             zero(&self.view_cache, ByResult { result });
+        }
+        for result in HintResult::ALL.iter().map(|result| result.as_str()) {
+            zero(&self.hints, ByResult { result });
         }
         for cause in AmnesiaCause::ALL.iter().map(|cause| cause.as_str()) {
             zero(&self.amnesia, ByCause { cause });

@@ -1,0 +1,493 @@
+//! Hints: what this node keeps of keys for owners that could not take it.
+//!
+//! One record per key in a space of its own, written by the one writer in the batch of everything else, beside
+//! a ledger of how much is kept for whom. A node that stands in for an owner mints on its hint as an owner on
+//! its object. A record goes when every target has acknowledged all its dots; then the copy is forgotten, and
+//! the partition's line rises. Over the quota new hints are refused; what was taken in is never dropped but
+//! with its bucket. A record that cannot be read is an error, never absent.
+
+use bytes::Bytes;
+use sibyl_core::context::Context;
+use sibyl_core::hint::ledger::{self, Ledger};
+use sibyl_core::hint::{self, Head, Hint};
+use sibyl_core::id::{NodeId, Trace};
+use sibyl_core::message::Failure;
+use sibyl_core::object::Object;
+use sibyl_core::registry::Durability;
+use tokio::sync::{oneshot, watch};
+
+use super::writer::{Fatal, Round, Writer};
+use super::{Asked, Command, Done, Replica, Slot, StandIn, unreadable};
+use crate::store::{ReadError, Space, Store, following};
+
+pub use sibyl_core::hint::ledger::Kept;
+
+/// Records that a scan takes at a time: at 1 KiB each 256 KiB, a few milliseconds of a disk.
+const PAGE: usize = 256;
+/// What a hint's record has beside the value, about: names, dots, span contexts.
+const HEAD_BYTES: u64 = 512;
+
+/// A hint and the bytes of its record, key included.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    hint: Hint,
+    bytes: u64,
+}
+
+impl Record {
+    fn head(&self) -> Head {
+        Head {
+            targets: self.hint.targets.clone(),
+            traces: self.hint.traces.clone(),
+        }
+    }
+}
+
+/// How often hints changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hinting {
+    /// Batches in which hints came.
+    pub came: u64,
+    /// Batches in which hints changed at all.
+    pub changed: u64,
+}
+
+/// A hint as a scan finds it.
+#[derive(Clone, Debug)]
+pub struct KeptHint {
+    /// Its record's key: where a scan goes on.
+    pub record: Bytes,
+    /// Where it lies.
+    pub slot: Slot,
+    /// Whom it is for, since when, and by whose span.
+    pub head: Head,
+    /// The object, encoded.
+    pub object: Bytes,
+}
+
+/// A change to one hint.
+pub(super) struct Change {
+    slot: Slot,
+    what: What,
+}
+
+enum What {
+    Keep {
+        object: Box<Object>,
+        target: NodeId,
+        trace: Option<Trace>,
+        now_ms: u64,
+        durability: Durability,
+        counts: Done<()>,
+    },
+    Settle {
+        target: NodeId,
+        acked: Context,
+        settled: Done<()>,
+    },
+    Reroute {
+        target: NodeId,
+        owners: Vec<NodeId>,
+        done: Done<()>,
+    },
+    /// Its bucket is gone.
+    Drop { done: Done<()> },
+}
+
+impl Change {
+    pub(super) fn refuse(self, failure: &Failure) {
+        match self.what {
+            What::Keep { counts: done, .. }
+            | What::Settle { settled: done, .. }
+            | What::Reroute { done, .. }
+            | What::Drop { done } => done(Err(failure.clone())),
+        }
+    }
+}
+
+/// Counts what is kept, at start. A damaged record is left where it is, and counted nowhere.
+pub(super) fn recover(store: &dyn Store, quota_bytes: u64) -> Ledger {
+    let mut ledger = Ledger::new(quota_bytes);
+    let mut from = Vec::new();
+    loop {
+        match store.scan(Space::Hints, &from, b"", PAGE) {
+            Ok(page) => {
+                for (record, bytes) in &page {
+                    match hint::split(bytes) {
+                        Ok((head, _)) => ledger.add(&head, (record.len() + bytes.len()) as u64),
+                        Err(error) => tracing::error!(%error, "a hint cannot be read"),
+                    }
+                }
+                match page.last() {
+                    Some((last, _)) if page.len() == PAGE => from = following(last),
+                    _ => return ledger,
+                }
+            }
+            Err(ReadError::Corrupt { key, why, .. }) => {
+                tracing::error!(%why, "a hint is damaged: its copy is lost here");
+                from = following(&key);
+            }
+            Err(error @ ReadError::Failed(_)) => {
+                tracing::error!(%error, "hints cannot be counted");
+                return ledger;
+            }
+        }
+    }
+}
+
+impl Replica {
+    /// Keeps an object for an owner that cannot take it; `counts` is told once it counts.
+    pub fn keep_hint(
+        &self,
+        slot: Slot,
+        object: Object,
+        target: NodeId,
+        (trace, now_ms): (Option<Trace>, u64),
+        durability: Durability,
+        counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
+    ) {
+        let what = What::Keep {
+            object: Box::new(object),
+            target,
+            trace,
+            now_ms,
+            durability,
+            counts: Box::new(counts),
+        };
+        self.submit(Command::Hint(Change { slot, what }));
+    }
+
+    /// A target has these dots of a key on disk: its hint may go, if it holds no others.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn settle_hint(
+        &self,
+        slot: Slot,
+        target: NodeId,
+        acked: Context,
+    ) -> Result<(), Failure> {
+        self.change(slot, |settled| What::Settle {
+            target,
+            acked,
+            settled,
+        })
+        .await
+    }
+
+    /// A target owns the key no longer: its hint is for these from now on.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn reroute_hint(
+        &self,
+        slot: Slot,
+        target: NodeId,
+        owners: Vec<NodeId>,
+    ) -> Result<(), Failure> {
+        self.change(slot, |done| What::Reroute {
+            target,
+            owners,
+            done,
+        })
+        .await
+    }
+
+    /// Forgets a hint whose bucket is gone.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn drop_hint(&self, slot: Slot) -> Result<(), Failure> {
+        self.change(slot, |done| What::Drop { done }).await
+    }
+
+    async fn change(&self, slot: Slot, what: impl FnOnce(Done<()>) -> What) -> Result<(), Failure> {
+        let (done, told) = oneshot::channel();
+        // The waiter is there until it is told.
+        let what = what(Box::new(move |result| drop(done.send(result))));
+        let change = Command::Hint(Change { slot, what });
+        // In its turn, where a client's write would be shed: what is settled was delivered.
+        self.queue.send(change).await.map_err(|_| self.stopped())?;
+        told.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    /// What is kept of a key, as an owner's record of it would be; `None` if nothing is.
+    ///
+    /// # Errors
+    /// [`Failure::Unreadable`]: never the same as "nothing".
+    pub fn hinted(&self, slot: &Slot) -> Result<Option<Bytes>, Failure> {
+        let bytes = self.store.get(Space::Hints, &slot.record());
+        let Some(bytes) = bytes.map_err(|error| unreadable(&error))? else {
+            return Ok(None);
+        };
+        match hint::split(&bytes) {
+            Ok((_, object)) => Ok(Some(object)),
+            Err(error) => Err(Failure::Unreadable(error.to_string())),
+        }
+    }
+
+    /// Up to `limit` hints behind a record, in the order of records, and the last record looked at if there may
+    /// be more. One that cannot be read is left out: the others do not wait for it.
+    ///
+    /// # Errors
+    /// If the store cannot be read at all.
+    pub fn hints_after(
+        &self,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<(Vec<KeptHint>, Option<Bytes>), Failure> {
+        let mut from = after.map_or_else(Vec::new, |record| following(record));
+        loop {
+            match self.store.scan(Space::Hints, &from, b"", limit) {
+                Ok(page) => {
+                    let full = page.len() == limit;
+                    let next = page.last().filter(|_| full).map(|(key, _)| key.clone());
+                    return Ok((page.into_iter().filter_map(kept).collect(), next));
+                }
+                Err(ReadError::Corrupt { key, .. }) => {
+                    // What lies before it first; if nothing does, what lies behind it.
+                    let before = self.store.scan(Space::Hints, &from, &key, limit);
+                    let before = before.map_err(|error| unreadable(&error))?;
+                    if !before.is_empty() {
+                        return Ok((before.into_iter().filter_map(kept).collect(), Some(key)));
+                    }
+                    from = following(&key);
+                }
+                Err(error) => return Err(unreadable(&error)),
+            }
+        }
+    }
+
+    /// Looks at the ledger of hints.
+    pub fn hints<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.facts.lock_hints())
+    }
+
+    /// Changes when hints came or went.
+    pub fn hinting(&self) -> watch::Receiver<Hinting> {
+        self.facts.hinted.subscribe()
+    }
+
+    /// What is kept, by target.
+    pub fn hints_kept(&self) -> Vec<(NodeId, ledger::Kept)> {
+        self.hints(|ledger| {
+            let targets = ledger.targets();
+            targets
+                .map(|(target, kept)| (target.clone(), kept.clone()))
+                .collect()
+        })
+    }
+}
+
+fn kept((record, bytes): (Bytes, Bytes)) -> Option<KeptHint> {
+    let slot = Slot::of(&record);
+    match (slot, hint::split(&bytes)) {
+        (Some(slot), Ok((head, object))) => Some(KeptHint {
+            record,
+            slot,
+            head,
+            object,
+        }),
+        _ => {
+            tracing::error!("a hint cannot be read");
+            None
+        }
+    }
+}
+
+impl super::Facts {
+    pub(super) fn lock_hints(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.hints
+            .lock()
+            .expect("nothing panics while it holds the ledger")
+    }
+}
+
+impl Writer {
+    pub(super) fn change_hint(&mut self, change: Change, round: &mut Round) -> Result<(), Fatal> {
+        let Change { slot, what } = change;
+        if let What::Keep { object, .. } = &what {
+            self.check_memory(object.context())?;
+        }
+        let held = match self.load_hint(&slot, round) {
+            Ok(held) => held,
+            Err(failure) => {
+                Change { slot, what }.refuse(&failure);
+                return Ok(());
+            }
+        };
+        let mut hint = held.as_ref().map(|held| held.hint.clone());
+        match what {
+            What::Keep {
+                object,
+                target,
+                trace,
+                now_ms,
+                durability,
+                counts,
+            } => {
+                let mut hint = hint.unwrap_or_default();
+                hint.keep(&object, [&target], now_ms, trace);
+                if self.write_hint(&slot, held, hint, Quota::Keeps, round) {
+                    round.kept = true;
+                    round.done.count(durability, counts);
+                } else {
+                    self.facts.lock_hints().refuse([&target]);
+                    counts(Err(Failure::HintsFull));
+                }
+            }
+            What::Settle {
+                target,
+                acked,
+                settled: done,
+            } => {
+                let crossed_off = |hint: &mut Hint| hint.settle(&target, &acked);
+                if hint.as_mut().is_some_and(crossed_off) {
+                    self.rewrite(&slot, held, hint, round);
+                }
+                round.done.buffered.push(done);
+            }
+            What::Reroute {
+                target,
+                owners,
+                done,
+            } => {
+                if let Some(hint) = &mut hint {
+                    hint.reroute(&target, &owners);
+                }
+                self.rewrite(&slot, held, hint, round);
+                round.kept = true;
+                round.done.buffered.push(done);
+            }
+            What::Drop { done } => {
+                self.rewrite(&slot, held, None, round);
+                round.done.buffered.push(done);
+            }
+        }
+        Ok(())
+    }
+
+    /// The hint that a minting stand-in adds to, or why it takes no write.
+    pub(super) fn load_to_stand_in(
+        &mut self,
+        asked: &Asked,
+        round: &Round,
+    ) -> Result<(Object, Option<Record>), Failure> {
+        let hint = self.load_hint(&asked.slot, round)?;
+        let value = asked.write.content.value.as_ref();
+        let more = value.map_or(0, Bytes::len) as u64 + HEAD_BYTES;
+        let mut ledger = self.facts.lock_hints();
+        if let Some(stands_in) = asked.stands_in.as_ref().filter(|_| !ledger.admits(more)) {
+            ledger.refuse(&stands_in.owners);
+            return Err(Failure::HintsFull);
+        }
+        drop(ledger);
+        let object = hint.as_ref().map(|record| record.hint.object.clone());
+        Ok((object.unwrap_or_default(), hint))
+    }
+
+    /// What was minted in the owners' place is kept for all of them.
+    pub(super) fn keep_minted(
+        &mut self,
+        slot: &Slot,
+        object: Object,
+        held: Option<Record>,
+        stands_in: &StandIn,
+        round: &mut Round,
+    ) {
+        let mut hint = held
+            .as_ref()
+            .map(|held| held.hint.clone())
+            .unwrap_or_default();
+        // Not a join: minting removed what it covers.
+        hint.object = object;
+        let nothing = Object::default();
+        hint.keep(&nothing, &stands_in.owners, stands_in.now_ms, stands_in.trace);
+        self.write_hint(slot, held, hint, Quota::LetIn, round);
+        round.kept = true;
+    }
+
+    /// A hint without targets goes, and with it a copy.
+    fn rewrite(
+        &mut self,
+        slot: &Slot,
+        held: Option<Record>,
+        hint: Option<Hint>,
+        round: &mut Round,
+    ) {
+        match hint.filter(|hint| !hint.is_settled()) {
+            Some(hint) => {
+                self.write_hint(slot, held, hint, Quota::LetIn, round);
+            }
+            None => {
+                if let Some(held) = held {
+                    self.facts.lock_hints().remove(&held.head(), held.bytes);
+                    round.hinted = true;
+                    round.batch.delete(Space::Hints, &slot.record());
+                    round.hints.insert(slot.record(), None);
+                    self.raise_line(slot.partition);
+                }
+            }
+        }
+    }
+
+    /// Writes a hint's record; answers `false`, and writes nothing, if the quota forbids it.
+    fn write_hint(
+        &mut self,
+        slot: &Slot,
+        held: Option<Record>,
+        hint: Hint,
+        quota: Quota,
+        round: &mut Round,
+    ) -> bool {
+        let (record, encoded) = (slot.record(), hint.encode());
+        let bytes = (record.len() + encoded.len()) as u64;
+        let before = held.as_ref().map_or(0, |held| held.bytes);
+        let mut ledger = self.facts.lock_hints();
+        if quota == Quota::Keeps && !ledger.admits(bytes.saturating_sub(before)) {
+            return false;
+        }
+        if let Some(held) = held {
+            ledger.remove(&held.head(), held.bytes);
+        }
+        let written = Record { hint, bytes };
+        ledger.add(&written.head(), bytes);
+        drop(ledger);
+        round.batch.put(Space::Hints, &record, encoded);
+        round.hints.insert(record, Some(written));
+        round.hinted = true;
+        true
+    }
+
+    /// A key's hint as the batch leaves it so far.
+    fn load_hint(&mut self, slot: &Slot, round: &Round) -> Result<Option<Record>, Failure> {
+        let record = slot.record();
+        if let Some(fresh) = round.hints.get(&record) {
+            return Ok(fresh.clone());
+        }
+        let loaded = match self.ground.store.get(Space::Hints, &record) {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => match Hint::decode(&bytes) {
+                Ok(hint) => Ok(Some(Record {
+                    hint,
+                    bytes: (record.len() + bytes.len()) as u64,
+                })),
+                Err(error) => Err(Failure::Unreadable(error.to_string())),
+            },
+            Err(error) => Err(unreadable(&error)),
+        };
+        if loaded.is_err() {
+            self.raise_line(slot.partition);
+        }
+        loaded
+    }
+}
+
+/// Whether a hint may be refused for its size.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quota {
+    /// It is new.
+    Keeps,
+    /// It was let in before, or as it was minted.
+    LetIn,
+}
