@@ -185,7 +185,14 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
             durability,
             target,
             trace,
-        } => hints::keep(coordinator, place, (durability, target, trace), &body, span, reply),
+        } => hints::keep(
+            coordinator,
+            place,
+            (durability, target, trace),
+            &body,
+            span,
+            reply,
+        ),
         Request::Handoff { place } => hints::take(coordinator, place, &body, span, reply),
         Request::Collect => hints::collect(coordinator, &from, reply),
         Request::Object { place } => match read(coordinator, place, &span) {

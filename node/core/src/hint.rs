@@ -98,7 +98,8 @@ impl Hint {
             targets: self.targets.clone(),
             traces: self.traces.clone(),
         };
-        let head = postcard::to_extend(&head, Vec::new()).expect("names and numbers always serialise");
+        let head =
+            postcard::to_extend(&head, Vec::new()).expect("names and numbers always serialise");
         let object = codec::encode(&self.object);
         let mut bytes = Vec::with_capacity(5 + head.len() + object.len());
         bytes.push(VERSION);

@@ -20,6 +20,7 @@ mod document;
 mod edge;
 mod error;
 mod explain;
+mod handoff;
 mod header;
 mod json;
 mod keys;
@@ -50,6 +51,7 @@ pub use self::api::{
 pub use self::cluster::{
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
 };
+pub use self::handoff::{HandoffView, HintsView, SyncView, TransferView};
 pub use self::resolver_shapes::{
     Certificate, LawResult, ModuleKind, Readiness, ResolverView, Tier, VersionView,
 };

@@ -402,7 +402,12 @@ impl Writer {
         // Not a join: minting removed what it covers.
         hint.object = object;
         let nothing = Object::default();
-        hint.keep(&nothing, &stands_in.owners, stands_in.now_ms, stands_in.trace);
+        hint.keep(
+            &nothing,
+            &stands_in.owners,
+            stands_in.now_ms,
+            stands_in.trace,
+        );
         self.write_hint(slot, held, hint, Quota::LetIn, round);
         round.kept = true;
     }

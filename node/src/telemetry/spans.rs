@@ -140,7 +140,11 @@ impl Span {
     pub fn replay_ended(&self, end: ReplayEnd) {
         self.set(attribute::HINT_BATCH_SIZE, end.delivered + end.failed);
         self.set(attribute::HINT_AGE_MS, whole_ms(end.oldest));
-        let result = if end.failed == 0 { "delivered" } else { "failed" };
+        let result = if end.failed == 0 {
+            "delivered"
+        } else {
+            "failed"
+        };
         self.hint_result(result);
         if end.failed > 0 {
             let ReplayEnd {

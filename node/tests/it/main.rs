@@ -8,6 +8,7 @@ mod cluster_traces;
 mod collectors;
 mod commands;
 mod data;
+mod handoff;
 mod keys;
 mod limits;
 mod live;

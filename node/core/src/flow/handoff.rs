@@ -136,7 +136,11 @@ impl Handoff {
     /// Whoever has waited longest, while there is a lane; and when the next one's pause is over.
     fn next(&mut self, now_ms: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let mut running = self.targets.values().filter(|target| target.running).count();
+        let mut running = self
+            .targets
+            .values()
+            .filter(|target| target.running)
+            .count();
         while running < LANES {
             let due = self.targets.iter_mut();
             let due = due.filter(|(_, target)| target.waits() && target.due_ms <= now_ms);
@@ -151,7 +155,9 @@ impl Handoff {
             });
         }
         let waiting = self.targets.values().filter(|target| target.waits());
-        let later = waiting.map(|target| target.due_ms).filter(|due| *due > now_ms);
+        let later = waiting
+            .map(|target| target.due_ms)
+            .filter(|due| *due > now_ms);
         effects.extend(later.min().map(Effect::WakeAt));
         effects
     }

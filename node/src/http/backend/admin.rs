@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use sibyl_core::hint::ledger::Kept;
 use sibyl_core::id::{NodeId, Partition};
@@ -15,8 +16,10 @@ use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
 };
+use crate::http::handoff::{HandoffView, HintsView, SyncView};
 use crate::peer::PeerView;
 use crate::store::disk;
+use crate::tasks::handoff;
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{Direction, HintReading, Readings};
 
@@ -207,6 +210,36 @@ impl Shared {
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
             hints: self.hint_readings(),
+        }
+    }
+
+    /// What is kept for others.
+    pub(super) fn handoff(&self) -> HandoffView {
+        let now_ms = now_ms();
+        let view = |(target, kept): (NodeId, Kept)| HintsView {
+            target: target.to_string(),
+            count: kept.count,
+            bytes: kept.bytes,
+            oldest_age_ms: kept
+                .oldest_ms()
+                .map(|since_ms| now_ms.saturating_sub(since_ms)),
+            refused: kept.refused,
+        };
+        let kept = self.coordinator.replica().hints_kept().into_iter();
+        let kept = kept.filter(|(_, kept)| kept.count > 0 || kept.refused > 0);
+        HandoffView {
+            hints: kept.map(view).collect(),
+            transfers: Vec::new(),
+        }
+    }
+
+    /// Waits until what is kept now is delivered, or so long.
+    pub(super) async fn sync_handoff(&self, patience: Duration) -> SyncView {
+        let replica = self.coordinator.replica();
+        let delivered = handoff::sync_point(replica, now_ms(), patience).await;
+        SyncView {
+            delivered,
+            left: self.handoff(),
         }
     }
 

@@ -362,7 +362,6 @@ async fn what_does_not_exist_is_404_or_405() {
         "GET /",
         "GET /v1/buckets/default/watch",
         "POST /v1/buckets/default/undo",
-        "GET /v1/cluster/handoff",
         "GET /v1/cluster/anti-entropy",
         "POST /v1/cluster/join",
         "POST /v1/resolvers/r/check",

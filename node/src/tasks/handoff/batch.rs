@@ -240,7 +240,15 @@ async fn call(
 pub(super) async fn collect(ground: &Ground, from: &NodeId) {
     let span = ground.tracer.rpc_root(Rpc::ReplicaCollect, from);
     let request = Request::Collect;
-    let answer = call(ground, from, Rpc::ReplicaCollect, &request, Bytes::new(), &span).await;
+    let answer = call(
+        ground,
+        from,
+        Rpc::ReplicaCollect,
+        &request,
+        Bytes::new(),
+        &span,
+    )
+    .await;
     match answer {
         Ok(Reply::Collecting { hints }) if hints > 0 => {
             tracing::info!(%from, hints, "collects what was kept for this node");
@@ -274,7 +282,10 @@ pub(super) async fn reroute(ground: Arc<Ground>) {
             for target in targets.filter(|target| !owners.contains(target)) {
                 let (slot, target) = (hint.slot.clone(), target.clone());
                 // The delivery looks once more.
-                let _later = ground.replica.reroute_hint(slot, target, owners.clone()).await;
+                let _later = ground
+                    .replica
+                    .reroute_hint(slot, target, owners.clone())
+                    .await;
             }
         }
         if next.is_none() {

@@ -15,8 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::labels::{
     AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult,
     ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult,
-    ByResult, CacheResult, Exemplar, HintResult, Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp,
-    Success,
+    ByResult, CacheResult, Exemplar, HintResult, Op, Outcome, Quorum, QuorumFailure, RepairMode,
+    StorageOp, Success,
 };
 
 type Exemplars = HistogramWithExemplars<Exemplar>;

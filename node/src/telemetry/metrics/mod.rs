@@ -20,8 +20,9 @@ use prometheus_client::registry::Registry;
 
 pub use self::gauges::{HintReading, Readings};
 pub use self::labels::{
-    AmnesiaCause, CacheResult, Direction, HintResult, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op, Outcome,
-    Quorum, QuorumFailure, RepairMode, Resolution, ResolverResult, RpcResult, StorageOp, Success,
+    AmnesiaCause, CacheResult, Direction, HintResult, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op,
+    Outcome, Quorum, QuorumFailure, RepairMode, Resolution, ResolverResult, RpcResult, StorageOp,
+    Success,
 };
 pub use self::text::Page;
 
@@ -225,7 +226,11 @@ impl Metrics {
     pub fn hint_delivered(&self, waited: Duration, span: &Span) {
         self.hint(HintResult::Delivered);
         let delays = &self.families.hint_delay;
-        delays.observe(waited.as_secs_f64(), exemplar(span), Some(SystemTime::now()));
+        delays.observe(
+            waited.as_secs_f64(),
+            exemplar(span),
+            Some(SystemTime::now()),
+        );
     }
 
     /// The store did some work.

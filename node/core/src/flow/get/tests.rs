@@ -274,7 +274,11 @@ fn a_fallbacks_absent_never_counts() {
     says(&mut get, 0, Some(&[1]));
     says(&mut get, 1, Some(&[1]));
     let next = says(&mut get, 3, Some(&[]));
-    assert_eq!(next, [Effect::Ask(node(4), Ask::Digest)], "another may know");
+    assert_eq!(
+        next,
+        [Effect::Ask(node(4), Ask::Digest)],
+        "another may know"
+    );
     let absent = Event::Said {
         from: &node(4),
         said: Said::Digest(codec::digest(&Object::default())),

@@ -143,11 +143,7 @@ fn who_is_gone_is_left_alone() {
     desk.reachable("a");
     desk.kept("a");
     assert_eq!(desk.tell(Event::Gone(&node("a"))), "");
-    assert_eq!(
-        desk.ended("a", [0, 1], ""),
-        "",
-        "no timer for who is away"
-    );
+    assert_eq!(desk.ended("a", [0, 1], ""), "", "no timer for who is away");
     assert_eq!(desk.reachable("a"), "a from the start");
 }
 
