@@ -2,13 +2,15 @@
 //! its time.
 //!
 //! Swarm testing: each seed draws its own cluster, levels, and which kinds of faults exist at all; also
-//! whether read repair is on, because a repair that is always there hides what it repairs. A plan is
-//! data: an entry can be dropped and the rest means the same, see `shrink`.
+//! whether read repair and hinted handoff are on, because a repair that is always there hides what it
+//! repairs. A plan is data: an entry can be dropped and the rest means the same, see `shrink`.
 
 use std::fmt;
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+
+use crate::world::owners;
 
 /// Forming is left alone until here, unless the setting says otherwise.
 pub const FORMED_US: u64 = 400_000;
@@ -42,6 +44,12 @@ pub struct Setting {
     pub sync_us: u64,
     /// Whether reads repair.
     pub read_repair: bool,
+    /// How many of 1,000 requests are sloppy.
+    pub sloppy: u64,
+    /// Whether hints are delivered, or only lie where they are.
+    pub handoff: bool,
+    /// How many bytes of hints a node takes in.
+    pub hint_quota: u64,
     /// Whether clients only write with the context of their own last answer.
     pub polite: bool,
     /// Whether nodes notice cuts and crashes, or only run into deadlines.
@@ -81,6 +89,7 @@ pub enum What {
         node: usize,
         key: usize,
         wish: Wish,
+        sloppy: bool,
     },
     /// Messages of this direction are lost.
     Cut { from: usize, to: usize },
@@ -158,7 +167,7 @@ impl Plan {
 }
 
 fn setting(rng: &mut ChaCha8Rng) -> Setting {
-    let nodes = [1, 2, 3, 3, 3, 3, 4, 5][rng.random_range(0..8)];
+    let nodes = [1, 2, 3, 3, 4, 4, 5, 5][rng.random_range(0..8)];
     let copies = nodes.min(3);
     let strict = rng.random_bool(0.6);
     let (r, w) = if strict {
@@ -178,6 +187,9 @@ fn setting(rng: &mut ChaCha8Rng) -> Setting {
         delay_us: [200, 1_000, 5_000, 20_000][rng.random_range(0..4)],
         sync_us: [300, 2_000, 15_000][rng.random_range(0..3)],
         read_repair: rng.random_bool(0.7),
+        sloppy: [0, 500, 900, 1000][rng.random_range(0..4)],
+        handoff: rng.random_bool(0.85),
+        hint_quota: [u64::MAX, u64::MAX, 150, 300][rng.random_range(0..4)],
         polite: rng.random_bool(0.15),
         senses: rng.random_bool(0.7),
         frail: rng.random_bool(0.5),
@@ -206,6 +218,7 @@ fn requests(rng: &mut ChaCha8Rng, setting: &Setting, drawn: &mut Drawn) {
             node: rng.random_range(0..setting.nodes),
             key: rng.random_range(0..setting.keys),
             wish,
+            sloppy: rng.random_range(0..1000) < setting.sloppy,
         };
         drawn.push((rng.random_range(FORMED_US..CALM_US), ask));
     }
@@ -222,6 +235,9 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
     if kinds.cuts && nodes > 1 {
         for _ in 0..rng.random_range(1..=6) {
             cut(rng, nodes, from_us, drawn);
+        }
+        for _ in 0..rng.random_range(0..=3) {
+            split(rng, setting, from_us, drawn);
         }
     }
     if kinds.crashes {
@@ -264,6 +280,25 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
                 };
                 drawn.push((at_us + rng.random_range(0..10_000), rival));
             }
+        }
+    }
+}
+
+/// Two sides that do not hear each other; often all owners of a key are on one of them.
+fn split(rng: &mut ChaCha8Rng, setting: &Setting, from_us: u64, drawn: &mut Drawn) {
+    let nodes = setting.nodes;
+    let begin_us = rng.random_range(from_us..CALM_US);
+    let end_us = (begin_us + rng.random_range(50_000..800_000)).min(CALM_US);
+    let owners = owners(nodes, rng.random_range(0..setting.keys));
+    let sides: Vec<bool> = match owners.len() < nodes && rng.random_bool(0.7) {
+        true => (0..nodes).map(|node| owners.contains(&node)).collect(),
+        false => (0..nodes).map(|_| rng.random_bool(0.5)).collect(),
+    };
+    for (from, side) in sides.iter().enumerate() {
+        let other = sides.iter().enumerate().filter(|(_, other)| *other != side);
+        for (to, _) in other {
+            drawn.push((begin_us, What::Cut { from, to }));
+            drawn.push((end_us, What::Heal { from, to }));
         }
     }
 }

@@ -31,6 +31,16 @@ pub enum Bug {
     RebuildingReads,
     /// Registry votes are opinions that nobody remembers.
     PolledLayouts,
+    /// A fallback that forgets a delivered hint vouches on for what it held.
+    ForgetfulFallback,
+    /// A hint is forgotten once it is sent.
+    HintForgottenEarly,
+    /// A fallback that holds nothing of a key counts in a read.
+    AbsentFallback,
+    /// A hint counts once it is applied, not once it is synced.
+    HintAckBeforeSync,
+    /// Over the quota a hint that counted makes room for a new one.
+    HintEvicted,
 }
 
 impl Bug {
@@ -44,6 +54,11 @@ impl Bug {
         Self::LineNotRaised,
         Self::RebuildingReads,
         Self::PolledLayouts,
+        Self::ForgetfulFallback,
+        Self::HintForgottenEarly,
+        Self::AbsentFallback,
+        Self::HintAckBeforeSync,
+        Self::HintEvicted,
     ];
 
     /// The name on the command line.
@@ -57,19 +72,28 @@ impl Bug {
             Self::LineNotRaised => "line-not-raised",
             Self::RebuildingReads => "rebuilding-reads",
             Self::PolledLayouts => "polled-layouts",
+            Self::ForgetfulFallback => "forgetful-fallback",
+            Self::HintForgottenEarly => "hint-forgotten-early",
+            Self::AbsentFallback => "absent-fallback",
+            Self::HintAckBeforeSync => "hint-ack-before-sync",
+            Self::HintEvicted => "hint-evicted",
         }
     }
 
     /// The check that it must break.
     pub fn breaks(self) -> &'static str {
         match self {
-            Self::AckBeforeSync => "acknowledged writes are durable",
+            Self::AckBeforeSync
+            | Self::HintForgottenEarly
+            | Self::HintAckBeforeSync
+            | Self::HintEvicted => "acknowledged writes are durable",
             Self::DotReuse => "a dot names one write",
-            Self::RebuildingReads => "quorums meet",
+            Self::RebuildingReads | Self::AbsentFallback => "quorums meet",
             Self::PlainVectors
             | Self::ObjectContextAnswered
             | Self::ObjectContextShipped
-            | Self::LineNotRaised => "contexts claim what was seen",
+            | Self::LineNotRaised
+            | Self::ForgetfulFallback => "contexts claim what was seen",
             Self::PolledLayouts => "one document per number",
         }
     }
@@ -81,6 +105,11 @@ impl Bug {
             Self::PlainVectors | Self::LineNotRaised | Self::PolledLayouts => 50,
             Self::DotReuse => 100,
             Self::RebuildingReads => 700,
+            Self::HintForgottenEarly
+            | Self::AbsentFallback
+            | Self::HintAckBeforeSync
+            | Self::HintEvicted
+            | Self::ForgetfulFallback => 2_000,
         }
     }
 }

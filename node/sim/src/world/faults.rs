@@ -99,6 +99,7 @@ impl World {
             store: disk.actor,
             rebuilding: disk.rebuilding && !reused,
             line: if unraised { 0 } else { disk.reserved - 1 },
+            lines: Default::default(),
             counter: disk.reserved,
             writer: Writer::default(),
             held: Rc::new(machine.held().clone()),
@@ -109,6 +110,8 @@ impl World {
             handings: Default::default(),
             puts: Default::default(),
             gets: Default::default(),
+            handoff: Default::default(),
+            deliveries: Default::default(),
             ids: 0,
         };
         this.number = process.held.document.number;
@@ -122,6 +125,7 @@ impl World {
         }
         self.notice_all(node);
         self.open_registry(node);
+        self.open_handoff(node);
     }
 
     /// A process dies, and starts again later.
@@ -151,7 +155,7 @@ impl World {
     /// What the synced copies hold, read back from the disk.
     fn read_disk(&mut self, node: usize) {
         for key in 0..self.keys.len() {
-            let object = self.nodes[node].disk.object(&self.keys[key].record);
+            let object = self.held(node, key);
             self.nodes[node].synced[key] = self.oracle.held(key, &object);
         }
     }
@@ -195,7 +199,9 @@ impl World {
         };
         let keepable = |write: usize| {
             let key = self.oracle.writes[write].key;
-            let copies = others()
+            // Hints do not count: they may be forgotten on a word that this node has given already.
+            let owners = others().filter(|(_, other)| self.keys[key].owners.contains(&other.id));
+            let copies = owners
                 .filter(|(_, other)| other.synced[key].contains(write))
                 .count();
             copies >= needed
@@ -219,7 +225,8 @@ impl World {
             return;
         }
         let mut batch = sibyl::store::Batch::new();
-        for key in &self.keys {
+        let id = self.nodes[node].id.clone();
+        for key in self.keys.iter().filter(|key| key.owners.contains(&id)) {
             let mut object = self.nodes[node].disk.object(&key.record);
             for other in others.clone() {
                 object.join(&self.nodes[other].disk.object(&key.record));
