@@ -133,6 +133,8 @@ pub struct Plan {
 
 /// Which kinds of faults a run has.
 struct Kinds {
+    /// The owners of a key are cut from all others again and again.
+    drill: bool,
     cuts: bool,
     crashes: bool,
     wipes: bool,
@@ -144,8 +146,13 @@ impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let setting = setting(&mut rng);
+        let mut setting = setting(&mut rng);
+        let drill = rng.random_bool(0.15);
+        if drill {
+            setting.drill(&mut rng);
+        }
         let kinds = Kinds {
+            drill,
             cuts: rng.random_bool(0.6),
             crashes: rng.random_bool(0.6),
             wipes: rng.random_bool(0.4),
@@ -163,6 +170,17 @@ impl Plan {
             setting,
             entries: entries.collect(),
         }
+    }
+}
+
+impl Setting {
+    /// Most writes are taken by nodes that own nothing of them, deliver them, and take the next.
+    fn drill(&mut self, rng: &mut ChaCha8Rng) {
+        (self.nodes, self.keys, self.clients) = (5, 1, rng.random_range(2..=4));
+        (self.r, self.w) = (rng.random_range(1..=2), rng.random_range(1..=2));
+        (self.sloppy, self.handoff, self.hint_quota) = (1000, true, u64::MAX);
+        (self.lost, self.delay_us) = (0, 1_000);
+        self.senses = true;
     }
 }
 
@@ -240,6 +258,19 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
             split(rng, setting, from_us, drawn);
         }
     }
+    if kinds.drill {
+        for _ in 0..rng.random_range(2..=5) {
+            let begin_us = split(rng, setting, from_us, drawn);
+            // An owner is gone first: what is kept for it is there when the others are cut off, too.
+            let owner = owners(nodes, 0)[rng.random_range(0..3)];
+            let (at_us, down_us) = (
+                begin_us.saturating_sub(rng.random_range(20_000..200_000)),
+                rng.random_range(100_000..400_000),
+            );
+            let (node, at_us) = (owner, at_us.max(from_us));
+            drawn.push((at_us, What::Crash { node, down_us }));
+        }
+    }
     if kinds.crashes {
         for _ in 0..rng.random_range(1..=6) {
             let (node, down_us) = (rng.random_range(0..nodes), rng.random_range(1_000..200_000));
@@ -285,7 +316,7 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
 }
 
 /// Two sides that do not hear each other; often all owners of a key are on one of them.
-fn split(rng: &mut ChaCha8Rng, setting: &Setting, from_us: u64, drawn: &mut Drawn) {
+fn split(rng: &mut ChaCha8Rng, setting: &Setting, from_us: u64, drawn: &mut Drawn) -> u64 {
     let nodes = setting.nodes;
     let begin_us = rng.random_range(from_us..CALM_US);
     let end_us = (begin_us + rng.random_range(50_000..800_000)).min(CALM_US);
@@ -301,6 +332,7 @@ fn split(rng: &mut ChaCha8Rng, setting: &Setting, from_us: u64, drawn: &mut Draw
             drawn.push((end_us, What::Heal { from, to }));
         }
     }
+    begin_us
 }
 
 /// One node alone, or one link; both directions or one.
