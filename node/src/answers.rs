@@ -160,6 +160,7 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Hint { .. } => Rpc::ReplicaHint,
         Request::Handoff { .. } => Rpc::ReplicaHandoff,
         Request::Collect => Rpc::ReplicaCollect,
+        Request::Close { .. } => Rpc::BucketClose,
     }
 }
 
@@ -290,6 +291,13 @@ async fn wait(
                 .await,
         )),
         Request::Readiness { digest } => plain(Reply::Readiness(coordinator.prepare(digest).await)),
+        Request::Close { bucket, hold_ms } => {
+            let hold = Duration::from_millis(hold_ms.into());
+            match coordinator.close_here(bucket, hold).await {
+                Ok(()) => plain(Reply::Joined),
+                Err(failure) => plain(Reply::Failed(failure)),
+            }
+        }
         Request::Replicate { .. }
         | Request::Repair { .. }
         | Request::Object { .. }

@@ -90,6 +90,13 @@ pub enum Request {
         /// At most so many entries.
         limit: u32,
     },
+    /// Take no more writes for a bucket that is about to be deleted; answered once those taken before are there.
+    Close {
+        /// Which bucket.
+        bucket: Incarnation,
+        /// For so long; 0 opens it again.
+        hold_ms: u32,
+    },
     /// Keep the shipment in the body for an owner that cannot take it, and say so once it counts.
     Hint {
         /// Where.
@@ -260,6 +267,9 @@ pub enum Failure {
     /// The node is forming its cluster, or stopping.
     #[error("that node is not serving: {0}")]
     NotServing(String),
+    /// The bucket is about to be deleted: it takes no writes now.
+    #[error("the bucket is being deleted: it takes no writes until that is decided")]
+    Closing,
     /// The node keeps as many hints as it may; what it keeps, it keeps.
     #[error("that node keeps as many hints for others as it may")]
     HintsFull,

@@ -160,8 +160,8 @@ pub const FLAGS: &[Flag] = &[
     value(
         "hint-quota-bytes",
         "BYTES",
-        "a tenth of the disk",
-        "The most that is kept for other nodes while they are away; what is kept is never dropped for it",
+        "",
+        "The most that is kept for other nodes while they are away; left out: a tenth of the disk. Over it new hints are refused, none is dropped",
     ),
     value(
         "workers",

@@ -22,13 +22,14 @@ use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
 use super::placement::Placement;
-use super::remote::{AskError, REFUSED, TIMEOUT, missed};
+use super::remote::{AskError, REFUSED, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
+use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
 use crate::replica::{Minted, Slot, StandIn};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{HintResult, Quorum};
-use crate::telemetry::{QuorumEnd, Rpc, Span};
+use crate::telemetry::{Rpc, Span};
 
 /// An owner that is silent for so long is stood in for: a hundred times a usual answer, a tenth of a client's
 /// usual patience. A client with less patience gets a third of it.
@@ -45,6 +46,8 @@ impl Coordinator {
     /// # Errors
     /// [`PutError`]; only [`PutError::Unknown`] may have been written.
     pub async fn put(&self, span: &Span, request: PutRequest) -> Result<Stored, PutError> {
+        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let until = Deadline::now() + timeout;
         let view = self.serving().map_err(PutError::NotServing)?;
         let bucket = view
             .bucket(&request.bucket)
@@ -73,9 +76,8 @@ impl Coordinator {
             self.accepts(&request, bucket, value).await?;
         }
         let tombstones = self
-            .tombstones(span, &view, bucket, &slot, &request)
+            .tombstones(span, &view, bucket, &slot, &request, until)
             .await?;
-        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
         let coordinate = Coordinate {
             place: slot.place.clone(),
             context: request.context,
@@ -92,7 +94,7 @@ impl Coordinator {
         };
         let placement = self.placement(&view, bucket, slot.partition, coordinate.sloppy);
         let written = self
-            .hand_on(span, placement, coordinate, value, timeout)
+            .hand_on(span, placement, coordinate, value, until)
             .await?;
         span.conflict_left(written.siblings as usize);
         Ok(Stored {
@@ -117,6 +119,7 @@ impl Coordinator {
         bucket: &Bucket,
         slot: &Slot,
         request: &PutRequest,
+        until: Deadline,
     ) -> Result<Context, PutError> {
         let reads = bucket.config.deletes == Deletes::DeleteWins && request.context.is_none();
         if !reads || request.value.is_none() {
@@ -127,7 +130,7 @@ impl Coordinator {
             key: request.key.clone(),
             r: None,
             sloppy: request.sloppy,
-            timeout: request.timeout,
+            timeout: Some(until.saturating_duration_since(Deadline::now())),
             partial: false,
             resolve: false,
         };
@@ -153,9 +156,8 @@ impl Coordinator {
         placement: Placement,
         coordinate: Coordinate,
         value: Bytes,
-        timeout: Duration,
+        deadline: Deadline,
     ) -> Result<Written, PutError> {
-        let deadline = Deadline::now() + timeout;
         let (w, owners) = (coordinate.w as usize, placement.owners.len());
         let mut refused = None;
         for owner in placement.candidates() {
@@ -413,15 +415,13 @@ impl Writing {
             drop(counts.send(result));
         };
         let replica = self.coordinator.replica();
-        replica.mint(
-            self.slot.clone(),
-            write,
-            self.caps,
-            self.durability,
-            self.stands_in.clone(),
-            minted,
-            counts,
-        );
+        let (slot, caps, durability) = (self.slot.clone(), self.caps, self.durability);
+        match self.stands_in.clone() {
+            None => replica.mint(slot, write, caps, durability, minted, counts),
+            Some(stands_in) => {
+                replica.stand_in(slot, write, caps, durability, stands_in, minted, counts);
+            }
+        }
         (on_minted, on_counts)
     }
 
@@ -518,7 +518,6 @@ impl Writing {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let wait = self.began.elapsed();
         let (owners, fallbacks, met) = match outcome {
             Outcome::Written { owners, fallbacks } => (owners, fallbacks, true),
             Outcome::Unknown {
@@ -526,20 +525,20 @@ impl Writing {
             } => (owners, fallbacks, false),
         };
         let (acks, failures) = (owners + fallbacks, self.put.failures());
-        self.span.quorum_settled(QuorumEnd {
+        let settled = Settled {
+            which: Quorum::Write,
             acks,
             failures,
             sloppy: fallbacks > 0,
             met,
-            wait,
-        });
+            began: self.began,
+            deadline: self.deadline,
+            refusals: self.refusals,
+        };
         let metrics = &self.coordinator.inner.ground.metrics;
-        metrics.quorum(Quorum::Write, acks, wait, &self.span);
+        settled.tell(&self.span, metrics);
         if met && fallbacks > 0 {
             metrics.sloppy_write();
-        }
-        if !met {
-            metrics.quorum_failed(Quorum::Write, missed(self.deadline, self.refusals));
         }
         let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let result = match (&self.minted, met) {

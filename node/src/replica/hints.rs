@@ -10,14 +10,14 @@ use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::hint::ledger::{self, Ledger};
 use sibyl_core::hint::{self, Head, Hint};
-use sibyl_core::id::{NodeId, Trace};
+use sibyl_core::id::{Incarnation, NodeId, Trace};
 use sibyl_core::message::Failure;
-use sibyl_core::object::Object;
+use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
 use tokio::sync::{oneshot, watch};
 
 use super::writer::{Fatal, Round, Writer};
-use super::{Asked, Command, Done, Replica, Slot, StandIn, unreadable};
+use super::{Asked, Command, Done, Minted, Replica, Slot, StandIn, unreadable};
 use crate::store::{ReadError, Space, Store, following};
 
 pub use sibyl_core::hint::ledger::Kept;
@@ -95,6 +95,11 @@ enum What {
 }
 
 impl Change {
+    /// Where something new is to be kept, if that is what it does.
+    pub(super) fn keeps(&self) -> Option<&Slot> {
+        matches!(self.what, What::Keep { .. }).then_some(&self.slot)
+    }
+
     pub(super) fn refuse(self, failure: &Failure) {
         match self.what {
             What::Keep { counts: done, .. }
@@ -136,6 +141,29 @@ pub(super) fn recover(store: &dyn Store, quota_bytes: u64) -> Ledger {
 }
 
 impl Replica {
+    /// Mints a write in the owners' place, on the hint of its key; told as by [`Replica::mint`].
+    #[expect(clippy::too_many_arguments, reason = "a command's parts, all needed")]
+    pub fn stand_in(
+        &self,
+        slot: Slot,
+        write: Write,
+        caps: Caps,
+        durability: Durability,
+        stands_in: StandIn,
+        minted: impl FnOnce(Result<Minted, Failure>) + Send + 'static,
+        counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
+    ) {
+        self.submit(Command::Mint(Asked {
+            slot,
+            write: Box::new(write),
+            caps,
+            durability,
+            stands_in: Some(stands_in),
+            minted: Box::new(minted),
+            counts: Box::new(counts),
+        }));
+    }
+
     /// Keeps an object for an owner that cannot take it; `counts` is told once it counts.
     pub fn keep_hint(
         &self,
@@ -255,6 +283,24 @@ impl Replica {
                 }
                 Err(error) => return Err(unreadable(&error)),
             }
+        }
+    }
+
+    /// Whether anything of a bucket is kept. Ends: every page begins behind the last.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn keeps_hints_of(&self, bucket: Incarnation) -> Result<bool, Failure> {
+        let mut after = None;
+        loop {
+            let (hints, next) = self.hints_after(after.as_ref(), PAGE)?;
+            if hints.iter().any(|hint| hint.slot.place.bucket == bucket) {
+                return Ok(true);
+            }
+            if next.is_none() {
+                return Ok(false);
+            }
+            after = next;
         }
     }
 

@@ -9,6 +9,7 @@ mod collectors;
 mod commands;
 mod data;
 mod handoff;
+mod handoff_traces;
 mod keys;
 mod limits;
 mod live;

@@ -329,10 +329,7 @@ impl World {
 
     fn end_write(&mut self, node: usize, flow: u64) {
         let puts = &mut self.process(node).puts;
-        if puts
-            .get(&flow)
-            .is_some_and(|writing| writing.put.is_done())
-        {
+        if puts.get(&flow).is_some_and(|writing| writing.put.is_done()) {
             puts.remove(&flow);
         }
     }

@@ -48,14 +48,23 @@ impl World {
         self.tell_handoff(node, &HandoffEvent::Reachable(&id));
         // Asked once: who keeps something delivers it all the same.
         let request = Request::Collect;
-        let _sent = self.ask(node, peer, request, Bytes::new(), PATIENCE_US, Waiting::Collect);
+        let _sent = self.ask(
+            node,
+            peer,
+            request,
+            Bytes::new(),
+            PATIENCE_US,
+            Waiting::Collect,
+        );
     }
 
     /// A peer that returned asks for what is kept for it.
     pub(crate) fn asked_to_deliver(&mut self, node: usize, by: usize) -> u64 {
         let by = self.nodes[by].id.clone();
         let kept = self.hints(node).into_iter();
-        let hints = kept.filter(|(_, hint)| hint.targets.contains_key(&by)).count();
+        let hints = kept
+            .filter(|(_, hint)| hint.targets.contains_key(&by))
+            .count();
         if hints > 0 {
             self.sights.met(Sight::Collected);
         }
@@ -71,7 +80,9 @@ impl World {
         let mut draw = Draw::of(self.plan.seed, PURPOSE + node as u64 * 64, now_us);
         let process = self.process(node);
         let life = process.life;
-        let effects = process.handoff.handle(event.clone(), now_us / 1000, draw.word());
+        let effects = process
+            .handoff
+            .handle(event.clone(), now_us / 1000, draw.word());
         for effect in effects {
             match effect {
                 Effect::WakeAt(at_ms) => {
@@ -84,7 +95,11 @@ impl World {
     }
 
     fn deliver_hints(&mut self, node: usize, target: &NodeId, after: Option<Bytes>) {
-        let behind = |key: usize| after.as_deref().is_none_or(|after| *self.keys[key].record > *after);
+        let behind = |key: usize| {
+            after
+                .as_deref()
+                .is_none_or(|after| *self.keys[key].record > *after)
+        };
         let mut hints = self.hints(node).into_iter();
         let first = hints.find(|(key, hint)| behind(*key) && hint.targets.contains_key(target));
         let Some((key, hint)) = first else {
@@ -103,7 +118,14 @@ impl World {
             .deliveries
             .insert(target.clone(), Delivery { next: next.clone() });
         let body = codec::encode(&hint.object);
-        if !self.ask(node, peer, Request::Handoff { place }, body, PATIENCE_US, waiting) {
+        if !self.ask(
+            node,
+            peer,
+            Request::Handoff { place },
+            body,
+            PATIENCE_US,
+            waiting,
+        ) {
             self.hint_ended(node, target, key, None);
         }
     }

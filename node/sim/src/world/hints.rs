@@ -41,7 +41,11 @@ impl World {
     ) {
         let mut hint = self.load_hint(node, key, group);
         let before = self.copy_of(key, &hint.object);
-        let old = if hint.is_settled() { 0 } else { hint.encode().len() };
+        let old = if hint.is_settled() {
+            0
+        } else {
+            hint.encode().len()
+        };
         let now_ms = self.scheduler.now_us() / 1000;
         hint.keep(&object, [&target], now_ms, None);
         let more = hint.encode().len().saturating_sub(old);
@@ -78,7 +82,10 @@ impl World {
         if full && self.bug == Some(Bug::HintEvicted) {
             let others = (0..self.keys.len()).filter(|other| *other != key);
             for other in others {
-                let there = self.nodes[node].disk.hint(&self.keys[other].record).is_some();
+                let there = self.nodes[node]
+                    .disk
+                    .hint(&self.keys[other].record)
+                    .is_some();
                 if there && group.hints.insert(other, None).is_none() {
                     return false;
                 }
@@ -88,7 +95,13 @@ impl World {
     }
 
     /// What was minted in the owners' place is kept for all of them.
-    pub(super) fn keep_minted(&mut self, key: usize, hint: Hint, object: Object, group: &mut Group) {
+    pub(super) fn keep_minted(
+        &mut self,
+        key: usize,
+        hint: Hint,
+        object: Object,
+        group: &mut Group,
+    ) {
         self.sights.met(Sight::StoodIn);
         if !hint.is_settled() {
             self.sights.met(Sight::StoodInAgain);
@@ -116,7 +129,10 @@ impl World {
             return self.sights.met(Sight::HintGrew);
         }
         self.note(&[18, node as u64, key as u64], || {
-            format!("n{node} delivered k{key} to {target}, left: {:?}", hint.targets)
+            format!(
+                "n{node} delivered k{key} to {target}, left: {:?}",
+                hint.targets
+            )
         });
         let settled = hint.is_settled();
         group.hints.insert(key, (!settled).then_some(hint));

@@ -87,7 +87,9 @@ pub(crate) enum Why {
 
 /// Who is told once the batch counts.
 pub(super) enum Counts {
-    Write { flow: u64 },
+    Write {
+        flow: u64,
+    },
     Asked {
         by: usize,
         call: u64,

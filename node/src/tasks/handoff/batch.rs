@@ -232,7 +232,7 @@ async fn call(
     };
     ground
         .metrics
-        .rpc(rpc, to.as_str(), result, began.elapsed(), span);
+        .rpc(rpc, to.as_str(), result, began.elapsed(), Some(span));
     reply.ok_or(result.as_str())
 }
 

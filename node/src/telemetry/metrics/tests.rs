@@ -40,7 +40,7 @@ fn count_everything(node: &Telemetry) {
     request.end(Outcome::Ok, &span);
     metrics.quorum(Quorum::Write, 2, took, &span);
     metrics.quorum_failed(Quorum::Read, QuorumFailure::Timeout);
-    metrics.rpc(Rpc::ReplicaPut, "n2", RpcResult::Ok, took, &span);
+    metrics.rpc(Rpc::ReplicaPut, "n2", RpcResult::Ok, took, Some(&span));
     metrics.rpc_bytes(Direction::Out, "n2", 300);
     metrics.object(2, 5);
     metrics.conflict("carts", Resolution::View);
@@ -48,6 +48,8 @@ fn count_everything(node: &Telemetry) {
     metrics.compiled(Duration::from_secs(2));
     metrics.view_cache(CacheResult::Hit);
     metrics.read_repair(RepairMode::Async, Success::Ok);
+    metrics.sloppy_write();
+    metrics.hint_delivered(Duration::from_secs(3), &span);
     metrics.storage(StorageOp::Get, Duration::from_micros(70));
     metrics.amnesia(AmnesiaCause::Missing);
     metrics.on_scrape(|| Readings {
@@ -59,6 +61,12 @@ fn count_everything(node: &Telemetry) {
         storage_tombstones: Some(1),
         disk_available_bytes: Some(1),
         disk_total_bytes: Some(2),
+        hints: vec![HintReading {
+            target: "n2".into(),
+            pending: 3,
+            bytes: 300,
+            oldest_seconds: 9,
+        }],
     });
 }
 
