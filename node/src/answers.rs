@@ -198,30 +198,15 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
         Request::Collect => hints::collect(coordinator, &from, reply),
         Request::Object { place } => match read(coordinator, place, &span) {
             Ok((bytes, counts)) => {
-                answer(
-                    reply,
-                    &Reply::Object { counts },
-                    bytes.unwrap_or_default(),
-                    number,
-                );
+                let body = bytes.unwrap_or_default();
+                answer(reply, &Reply::Object { counts }, body, number);
             }
             Err(failure) => fail(&span, reply, failure, number),
         },
         Request::Digest { place } => {
             let found = read(coordinator, place, &span);
-            match found.and_then(|(bytes, counts)| Ok((digest(bytes.as_ref())?, counts))) {
-                Ok(((digest, siblings), counts)) => {
-                    answer(
-                        reply,
-                        &Reply::Digest {
-                            digest,
-                            siblings,
-                            counts,
-                        },
-                        Bytes::new(),
-                        number,
-                    );
-                }
+            match found.and_then(|(bytes, counts)| digest(bytes.as_ref(), counts)) {
+                Ok(head) => answer(reply, &head, Bytes::new(), number),
                 Err(failure) => fail(&span, reply, failure, number),
             }
         }
@@ -293,10 +278,8 @@ async fn wait(
         Request::Readiness { digest } => plain(Reply::Readiness(coordinator.prepare(digest).await)),
         Request::Close { bucket, hold_ms } => {
             let hold = Duration::from_millis(hold_ms.into());
-            match coordinator.close_here(bucket, hold).await {
-                Ok(()) => plain(Reply::Joined),
-                Err(failure) => plain(Reply::Failed(failure)),
-            }
+            let closed = coordinator.close_here(bucket, hold).await;
+            plain(closed.map_or_else(Reply::Failed, |()| Reply::Joined))
         }
         Request::Replicate { .. }
         | Request::Repair { .. }
@@ -336,13 +319,20 @@ fn read(
     coordinator.own_copy(&slot, owns, span)
 }
 
-fn digest(bytes: Option<&Bytes>) -> Result<(Digest, u32), Failure> {
-    let Some(bytes) = bytes else {
-        return Ok((codec::digest(&Object::default()), 0));
+fn digest(bytes: Option<&Bytes>, counts: bool) -> Result<Reply, Failure> {
+    let (digest, siblings) = match bytes {
+        None => (codec::digest(&Object::default()), 0),
+        Some(bytes) => {
+            let siblings = codec::sibling_count(bytes);
+            let siblings = siblings.map_err(|error| Failure::Unreadable(error.to_string()))?;
+            (Digest::of(bytes), siblings)
+        }
     };
-    let siblings =
-        codec::sibling_count(bytes).map_err(|error| Failure::Unreadable(error.to_string()))?;
-    Ok((Digest::of(bytes), siblings))
+    Ok(Reply::Digest {
+        digest,
+        siblings,
+        counts,
+    })
 }
 
 fn join(

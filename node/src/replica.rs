@@ -24,6 +24,7 @@ use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
 mod census;
 mod hints;
+mod keeper;
 mod sweep;
 mod writer;
 
@@ -122,7 +123,7 @@ pub struct StandIn {
 
 enum Command {
     Mint(Asked),
-    Hint(hints::Change),
+    Hint(keeper::Change),
     Join {
         slot: Slot,
         object: Object,

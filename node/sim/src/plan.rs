@@ -259,17 +259,7 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
         }
     }
     if kinds.drill {
-        for _ in 0..rng.random_range(2..=5) {
-            let begin_us = split(rng, setting, from_us, drawn);
-            // An owner is gone first: what is kept for it is there when the others are cut off, too.
-            let owner = owners(nodes, 0)[rng.random_range(0..3)];
-            let (at_us, down_us) = (
-                begin_us.saturating_sub(rng.random_range(20_000..200_000)),
-                rng.random_range(100_000..400_000),
-            );
-            let (node, at_us) = (owner, at_us.max(from_us));
-            drawn.push((at_us, What::Crash { node, down_us }));
-        }
+        drills(rng, setting, from_us, drawn);
     }
     if kinds.crashes {
         for _ in 0..rng.random_range(1..=6) {
@@ -312,6 +302,21 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
                 drawn.push((at_us + rng.random_range(0..10_000), rival));
             }
         }
+    }
+}
+
+/// All owners of a key are cut off from all others, again and again.
+fn drills(rng: &mut ChaCha8Rng, setting: &Setting, from_us: u64, drawn: &mut Drawn) {
+    for _ in 0..rng.random_range(2..=5) {
+        let begin_us = split(rng, setting, from_us, drawn);
+        // An owner is gone first: what is kept for it is there when the others are cut off, too.
+        let owner = owners(setting.nodes, 0)[rng.random_range(0..3)];
+        let (at_us, down_us) = (
+            begin_us.saturating_sub(rng.random_range(20_000..200_000)),
+            rng.random_range(100_000..400_000),
+        );
+        let (node, at_us) = (owner, at_us.max(from_us));
+        drawn.push((at_us, What::Crash { node, down_us }));
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Round {
     /// Objects changed by earlier commands of this batch.
     fresh: HashMap<Vec<u8>, Object>,
     /// Hints changed by earlier commands of this batch; `None` if one went.
-    pub(super) hints: HashMap<Vec<u8>, Option<super::hints::Record>>,
+    pub(super) hints: HashMap<Vec<u8>, Option<super::keeper::Record>>,
     /// Whether hints changed.
     pub(super) hinted: bool,
     /// Whether hints came.

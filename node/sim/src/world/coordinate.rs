@@ -10,7 +10,7 @@ use sibyl_core::flow::put::{Effect, Event as PutEvent, Outcome, Put};
 use sibyl_core::id::Dot;
 use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
 use sibyl_core::object::{Caps, Content, Write};
-use sibyl_core::registry::Durability;
+use sibyl_core::registry::{BucketConfig, Durability};
 
 use super::client::Answer;
 use super::frames::Waiting;
@@ -212,12 +212,7 @@ impl World {
             return Err(Failure::NotServing("too few can be reached".into()));
         }
         let process = self.process(node);
-        let config = &process.held.document.buckets["default"].config;
-        let caps = Caps {
-            siblings: config.max_siblings as usize,
-            object_bytes: usize::try_from(config.max_object_bytes).unwrap_or(usize::MAX),
-            context_intervals: MAX_CONTEXT_INTERVALS,
-        };
+        let caps = caps(&process.held.document.buckets["default"].config);
         let replicas = Replicas {
             owners: &owners,
             away: &away,
@@ -458,6 +453,14 @@ impl World {
                 self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
             }
         }
+    }
+}
+
+fn caps(config: &BucketConfig) -> Caps {
+    Caps {
+        siblings: config.max_siblings as usize,
+        object_bytes: usize::try_from(config.max_object_bytes).unwrap_or(usize::MAX),
+        context_intervals: MAX_CONTEXT_INTERVALS,
     }
 }
 

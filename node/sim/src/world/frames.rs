@@ -228,18 +228,7 @@ impl World {
                 self.join_for(node, Some((from, call)), place, object, Why::Handoff);
             }
             Request::Hint { place, target, .. } => {
-                let object = codec::decode(&body).expect("what was encoded here can be decoded");
-                if let Some(key) = self.key(&place) {
-                    let object = Box::new(object);
-                    let asked = (from, call);
-                    let hint = Command::Hint {
-                        key,
-                        object,
-                        target,
-                        asked,
-                    };
-                    self.submit(node, hint);
-                }
+                self.asked_to_keep(node, (from, call), &place, target, &body);
             }
             Request::Collect => {
                 let hints = self.asked_to_deliver(node, from);
@@ -279,6 +268,27 @@ impl World {
                 );
             }
             _ => {}
+        }
+    }
+
+    fn asked_to_keep(
+        &mut self,
+        node: usize,
+        asked: (usize, u64),
+        place: &super::Place,
+        target: NodeId,
+        body: &Bytes,
+    ) {
+        let object = codec::decode(body).expect("what was encoded here can be decoded");
+        if let Some(key) = self.key(place) {
+            let object = Box::new(object);
+            let hint = Command::Hint {
+                key,
+                object,
+                target,
+                asked,
+            };
+            self.submit(node, hint);
         }
     }
 

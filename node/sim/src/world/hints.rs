@@ -64,13 +64,7 @@ impl World {
     }
 
     /// Whether so many more bytes are beyond the quota.
-    pub(super) fn is_full(
-        &mut self,
-        node: usize,
-        key: usize,
-        more: usize,
-        group: &mut Group,
-    ) -> bool {
+    pub(super) fn is_full(&self, node: usize, key: usize, more: usize, group: &mut Group) -> bool {
         let bytes = |other: usize| {
             let fresh = group.hints.get(&other).cloned();
             let kept =

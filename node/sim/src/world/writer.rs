@@ -328,27 +328,41 @@ impl World {
                 caps,
                 stands_in,
             } => {
-                let hint = stands_in.then(|| self.load_hint(node, key, group));
-                let mut held = match &hint {
-                    None => self.load(node, key, group),
-                    Some(hint) => hint.object.clone(),
-                };
-                let before = self.copy_of(key, &held);
-                let result = match hint.is_some() && self.is_full(node, key, 256, group) {
-                    true => Err(Failure::HintsFull),
-                    false => self.mint(node, key, request, *write, caps, &mut held),
-                };
-                if result.is_ok() {
-                    self.watch(node, key, before, &held);
-                    match hint {
-                        None => drop(group.changed.insert(key, held)),
-                        Some(hint) => self.keep_minted(key, hint, held, group),
-                    }
-                    group.counts.push(Counts::Write { flow });
-                }
+                let write = (request, *write, caps, stands_in);
+                let result = self.mint_in(node, flow, key, write, group);
                 minted.push((flow, result));
             }
         }
+    }
+
+    /// Mints on this node's copy, or on its hint in the owners' place.
+    fn mint_in(
+        &mut self,
+        node: usize,
+        flow: u64,
+        key: usize,
+        (request, write, caps, stands_in): (usize, Write, Caps, bool),
+        group: &mut Group,
+    ) -> Result<Minted, Failure> {
+        let hint = stands_in.then(|| self.load_hint(node, key, group));
+        let mut held = match &hint {
+            None => self.load(node, key, group),
+            Some(hint) => hint.object.clone(),
+        };
+        let before = self.copy_of(key, &held);
+        let result = match hint.is_some() && self.is_full(node, key, 256, group) {
+            true => Err(Failure::HintsFull),
+            false => self.mint(node, key, request, write, caps, &mut held),
+        };
+        if result.is_ok() {
+            self.watch(node, key, before, &held);
+            match hint {
+                None => drop(group.changed.insert(key, held)),
+                Some(hint) => self.keep_minted(key, hint, held, group),
+            }
+            group.counts.push(Counts::Write { flow });
+        }
+        result
     }
 
     fn load(&self, node: usize, key: usize, group: &Group) -> Object {
