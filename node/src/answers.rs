@@ -4,12 +4,14 @@
 //! everything that waits moves its responder into a callback or a task. A question that carries a higher
 //! registry number than is in force here is answered after that document was fetched.
 
+mod hints;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::codec;
-use sibyl_core::id::Digest;
+use sibyl_core::id::{Digest, NodeId};
 use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
@@ -32,6 +34,7 @@ pub struct Answers {
 
 /// One question and the way back.
 struct Asked {
+    from: NodeId,
     request: Request,
     body: Bytes,
     span: Span,
@@ -90,6 +93,7 @@ impl Service for Answers {
             .deadline
             .saturating_duration_since(tokio::time::Instant::now());
         let asked = Asked {
+            from: peer.clone(),
             request,
             body: incoming.body,
             span,
@@ -153,6 +157,9 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Module { .. } => Rpc::ResolverFetch,
         Request::Prepare { .. } => Rpc::ResolverStore,
         Request::Readiness { .. } | Request::Conflicts { .. } => Rpc::NodeStatus,
+        Request::Hint { .. } => Rpc::ReplicaHint,
+        Request::Handoff { .. } => Rpc::ReplicaHandoff,
+        Request::Collect => Rpc::ReplicaCollect,
         Request::Close { .. } => Rpc::BucketClose,
         Request::MerkleNodes { level: 0, .. } => Rpc::MerkleRoot,
         Request::MerkleNodes { .. } => Rpc::MerkleLevel,
@@ -163,6 +170,7 @@ fn rpc_of(request: &Request) -> Rpc {
 
 fn dispatch(coordinator: &Coordinator, asked: Asked) {
     let Asked {
+        from,
         request,
         body,
         span,
@@ -177,32 +185,32 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
         Request::Repair { place } => {
             join(coordinator, place, Durability::Synced, &body, span, reply);
         }
+        Request::Hint {
+            place,
+            durability,
+            target,
+            trace,
+        } => hints::keep(
+            coordinator,
+            place,
+            (durability, target, trace),
+            &body,
+            span,
+            reply,
+        ),
+        Request::Handoff { place } => hints::take(coordinator, place, &body, span, reply),
+        Request::Collect => hints::collect(coordinator, &from, reply),
         Request::Object { place } => match read(coordinator, place, &span) {
             Ok((bytes, counts)) => {
-                answer(
-                    reply,
-                    &Reply::Object { counts },
-                    bytes.unwrap_or_default(),
-                    number,
-                );
+                let body = bytes.unwrap_or_default();
+                answer(reply, &Reply::Object { counts }, body, number);
             }
             Err(failure) => fail(&span, reply, failure, number),
         },
         Request::Digest { place } => {
-            let read = read(coordinator, place, &span);
-            match read.and_then(|(bytes, counts)| Ok((digest(bytes.as_ref())?, counts))) {
-                Ok(((digest, siblings), counts)) => {
-                    answer(
-                        reply,
-                        &Reply::Digest {
-                            digest,
-                            siblings,
-                            counts,
-                        },
-                        Bytes::new(),
-                        number,
-                    );
-                }
+            let found = read(coordinator, place, &span);
+            match found.and_then(|(bytes, counts)| digest(bytes.as_ref(), counts)) {
+                Ok(head) => answer(reply, &head, Bytes::new(), number),
                 Err(failure) => fail(&span, reply, failure, number),
             }
         }
@@ -274,7 +282,7 @@ async fn wait(
         Request::Readiness { digest } => plain(Reply::Readiness(coordinator.prepare(digest).await)),
         Request::Close { bucket, hold_ms } => {
             let hold = Duration::from_millis(hold_ms.into());
-            let closed = coordinator.replica().close(bucket, hold).await;
+            let closed = coordinator.close_here(bucket, hold).await;
             plain(closed.map_or_else(Reply::Failed, |()| Reply::Joined))
         }
         trees @ (Request::MerkleNodes { .. }
@@ -284,6 +292,9 @@ async fn wait(
         | Request::Repair { .. }
         | Request::Object { .. }
         | Request::Digest { .. }
+        | Request::Hint { .. }
+        | Request::Handoff { .. }
+        | Request::Collect
         | Request::Registry => plain(Reply::Failed(Failure::Malformed(
             "answered elsewhere".into(),
         ))),
@@ -306,7 +317,7 @@ fn own(coordinator: &Coordinator, place: Place) -> Result<Slot, Failure> {
     })
 }
 
-/// This node's copy, and whether it counts. Asked first: what is refilled while it is read was not in it.
+/// What this node has of a key, as an owner or in an owner's place, and whether it counts.
 fn read(
     coordinator: &Coordinator,
     place: Place,
@@ -314,22 +325,30 @@ fn read(
 ) -> Result<(Option<Bytes>, bool), Failure> {
     let view = coordinator.registry().view();
     let (_, bucket) = view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
+    let partition = view.ring.partition(place.bucket, &place.key);
+    let owns = view.owners(bucket, partition).contains(coordinator.me());
     let slot = Slot {
-        partition: view.ring.partition(place.bucket, &place.key),
+        partition,
         n: bucket.config.n,
         place,
     };
-    let counts = coordinator.vouches(slot.partition);
-    Ok((coordinator.own_copy(&slot, span)?, counts))
+    coordinator.own_copy(&slot, owns, span)
 }
 
-fn digest(bytes: Option<&Bytes>) -> Result<(Digest, u32), Failure> {
-    let Some(bytes) = bytes else {
-        return Ok((codec::digest(&Object::default()), 0));
+fn digest(bytes: Option<&Bytes>, counts: bool) -> Result<Reply, Failure> {
+    let (digest, siblings) = match bytes {
+        None => (codec::digest(&Object::default()), 0),
+        Some(bytes) => {
+            let siblings = codec::sibling_count(bytes);
+            let siblings = siblings.map_err(|error| Failure::Unreadable(error.to_string()))?;
+            (Digest::of(bytes), siblings)
+        }
     };
-    let siblings =
-        codec::sibling_count(bytes).map_err(|error| Failure::Unreadable(error.to_string()))?;
-    Ok((Digest::of(bytes), siblings))
+    Ok(Reply::Digest {
+        digest,
+        siblings,
+        counts,
+    })
 }
 
 fn join(

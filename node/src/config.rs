@@ -75,6 +75,8 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
     /// Share of traces kept, 0 to 1.
     pub trace_ratio: f64,
+    /// The most bytes of hints for other nodes that are taken in; `None`: a tenth of the disk.
+    pub hint_quota_bytes: Option<u64>,
     /// Threads of the runtime; `None`: one per core.
     pub workers: Option<usize>,
     /// Filter of log lines, as `tracing` understands it.

@@ -27,6 +27,7 @@ use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
 use crate::store::{self, Start, Watermark, disk};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
+use crate::tasks::handoff::{self, Owned};
 use crate::tasks::registry::{Opened, StartError};
 use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
 use crate::telemetry::{self, Collector, Telemetry};
@@ -36,6 +37,8 @@ mod tests;
 
 /// How often the free space of the disk is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(5);
+/// What other nodes may use of this one's disk by hints: one part of so many.
+const HINT_QUOTA_OF_DISK: u64 = 10;
 /// How long the last spans may take to leave.
 const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
 /// How often a store that contradicts itself is begun anew before the node gives up.
@@ -131,8 +134,10 @@ impl Node {
             metrics: Arc::clone(&telemetry.metrics),
         });
         let platform = open_platform(&config).await?;
+        let (handoff, inbox) = handoff::channel();
         let coordinator = Coordinator::new(Ground {
             me,
+            handoff,
             replica,
             net: net.clone(),
             registry: registry.handle(),
@@ -143,6 +148,7 @@ impl Node {
         answers.serve(coordinator.clone());
         registry.start(net);
         anti_entropy.start();
+        deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         tokio::spawn(coordinator.clone().keep_up());
         tokio::spawn(coordinator.clone().sweep_up());
         tokio::spawn(
@@ -353,6 +359,7 @@ fn open_store(
             counters: Box::new(counters),
             actor,
             line: counter.saturating_sub(1),
+            hint_quota_bytes: hint_quota(config),
             observer: Box::new(move |group: Group| {
                 metrics.storage(StorageOp::Put, group.apply);
                 if let Some(sync) = group.sync {
@@ -406,6 +413,48 @@ fn report(start: &Start, telemetry: &Telemetry) {
             telemetry.metrics.amnesia(cause);
         }
     }
+}
+
+/// Begins to deliver what this node keeps for others.
+fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: handoff::Inbox) {
+    let (by, numbers) = (
+        coordinator.registry().clone(),
+        coordinator.registry().clone(),
+    );
+    let owners = move |slot: &replica::Slot| {
+        let view = by.view();
+        match view.bucket_of(slot.place.bucket) {
+            Some((_, bucket)) => {
+                let owners = view.owners(bucket, slot.partition).to_vec();
+                Owned::By(owners, bucket.config.n)
+            }
+            None if slot.place.bucket.0 <= view.number() => Owned::Gone,
+            None => Owned::Unknown,
+        }
+    };
+    let ground = handoff::Ground {
+        me: coordinator.me().clone(),
+        replica: coordinator.replica().clone(),
+        net: coordinator.net().clone(),
+        metrics: coordinator.metrics(),
+        tracer,
+        owners: Box::new(owners),
+        number: Box::new(move || numbers.view().number()),
+        now_ms: crate::coordinator::now_ms,
+    };
+    tokio::spawn(handoff::run(ground, inbox, coordinator.registry().watch()));
+}
+
+/// How many bytes of hints are taken in: what was set, else a tenth of the disk.
+fn hint_quota(config: &Config) -> u64 {
+    config.hint_quota_bytes.unwrap_or_else(|| {
+        let room = disk::room(&config.data_dir);
+        let tenth = room.map(|room| room.total_bytes / HINT_QUOTA_OF_DISK);
+        tenth.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot ask how large the disk is: hints are taken in without limit");
+            u64::MAX
+        })
+    })
 }
 
 /// Below the low-water mark no new data is taken; what is there can be read and deleted.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sibyl_core::codec;
 use sibyl_core::context::Context;
-use sibyl_core::id::{Actor, Digest, Dot, Incarnation, Partition};
+use sibyl_core::hint::ledger::Ledger;
+use sibyl_core::id::{Actor, Digest, Dot, Incarnation, NodeId, Partition, Trace};
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
@@ -22,11 +23,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
 mod census;
+mod hints;
+mod keeper;
 pub mod leaves;
 mod sweep;
 mod trees;
 mod writer;
 
+pub use hints::{Hinting, Kept, KeptHint};
 pub use sweep::Swept;
 pub use trees::Damaged;
 use writer::Writer;
@@ -56,6 +60,21 @@ impl Slot {
     /// The record's key: partitions are contiguous, and within them buckets, in key order.
     fn record(&self) -> Vec<u8> {
         record(self.partition, self.place.bucket, &self.place.key)
+    }
+
+    /// The slot of a hint's key; `None` if it is none. The key does not know `n`, and hints do not need it: it is
+    /// set before what was kept is joined.
+    fn of_hint(record: &Bytes) -> Option<Self> {
+        let (partition, rest) = record.split_first_chunk::<4>()?;
+        let (bucket, key) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            partition: Partition(u32::from_be_bytes(*partition)),
+            n: 0,
+            place: Place {
+                bucket: Incarnation(u64::from_be_bytes(*bucket)),
+                key: record.slice_ref(key),
+            },
+        })
     }
 }
 
@@ -101,12 +120,25 @@ struct Asked {
     write: Box<Write>,
     caps: Caps,
     durability: Durability,
+    stands_in: Option<StandIn>,
     minted: Done<Minted>,
     counts: Done<()>,
 }
 
+/// A node that is not an owner mints on its hint of the key, which it keeps for all owners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandIn {
+    /// The owners.
+    pub owners: Vec<NodeId>,
+    /// The span that keeps the hint.
+    pub trace: Option<Trace>,
+    /// The clock.
+    pub now_ms: u64,
+}
+
 enum Command {
     Mint(Asked),
+    Hint(keeper::Change),
     Join {
         slot: Slot,
         object: Object,
@@ -159,6 +191,10 @@ struct Facts {
     /// Set once, when the store failed.
     failed: watch::Sender<Option<String>>,
     groups: AtomicU64,
+    /// What is kept for other nodes; changed by the writer beside every batch.
+    hints: Mutex<Ledger>,
+    /// Follows hints, for whom waits for one to come or go.
+    hinted: watch::Sender<Hinting>,
     tombstones: AtomicU64,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     trees: trees::Shared,
@@ -187,6 +223,8 @@ pub struct Ground {
     pub actor: Actor,
     /// The counter below the first one of this start: every partition's line.
     pub line: u64,
+    /// At most so many bytes of hints are taken in.
+    pub hint_quota_bytes: u64,
     /// Told how long each group commit took and how many writes it carried.
     pub observer: Box<dyn Fn(Group) + Send>,
 }
@@ -231,6 +269,11 @@ impl Replica {
             actor: ground.actor,
             failed: watch::Sender::new(None),
             groups: AtomicU64::new(0),
+            hints: Mutex::new(hints::recover(
+                ground.store.as_ref(),
+                ground.hint_quota_bytes,
+            )),
+            hinted: watch::Sender::new(Hinting::default()),
             tombstones: AtomicU64::new(0),
             thread: Mutex::new(None),
             trees: trees::Shared::default(),
@@ -270,7 +313,7 @@ impl Replica {
     }
 
     /// How many commands wait for the writer.
-    pub fn waiting(&self) -> usize {
+    pub fn queued(&self) -> usize {
         QUEUE - self.queue.capacity()
     }
 
@@ -294,14 +337,14 @@ impl Replica {
         minted: impl FnOnce(Result<Minted, Failure>) + Send + 'static,
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
-        let (minted, counts) = (Box::new(minted), Box::new(counts));
         self.submit(Command::Mint(Asked {
             slot,
             write: Box::new(write),
             caps,
             durability,
-            minted,
-            counts,
+            stands_in: None,
+            minted: Box::new(minted),
+            counts: Box::new(counts),
         }));
     }
 
@@ -506,6 +549,7 @@ impl Command {
     fn refuse(self, failure: &Failure) {
         match self {
             Self::Mint(asked) => (asked.minted)(Err(failure.clone())),
+            Self::Hint(change) => change.refuse(failure),
             Self::Join { counts, .. }
             | Self::Meta { counts, .. }
             | Self::Erase { counts, .. }

@@ -64,6 +64,20 @@ impl Context {
             .is_some_and(|interval| interval.after < dot.counter)
     }
 
+    /// Whether the set holds every dot of another one. Exact: touching intervals are merged, so one of theirs
+    /// lies within one of ours or sticks out.
+    pub fn covers(&self, other: &Self) -> bool {
+        let within = |ours: &[Interval], theirs: &Interval| {
+            let at = ours.partition_point(|interval| interval.through < theirs.through);
+            ours.get(at)
+                .is_some_and(|interval| interval.after <= theirs.after)
+        };
+        other.intervals.iter().all(|(actor, theirs)| {
+            let ours = self.intervals.get(actor).map_or(&[][..], Vec::as_slice);
+            theirs.iter().all(|interval| within(ours, interval))
+        })
+    }
+
     /// The highest counter of an actor in the set, if it is above a line.
     pub fn highest_above(&self, actor: Actor, line: u64) -> Option<u64> {
         let last = self.intervals.get(&actor)?.last()?;
@@ -220,6 +234,13 @@ mod tests {
             prop_assert_eq!(joined(&x, &y), joined(&y, &x));
             prop_assert_eq!(joined(&joined(&x, &y), &z), joined(&x, &joined(&y, &z)));
             prop_assert_eq!(joined(&x, &x), x);
+        }
+
+        #[test]
+        fn it_covers_its_subsets_and_nothing_else(a in dots(), b in dots(), both in any::<bool>()) {
+            let a: BTreeSet<Dot> = if both { a.union(&b).copied().collect() } else { a };
+            let [x, y]: [Context; 2] = [&a, &b].map(|set| set.iter().copied().collect());
+            prop_assert_eq!(x.covers(&y), b.is_subset(&a));
         }
 
         #[test]

@@ -9,6 +9,7 @@
 pub mod codec;
 pub mod context;
 pub mod flow;
+pub mod hint;
 pub mod id;
 pub mod merkle;
 pub mod message;

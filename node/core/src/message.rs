@@ -121,6 +121,24 @@ pub enum Request {
         /// Which tree.
         tree: Tree,
     },
+    /// Keep the shipment in the body for an owner that cannot take it, and say so once it counts.
+    Hint {
+        /// Where.
+        place: Place,
+        /// When it counts.
+        durability: Durability,
+        /// The owner it is for.
+        target: NodeId,
+        /// The span that hands it over: its delivery links to it.
+        trace: Option<Trace>,
+    },
+    /// Join the object in the body, which was kept for this node, and say what is on disk.
+    Handoff {
+        /// Where.
+        place: Place,
+    },
+    /// This node is back: deliver what is kept for it.
+    Collect,
 }
 
 /// One entry of the conflict feed: a key that no resolver made one value of.
@@ -161,6 +179,8 @@ pub struct Coordinate {
     pub trace: Option<Trace>,
     /// How many copies must count.
     pub w: u32,
+    /// Whether nodes that stand in for an owner count, and may coordinate.
+    pub sloppy: bool,
 }
 
 /// A peer's answer.
@@ -203,6 +223,16 @@ pub enum Reply {
     MerkleKeys,
     /// The parcel was joined and synced; the body is the delivery.
     MerkleExchanged,
+    /// What was kept for this node is on disk here.
+    Delivered {
+        /// Every dot of what was delivered: the hint may go if it holds no other.
+        context: Context,
+    },
+    /// Delivery begins.
+    Collecting {
+        /// How many hints wait for the asker.
+        hints: u64,
+    },
 }
 
 /// A coordinated write.
@@ -216,6 +246,8 @@ pub struct Written {
     pub modified_at: u64,
     /// How many owners have it by now.
     pub owners: u32,
+    /// How many nodes that stand in for another owner have it.
+    pub fallbacks: u32,
     /// How many live siblings the coordinator's copy has now.
     pub siblings: u32,
     /// Who coordinated.
@@ -247,11 +279,11 @@ pub enum Failure {
     #[error("{0}")]
     Refused(Refused),
     /// Minted, but fewer than W copies counted in time.
-    #[error("{owners} of {w} copies counted in time")]
+    #[error("{copies} of {w} copies counted in time")]
     Quorum {
-        /// How many owners had it.
-        owners: u32,
-        /// How many said they could not.
+        /// How many counted, of owners and of those that stand in for one.
+        copies: u32,
+        /// How many owners said they could not.
         failed: u32,
         /// How many were needed.
         w: u32,
@@ -274,6 +306,9 @@ pub enum Failure {
     /// The tree is not known to be right and is being computed anew.
     #[error("that node is computing the tree anew")]
     TreeUnclean,
+    /// The node keeps as many hints as it may; what it keeps, it keeps.
+    #[error("that node keeps as many hints for others as it may")]
+    HintsFull,
 }
 
 /// Bytes that are not a head of this version.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sibyl::store::memory::Memory;
 use sibyl::store::{Space, Store as _};
 use sibyl_core::codec;
+use sibyl_core::hint::Hint;
 use sibyl_core::id::{Actor, Partition};
 use sibyl_core::object::Object;
 
@@ -91,6 +92,13 @@ impl Disk {
     pub fn encoded(&self, record: &[u8]) -> Option<Bytes> {
         let bytes = self.store.get(Space::Objects, record);
         bytes.expect("no read fault is switched on")
+    }
+
+    /// What is kept of a key for its owners.
+    pub fn hint(&self, record: &[u8]) -> Option<Hint> {
+        let bytes = self.store.get(Space::Hints, record);
+        let bytes = bytes.expect("no read fault is switched on")?;
+        Some(Hint::decode(&bytes).expect("only encoded hints are stored"))
     }
 
     /// The object under a record.

@@ -80,6 +80,8 @@ pub struct Minted {
     pub covers: Writes,
     /// How many copies were promised, once it was acknowledged.
     pub promised: Option<usize>,
+    /// Whether W of its owners held it when it was acknowledged.
+    pub strict: bool,
     /// How many synced copies were taken away by wipes, within the budget.
     pub destroyed: usize,
 }
@@ -166,6 +168,13 @@ impl Oracle {
         acked.fold(Writes::default(), |set, (number, _)| {
             set.and(Writes::of(number))
         })
+    }
+
+    /// Those of them that W owners held.
+    pub fn strict(&self, key: usize) -> Writes {
+        let strict = |write: &usize| self.writes[*write].strict;
+        let acknowledged = self.acknowledged(key).iter().filter(strict);
+        acknowledged.fold(Writes::default(), |set, number| set.and(Writes::of(number)))
     }
 
     /// A write in words.

@@ -2,13 +2,15 @@
 //! its time.
 //!
 //! Swarm testing: each seed draws its own cluster, levels, and which kinds of faults exist at all; also
-//! whether read repair is on, because a repair that is always there hides what it repairs. A plan is
-//! data: an entry can be dropped and the rest means the same, see `shrink`.
+//! whether read repair and hinted handoff are on, because a repair that is always there hides what it
+//! repairs. A plan is data: an entry can be dropped and the rest means the same, see `shrink`.
 
 use std::fmt;
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+
+use crate::world::owners;
 
 /// Forming is left alone until here, unless the setting says otherwise.
 pub const FORMED_US: u64 = 400_000;
@@ -42,6 +44,12 @@ pub struct Setting {
     pub sync_us: u64,
     /// Whether reads repair.
     pub read_repair: bool,
+    /// How many of 1,000 requests are sloppy.
+    pub sloppy: u64,
+    /// Whether hints are delivered, or only lie where they are.
+    pub handoff: bool,
+    /// How many bytes of hints a node takes in.
+    pub hint_quota: u64,
     /// Whether clients only write with the context of their own last answer.
     pub polite: bool,
     /// Whether nodes notice cuts and crashes, or only run into deadlines.
@@ -85,6 +93,7 @@ pub enum What {
         node: usize,
         key: usize,
         wish: Wish,
+        sloppy: bool,
     },
     /// Messages of this direction are lost.
     Cut { from: usize, to: usize },
@@ -130,6 +139,8 @@ pub struct Plan {
 
 /// Which kinds of faults a run has.
 struct Kinds {
+    /// The owners of a key are cut from all others again and again.
+    drill: bool,
     cuts: bool,
     crashes: bool,
     wipes: bool,
@@ -141,8 +152,13 @@ impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let setting = setting(&mut rng);
+        let mut setting = setting(&mut rng);
+        let drill = rng.random_bool(0.15);
+        if drill {
+            setting.drill(&mut rng);
+        }
         let kinds = Kinds {
+            drill,
             cuts: rng.random_bool(0.6),
             crashes: rng.random_bool(0.6),
             wipes: rng.random_bool(0.4),
@@ -163,8 +179,19 @@ impl Plan {
     }
 }
 
+impl Setting {
+    /// Most writes are taken by nodes that own nothing of them, deliver them, and take the next.
+    fn drill(&mut self, rng: &mut ChaCha8Rng) {
+        (self.nodes, self.keys, self.clients) = (5, 1, rng.random_range(2..=4));
+        (self.r, self.w) = (rng.random_range(1..=2), rng.random_range(1..=2));
+        (self.sloppy, self.handoff, self.hint_quota) = (1000, true, u64::MAX);
+        (self.lost, self.delay_us) = (0, 1_000);
+        self.senses = true;
+    }
+}
+
 fn setting(rng: &mut ChaCha8Rng) -> Setting {
-    let nodes = [1, 2, 3, 3, 3, 3, 4, 5][rng.random_range(0..8)];
+    let nodes = [1, 2, 3, 3, 4, 4, 5, 5][rng.random_range(0..8)];
     let copies = nodes.min(3);
     let strict = rng.random_bool(0.6);
     let (r, w) = if strict {
@@ -184,6 +211,9 @@ fn setting(rng: &mut ChaCha8Rng) -> Setting {
         delay_us: [200, 1_000, 5_000, 20_000][rng.random_range(0..4)],
         sync_us: [300, 2_000, 15_000][rng.random_range(0..3)],
         read_repair: rng.random_bool(0.7),
+        sloppy: [0, 500, 900, 1000][rng.random_range(0..4)],
+        handoff: rng.random_bool(0.85),
+        hint_quota: [u64::MAX, u64::MAX, 150, 300][rng.random_range(0..4)],
         polite: rng.random_bool(0.15),
         senses: rng.random_bool(0.7),
         frail: rng.random_bool(0.5),
@@ -214,6 +244,7 @@ fn requests(rng: &mut ChaCha8Rng, setting: &Setting, drawn: &mut Drawn) {
             node: rng.random_range(0..setting.nodes),
             key: rng.random_range(0..setting.keys),
             wish,
+            sloppy: rng.random_range(0..1000) < setting.sloppy,
         };
         drawn.push((rng.random_range(FORMED_US..CALM_US), ask));
     }
@@ -231,6 +262,12 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
         for _ in 0..rng.random_range(1..=6) {
             cut(rng, nodes, from_us, drawn);
         }
+        for _ in 0..rng.random_range(0..=3) {
+            split(rng, setting, from_us, drawn);
+        }
+    }
+    if kinds.drill {
+        drills(rng, setting, from_us, drawn);
     }
     if kinds.crashes {
         for _ in 0..rng.random_range(1..=6) {
@@ -295,6 +332,41 @@ fn wipes(rng: &mut ChaCha8Rng, nodes: usize, from_us: u64, drawn: &mut Drawn) {
             drawn.push((filled_us.min(CALM_US), What::Refill { node }));
         }
     }
+}
+
+/// All owners of a key are cut off from all others, again and again.
+fn drills(rng: &mut ChaCha8Rng, setting: &Setting, from_us: u64, drawn: &mut Drawn) {
+    for _ in 0..rng.random_range(2..=5) {
+        let begin_us = split(rng, setting, from_us, drawn);
+        // An owner is gone first: what is kept for it is there when the others are cut off, too.
+        let owner = owners(setting.nodes, 0)[rng.random_range(0..3)];
+        let (at_us, down_us) = (
+            begin_us.saturating_sub(rng.random_range(20_000..200_000)),
+            rng.random_range(100_000..400_000),
+        );
+        let (node, at_us) = (owner, at_us.max(from_us));
+        drawn.push((at_us, What::Crash { node, down_us }));
+    }
+}
+
+/// Two sides that do not hear each other; often all owners of a key are on one of them.
+fn split(rng: &mut ChaCha8Rng, setting: &Setting, from_us: u64, drawn: &mut Drawn) -> u64 {
+    let nodes = setting.nodes;
+    let begin_us = rng.random_range(from_us..CALM_US);
+    let end_us = (begin_us + rng.random_range(50_000..800_000)).min(CALM_US);
+    let owners = owners(nodes, rng.random_range(0..setting.keys));
+    let sides: Vec<bool> = match owners.len() < nodes && rng.random_bool(0.7) {
+        true => (0..nodes).map(|node| owners.contains(&node)).collect(),
+        false => (0..nodes).map(|_| rng.random_bool(0.5)).collect(),
+    };
+    for (from, side) in sides.iter().enumerate() {
+        let other = sides.iter().enumerate().filter(|(_, other)| *other != side);
+        for (to, _) in other {
+            drawn.push((begin_us, What::Cut { from, to }));
+            drawn.push((end_us, What::Heal { from, to }));
+        }
+    }
+    begin_us
 }
 
 /// One node alone, or one link; both directions or one.

@@ -82,6 +82,26 @@ sights! {
     Deleted => "an acknowledged delete",
     /// A blind write covered a tombstone.
     Buried => "a blind write over a tombstone",
+    /// A write was acknowledged with hints.
+    SloppyAck => "a write acknowledged with the help of fallbacks",
+    /// A write was minted by a node that owns nothing of it.
+    StoodIn => "a write coordinated by a fallback",
+    /// A stand-in minted again on what it kept.
+    StoodInAgain => "a fallback that mints again on its hint",
+    /// An owner was silent for too long.
+    Impatient => "a hint for an owner that was silent",
+    /// A hint was delivered and forgotten.
+    HintDelivered => "a hint delivered",
+    /// A hint grew while it was delivered, and stayed.
+    HintGrew => "an acknowledgement that names too little, and a hint that stays",
+    /// A delivery got no answer.
+    HintFailed => "a delivery that failed",
+    /// A hint was refused.
+    HintRefused => "a hint refused over the quota",
+    /// A returned node asked for its hints.
+    Collected => "a returned node that asks for what is kept for it",
+    /// A hint counted in a read.
+    FallbackRead => "a read answered with the help of a fallback",
     /// A registry ballot was refused for a higher one.
     Outvoted => "a registry round lost to a higher ballot",
     /// A change came into force.

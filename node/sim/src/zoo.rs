@@ -37,6 +37,16 @@ pub enum Bug {
     LeafKeepsOld,
     /// Registry votes are opinions that nobody remembers.
     PolledLayouts,
+    /// A fallback that forgets a delivered hint vouches on for what it held.
+    ForgetfulFallback,
+    /// A hint is forgotten once it is sent.
+    HintForgottenEarly,
+    /// A fallback that holds nothing of a key counts in a read.
+    AbsentFallback,
+    /// A hint counts once it is applied, not once it is synced.
+    HintAckBeforeSync,
+    /// Over the quota a hint that counted makes room for a new one.
+    HintEvicted,
 }
 
 impl Bug {
@@ -53,6 +63,11 @@ impl Bug {
         Self::LeavesApart,
         Self::LeafKeepsOld,
         Self::PolledLayouts,
+        Self::ForgetfulFallback,
+        Self::HintForgottenEarly,
+        Self::AbsentFallback,
+        Self::HintAckBeforeSync,
+        Self::HintEvicted,
     ];
 
     /// The name on the command line.
@@ -69,20 +84,29 @@ impl Bug {
             Self::LeavesApart => "leaves-apart",
             Self::LeafKeepsOld => "leaf-keeps-old",
             Self::PolledLayouts => "polled-layouts",
+            Self::ForgetfulFallback => "forgetful-fallback",
+            Self::HintForgottenEarly => "hint-forgotten-early",
+            Self::AbsentFallback => "absent-fallback",
+            Self::HintAckBeforeSync => "hint-ack-before-sync",
+            Self::HintEvicted => "hint-evicted",
         }
     }
 
     /// The check that it must break.
     pub fn breaks(self) -> &'static str {
         match self {
-            Self::AckBeforeSync => "acknowledged writes are durable",
+            Self::AckBeforeSync
+            | Self::HintForgottenEarly
+            | Self::HintAckBeforeSync
+            | Self::HintEvicted => "acknowledged writes are durable",
             Self::DotReuse => "a dot names one write",
-            Self::RebuildingReads | Self::RefillAfterOne => "quorums meet",
+            Self::RebuildingReads | Self::RefillAfterOne | Self::AbsentFallback => "quorums meet",
             Self::LeavesApart | Self::LeafKeepsOld => "leaves are the sums of their objects",
             Self::PlainVectors
             | Self::ObjectContextAnswered
             | Self::ObjectContextShipped
-            | Self::LineNotRaised => "contexts claim what was seen",
+            | Self::LineNotRaised
+            | Self::ForgetfulFallback => "contexts claim what was seen",
             Self::PolledLayouts => "one document per number",
         }
     }
@@ -96,6 +120,11 @@ impl Bug {
             Self::LeavesApart | Self::LeafKeepsOld => 100,
             Self::RebuildingReads => 700,
             Self::RefillAfterOne => 10_000,
+            Self::HintForgottenEarly
+            | Self::AbsentFallback
+            | Self::HintAckBeforeSync
+            | Self::HintEvicted
+            | Self::ForgetfulFallback => 2_000,
         }
     }
 }

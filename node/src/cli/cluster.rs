@@ -2,6 +2,8 @@
 //!
 //! Every answer is one node's view; ask another with `--url` to compare. `cut` exists for tests on one machine.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -47,6 +49,21 @@ enum Command {
         /// Compare everything with everybody now.
         #[arg(long)]
         start: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// What a node keeps for others that are away, and whether it is delivered
+    #[command(after_help = "\
+A node shows what it keeps itself: ask each with --url. With --wait it answers once all it kept at that moment is
+delivered, and exits with 1 if that takes longer.
+
+Examples:
+  sibyl cluster handoff
+  sibyl cluster handoff --wait 30s --url http://127.0.0.1:7071")]
+    Handoff {
+        /// Wait until what is kept now is delivered, at most so long (up to 60s, and less than --timeout).
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -98,6 +115,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             output::print_table(&output::facts(&rows))
         }
         Command::AntiEntropy { start, connection } => anti_entropy(connection, *start),
+        Command::Handoff { wait, connection } => handoff(connection, *wait),
         Command::Cut {
             peer,
             heal,
@@ -117,6 +135,45 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 pub(super) fn cut(client: &Client, peer: &str, cut: bool) -> Result<(), Error> {
     let parts = Parts::default().json(&json!({ "peer": peer, "cut": cut }));
     client.post("/v1/cluster/cut", parts).map(drop)
+}
+
+fn handoff(connection: &Connection, wait: Option<Duration>) -> Result<(), Failure> {
+    let client = connection.client()?;
+    let body = match wait {
+        None => client
+            .get("/v1/cluster/handoff", Parts::default())?
+            .json()?,
+        Some(wait) => {
+            let parts = Parts::default().query("timeout_ms", wait.as_millis());
+            client.post("/v1/cluster/handoff", parts)?.json()?
+        }
+    };
+    if connection.json() {
+        output::print_json(&body)?;
+    } else {
+        let mut table = output::table(&["target", "hints", "bytes", "oldest", "refused"]);
+        let hints = body.get("hints").and_then(Value::as_array);
+        for hint in hints.map(Vec::as_slice).unwrap_or_default() {
+            let field = |name: &str| hint.get(name).map(output::cell).unwrap_or_default();
+            let age = hint.get("oldest_age_ms").and_then(Value::as_u64);
+            let age = age.map_or_else(|| "-".to_owned(), |age| format!("{} s", age / 1000));
+            table.add_row([
+                field("target"),
+                field("count"),
+                field("bytes"),
+                age,
+                field("refused"),
+            ]);
+        }
+        output::print_table(&table)?;
+    }
+    match body.get("delivered").and_then(Value::as_bool) {
+        Some(false) => Err(Failure::Failed(format!(
+            "{} still keeps hints: is their target up, and does it take writes?",
+            connection.url
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn status(connection: &Connection) -> Result<(), Failure> {

@@ -158,6 +158,12 @@ pub const FLAGS: &[Flag] = &[
         "Share of traces kept, from 0 to 1",
     ),
     value(
+        "hint-quota-bytes",
+        "BYTES",
+        "",
+        "The most that is kept for other nodes while they are away; left out: a tenth of the disk. Over it new hints are refused, none is dropped",
+    ),
+    value(
         "workers",
         "COUNT",
         "one per core",

@@ -57,6 +57,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         otlp_endpoint: read(settings, "otlp-endpoint", url)?,
         trace_ratio: read(settings, "trace-ratio", share)?.unwrap_or(1.0),
         workers: read(settings, "workers", workers)?,
+        hint_quota_bytes: read(settings, "hint-quota-bytes", bytes)?,
         log: read(settings, "log", text)?.unwrap_or_else(|| "info".to_owned()),
         log_format: read(settings, "log-format", log_format)?,
         node_id,
@@ -352,6 +353,11 @@ fn partitions(value: &str) -> Result<u32, String> {
         "must be a power of two, for example {}",
         count.next_power_of_two().min(MAX_PARTITIONS)
     ))
+}
+
+fn bytes(value: &str) -> Result<u64, String> {
+    let wrong = || "a number of bytes, for example 1073741824".to_owned();
+    value.parse().map_err(|_| wrong())
 }
 
 fn workers(value: &str) -> Result<usize, String> {

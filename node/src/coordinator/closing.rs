@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sibyl_core::id::{Incarnation, NodeId};
-use sibyl_core::message::{Reply, Request};
+use sibyl_core::message::{Failure, Reply, Request};
 
 use super::{BucketFailed, Coordinator};
 use crate::telemetry::{Rpc, Span};
@@ -49,6 +49,21 @@ impl Coordinator {
         began.elapsed() < LOOK
     }
 
+    /// Takes no more writes for a bucket here. A node that still keeps some of it for owners that were away
+    /// refuses: they are not in any list yet.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn close_here(&self, bucket: Incarnation, hold: Duration) -> Result<(), Failure> {
+        self.replica().close(bucket, hold).await?;
+        if hold.is_zero() || !self.replica().keeps_hints_of(bucket)? {
+            return Ok(());
+        }
+        self.replica().close(bucket, Duration::ZERO).await?;
+        let why = "it keeps writes to the bucket for nodes that were away: ask again once they are delivered";
+        Err(Failure::NotServing(why.into()))
+    }
+
     /// Tells every member; the first that could not be told, and why.
     async fn close(
         &self,
@@ -76,7 +91,7 @@ impl Coordinator {
                 async move { (node, answer.await) }
             })
             .collect();
-        let mine = self.replica().close(bucket, hold).await;
+        let mine = self.close_here(bucket, hold).await;
         let mut failed = mine.err().map(|why| (self.me().clone(), why.to_string()));
         while let Some((node, answer)) = told.next().await {
             match answer {

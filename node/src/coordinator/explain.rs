@@ -33,20 +33,22 @@ impl Coordinator {
         let owners = view.owners(bucket, slot.partition);
         let nodes = view.ring.preference(slot.partition).iter().take(MOST_NODES);
         let mut copies: FuturesOrdered<_> = nodes
-            .map(|node| self.copy(span, node.clone(), &slot))
+            .map(|node| self.copy(span, node.clone(), owners, &slot))
             .collect();
         let mut preference = Vec::with_capacity(copies.len());
         while let Some((node, copy)) = copies.next().await {
+            let primary = owners.contains(&node);
+            let digest = copy.map(|(digest, _)| digest);
+            let digest = digest.filter(|digest| *digest != codec::digest(&Object::default()));
             preference.push(Owner {
-                primary: owners.contains(&node),
+                primary,
+                hint: !primary && digest.is_some(),
                 state: if node == *self.me() || self.net().is_reachable(&node) {
                     "alive"
                 } else {
                     "suspect"
                 },
-                digest: copy
-                    .filter(|(digest, _)| *digest != codec::digest(&Object::default()))
-                    .map(|(digest, _)| digest),
+                digest,
                 siblings: copy.map(|(_, siblings)| siblings),
                 node,
             });
@@ -65,10 +67,12 @@ impl Coordinator {
         &self,
         span: &Span,
         node: NodeId,
+        owners: &[NodeId],
         slot: &Slot,
     ) -> (NodeId, Option<(Digest, u32)>) {
         if node == *self.me() {
-            return (node, self.own_digest(slot));
+            let copy = self.own_digest(slot, owners.contains(&node));
+            return (node, copy);
         }
         let place = slot.place.clone();
         let rpc = span.rpc_client(Rpc::ReplicaDigest, &node);
@@ -95,12 +99,15 @@ impl Coordinator {
         (node, copy)
     }
 
-    /// The digest of this node's copy and how many siblings it has; `None` if it cannot be read.
-    fn own_digest(&self, slot: &Slot) -> Option<(Digest, u32)> {
-        let object = self.replica().object(slot).ok()?;
-        Some((
-            codec::digest(&object),
-            u32::try_from(object.siblings().len()).unwrap_or(u32::MAX),
-        ))
+    /// The digest of this node's copy, or of its hint, and how many siblings it has; `None` if it cannot be read.
+    fn own_digest(&self, slot: &Slot, owns: bool) -> Option<(Digest, u32)> {
+        let encoded = match owns {
+            true => self.replica().encoded(slot),
+            false => self.replica().hinted(slot),
+        };
+        match encoded.ok()? {
+            Some(bytes) => Some((Digest::of(&bytes), codec::sibling_count(&bytes).ok()?)),
+            None => Some((codec::digest(&Object::default()), 0)),
+        }
     }
 }

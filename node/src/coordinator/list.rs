@@ -113,6 +113,7 @@ impl Coordinator {
             bucket: request.bucket.clone(),
             key: key.clone(),
             r: request.all.then_some(Level::All),
+            sloppy: None,
             timeout: None,
             partial: false,
             resolve: false,

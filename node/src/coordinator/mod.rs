@@ -1,8 +1,8 @@
 //! Carries requests: forwards a write to the node that mints it, asks replicas, joins, resolves, answers.
 //!
 //! The flows of `sibyl-core` decide; this performs their effects on peers and on the local replica. It
-//! knows no HTTP and no disk. What a request asks and what it gets stands in `request`; `read` and `write`
-//! perform the flows; `resolve` makes views; `modules` keeps resolvers on every node.
+//! knows no HTTP and no disk. What a request asks and what it gets stands in `request`; `placement` says who
+//! takes it now; `read` and `write` perform the flows; `resolve` makes views; `modules` keeps resolvers on every node.
 
 mod buckets;
 mod change;
@@ -11,6 +11,7 @@ mod conflicts;
 mod explain;
 mod list;
 mod modules;
+mod placement;
 mod read;
 mod remote;
 mod request;
@@ -44,6 +45,7 @@ use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::resolver::Platform;
 use crate::tasks::anti_entropy::AntiEntropy;
+use crate::tasks::handoff::Handoff;
 use crate::tasks::registry::{Registry, View};
 use crate::telemetry::Metrics;
 
@@ -67,6 +69,8 @@ pub struct Ground {
     pub registry: Registry,
     /// What merges siblings.
     pub platform: Platform,
+    /// Delivers what is kept for other nodes.
+    pub handoff: Handoff,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// What compares copies with other owners in the background.
@@ -130,6 +134,16 @@ impl Coordinator {
     /// What merges siblings.
     pub fn platform(&self) -> &Platform {
         &self.inner.ground.platform
+    }
+
+    /// Delivers what is kept for other nodes.
+    pub fn handoff(&self) -> &Handoff {
+        &self.inner.ground.handoff
+    }
+
+    /// What this node counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.inner.ground.metrics)
     }
 
     /// Whether this node lost its data and has not been refilled: it mints nothing, and its reads do not
@@ -231,7 +245,7 @@ fn slot(view: &View, bucket: &Bucket, key: &Bytes) -> Slot {
 }
 
 /// The wall clock, which stamps and never decides.
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -250,6 +264,7 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Overloaded
             | Failure::NotServing(_)
             | Failure::Malformed(_)
+            | Failure::HintsFull
             | Failure::Closing
     )
 }

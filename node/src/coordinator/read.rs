@@ -17,6 +17,7 @@ use sibyl_core::object::Object;
 use sibyl_core::registry::{Bucket, Durability};
 use tokio::time::Instant as Deadline;
 
+use super::placement::Placement;
 use super::remote::{REFUSED, TIMEOUT};
 use super::request::{GetError, GetRequest, Got};
 use super::settled::Settled;
@@ -44,6 +45,8 @@ struct Heard {
 struct Reading {
     coordinator: Coordinator,
     slot: Slot,
+    /// Whether this node is an owner of the key.
+    owns: bool,
     get: Get,
     waiting: FuturesUnordered<BoxFuture<'static, Heard>>,
     span: Span,
@@ -103,29 +106,32 @@ impl Coordinator {
             });
         }
         let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
-        let replicas = self.best_first(owners);
+        let sloppy = request.sloppy.unwrap_or(bucket.config.sloppy);
+        let placement = self.placement(view, bucket, slot.partition, sloppy);
+        let replicas = placement.best_first(self.me());
         let outcome = self
-            .read_owners(span, slot, &replicas, r, timeout, request.partial)
+            .read_replicas(span, slot, &replicas, r, timeout, request.partial)
             .await;
         Ok((outcome, r))
     }
 
-    async fn read_owners(
+    async fn read_replicas(
         &self,
         span: &Span,
         slot: &Slot,
-        replicas: &[NodeId],
+        placement: &Placement,
         r: usize,
         timeout: std::time::Duration,
         partial: bool,
     ) -> Outcome {
-        let (get, effects) = Get::new(replicas, r);
+        let (get, effects) = Get::new(placement.replicas(), r);
         let mut reading = Reading {
             coordinator: self.clone(),
             slot: slot.clone(),
             get,
             waiting: FuturesUnordered::new(),
-            span: span.quorum_read(replicas.len(), r),
+            span: span.quorum_read(placement.owners.len(), r),
+            owns: placement.owners.contains(self.me()),
             began: Instant::now(),
             deadline: Deadline::now() + timeout,
             answer: None,
@@ -143,25 +149,24 @@ impl Coordinator {
         outcome
     }
 
-    /// This node first, then those that can be reached, each in the order of the preference list.
-    fn best_first(&self, owners: &[NodeId]) -> Vec<NodeId> {
-        let rank = |owner: &NodeId| match owner {
-            owner if owner == self.me() => 0,
-            owner if self.net().is_reachable(owner) => 1,
-            _ => 2,
-        };
-        let mut replicas = owners.to_vec();
-        replicas.sort_by_key(rank);
-        replicas
-    }
-
-    /// This node's copy of a key as it lies in the store, measured.
+    /// This node's copy of a key as it lies in the store, measured, and whether it counts in a read. Who is not
+    /// an owner has a copy if it keeps a hint, and only then does its answer count.
     ///
     /// # Errors
     /// [`Failure::Unreadable`].
-    pub fn own_copy(&self, slot: &Slot, span: &Span) -> Result<Option<Bytes>, Failure> {
+    pub fn own_copy(
+        &self,
+        slot: &Slot,
+        owns: bool,
+        span: &Span,
+    ) -> Result<(Option<Bytes>, bool), Failure> {
+        // Asked first: what is refilled while it is read was not in it.
+        let vouched = self.vouches(slot.partition);
         let began = Instant::now();
-        let encoded = self.replica().encoded(slot);
+        let encoded = match owns {
+            true => self.replica().encoded(slot),
+            false => self.replica().hinted(slot),
+        };
         let took = began.elapsed();
         self.inner.ground.metrics.storage(StorageOp::Get, took);
         span.storage_read(
@@ -172,24 +177,24 @@ impl Coordinator {
                 .and_then(Option::as_ref)
                 .map_or(0, Bytes::len),
         );
-        encoded
+        let encoded = encoded?;
+        let counts = vouched && (owns || encoded.is_some());
+        Ok((encoded, counts))
     }
 
-    fn local(&self, slot: &Slot, ask: Ask, span: &Span) -> (Said, bool) {
-        // Asked first: what is refilled while it is read was not in it.
-        let counts = self.vouches(slot.partition);
-        let encoded = self.own_copy(slot, span);
-        let said = match (encoded, ask) {
+    fn local(&self, slot: &Slot, owns: bool, ask: Ask, span: &Span) -> (Said, bool) {
+        match (self.own_copy(slot, owns, span), ask) {
             (Err(failure), _) => {
                 tracing::error!(%failure, "this node cannot read its copy of a key");
-                Said::Failed
+                (Said::Failed, false)
             }
-            (Ok(Some(bytes)), Ask::Digest) => Said::Digest(Digest::of(&bytes)),
-            (Ok(Some(bytes)), Ask::Object) => decoded(&bytes),
-            (Ok(None), Ask::Digest) => Said::Digest(codec::digest(&Object::default())),
-            (Ok(None), Ask::Object) => absent(),
-        };
-        (said, counts)
+            (Ok((Some(bytes), counts)), Ask::Digest) => (Said::Digest(Digest::of(&bytes)), counts),
+            (Ok((Some(bytes), counts)), Ask::Object) => (decoded(&bytes), counts),
+            (Ok((None, counts)), Ask::Digest) => {
+                (Said::Digest(codec::digest(&Object::default())), counts)
+            }
+            (Ok((None, counts)), Ask::Object) => (absent(), counts),
+        }
     }
 }
 
@@ -299,7 +304,7 @@ impl Reading {
     fn ask(&self, to: NodeId, ask: Ask) {
         let coordinator = &self.coordinator;
         if to == *coordinator.me() {
-            let (said, counts) = coordinator.local(&self.slot, ask, &self.span);
+            let (said, counts) = coordinator.local(&self.slot, self.owns, ask, &self.span);
             let heard = Heard {
                 from: to,
                 said,
@@ -344,6 +349,7 @@ impl Reading {
             which: Quorum::Read,
             acks: outcome.replies,
             failures: outcome.failed,
+            sloppy: outcome.fallbacks > 0,
             met: outcome.met,
             began: self.began,
             deadline: self.deadline,

@@ -24,6 +24,8 @@ pub struct GetRequest {
     pub key: Bytes,
     /// How many replicas must answer; `None`: the bucket's.
     pub r: Option<Level>,
+    /// Whether nodes that stand in for an owner count; `None`: the bucket's.
+    pub sloppy: Option<bool>,
     /// How long the client waits; `None`: the node's default.
     pub timeout: Option<Duration>,
     /// Answer with what was found even if R is not met.
@@ -140,6 +142,8 @@ pub struct PutRequest {
     pub write_id: Option<WriteId>,
     /// How many copies must count; `None`: the bucket's.
     pub w: Option<Level>,
+    /// Whether nodes that stand in for an owner count; `None`: the bucket's.
+    pub sloppy: Option<bool>,
     /// How long the client waits; `None`: the node's default.
     pub timeout: Option<Duration>,
 }
@@ -202,12 +206,12 @@ pub enum PutError {
     },
     /// Fewer than W copies counted; the write may still become visible.
     #[error(
-        "{owners} of {w} copies counted in time ({failed} failed); the write may still become visible"
+        "{copies} of {w} copies counted in time ({failed} failed); the write may still become visible"
     )]
     Unknown {
-        /// How many owners are known to have it.
-        owners: usize,
-        /// How many said they could not.
+        /// How many copies are known to count.
+        copies: usize,
+        /// How many owners said they could not.
         failed: usize,
         /// How many were needed.
         w: usize,
@@ -271,6 +275,8 @@ pub struct Owner {
     pub digest: Option<Digest>,
     /// How many siblings its object has; `None` if it did not answer.
     pub siblings: Option<u32>,
+    /// Whether what it holds is a hint: kept for an owner.
+    pub hint: bool,
 }
 
 /// Why a key says what it says.

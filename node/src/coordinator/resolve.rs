@@ -149,7 +149,11 @@ impl Coordinator {
             }
         };
         self.feed(span, request, bucket, &outcome, &view, resolver.as_ref());
-        let (replies, met) = (outcome.replies, outcome.met);
+        let met = outcome.met;
+        let acks = Acks {
+            owners: outcome.replies - outcome.fallbacks,
+            fallbacks: outcome.fallbacks,
+        };
         let (context, mut siblings) = outcome.object.into_parts();
         siblings.sort_by_key(|sibling| (sibling.content.modified_at, sibling.dot()));
         Got {
@@ -160,10 +164,7 @@ impl Coordinator {
             bucket: bucket.incarnation,
             etag: etag_of(&etag),
             resolver,
-            acks: Acks {
-                owners: replies,
-                fallbacks: 0,
-            },
+            acks,
             met,
         }
     }

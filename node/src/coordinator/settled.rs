@@ -18,6 +18,8 @@ pub(super) struct Settled {
     pub(super) acks: usize,
     /// Replicas that failed, refused or timed out.
     pub(super) failures: usize,
+    /// Whether fallbacks counted.
+    pub(super) sloppy: bool,
     /// Whether R or W was reached.
     pub(super) met: bool,
     /// When the replicas were asked.
@@ -35,7 +37,7 @@ impl Settled {
         span.quorum_settled(QuorumEnd {
             acks: self.acks,
             failures: self.failures,
-            sloppy: false,
+            sloppy: self.sloppy,
             met: self.met,
             wait,
         });

@@ -1,7 +1,8 @@
 //! Performs the write flow: finds the node that mints, mints, sends to all owners, answers at W.
 //!
-//! The first reachable owner coordinates. A forward is tried elsewhere only if the one before certainly did
-//! not mint; else the client learns that the outcome is unknown. A coordinated write runs in a task of its
+//! The first reachable owner coordinates, and if there is none, the first node that may stand in for one, which
+//! mints on its hint of the key. A forward is tried elsewhere only if the one before certainly did not mint;
+//! else the client learns that the outcome is unknown. A coordinated write runs in a task of its
 //! own, so a client that leaves cannot leave it half sent.
 
 use std::time::{Duration, Instant};
@@ -20,15 +21,21 @@ use sibyl_core::registry::{Bucket, Deletes, Durability};
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
+use super::placement::Placement;
 use super::remote::{AskError, REFUSED, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
-use crate::replica::{Minted, Slot};
+use crate::replica::{Minted, Slot, StandIn};
 use crate::tasks::registry::View;
-use crate::telemetry::metrics::Quorum;
+use crate::telemetry::metrics::{HintResult, Quorum};
 use crate::telemetry::{Rpc, Span};
 
+/// An owner that is silent for so long is stood in for: a hundred times a usual answer, a tenth of a client's
+/// usual patience. A client with less patience gets a third of it.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a hint may take at least, however little time the client gave: it is kept for the owner's sake.
+const HINT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most intervals a context may take to be minted into: sealed as base64url they stay below the 16 KiB
 /// that a client can be handed (at most 21 bytes each, a third more as text, with room for joins).
 const MAX_CONTEXT_INTERVALS: usize = 400;
@@ -83,8 +90,12 @@ impl Coordinator {
                 .unwrap_or_else(|| WriteId(rand::rng().random())),
             trace: Some(span.context()),
             w: u32::try_from(w).expect("n is at most 255"),
+            sloppy: request.sloppy.unwrap_or(bucket.config.sloppy),
         };
-        let written = self.hand_on(span, owners, coordinate, value, until).await?;
+        let placement = self.placement(&view, bucket, slot.partition, coordinate.sloppy);
+        let written = self
+            .hand_on(span, placement, coordinate, value, until)
+            .await?;
         span.conflict_left(written.siblings as usize);
         Ok(Stored {
             dot: written.dot,
@@ -93,7 +104,7 @@ impl Coordinator {
             modified_at: written.modified_at,
             acks: Acks {
                 owners: written.owners as usize,
-                fallbacks: 0,
+                fallbacks: written.fallbacks as usize,
             },
             live: written.siblings as usize,
             coordinator: written.coordinator,
@@ -118,6 +129,7 @@ impl Coordinator {
             bucket: request.bucket.clone(),
             key: request.key.clone(),
             r: None,
+            sloppy: request.sloppy,
             timeout: Some(until.saturating_duration_since(Deadline::now())),
             partial: false,
             resolve: false,
@@ -137,18 +149,18 @@ impl Coordinator {
         Ok(outcome.object.tombstones())
     }
 
-    /// Gives the write to the first owner that can be reached and takes it.
+    /// Gives the write to the first node that may coordinate it, can be reached and takes it.
     async fn hand_on(
         &self,
         span: &Span,
-        owners: &[NodeId],
+        placement: Placement,
         coordinate: Coordinate,
         value: Bytes,
         deadline: Deadline,
     ) -> Result<Written, PutError> {
-        let w = coordinate.w as usize;
+        let (w, owners) = (coordinate.w as usize, placement.owners.len());
         let mut refused = None;
-        for owner in self.candidates(owners) {
+        for owner in placement.candidates() {
             let left = deadline.saturating_duration_since(Deadline::now());
             if left.is_zero() && refused.is_some() {
                 // Nothing was written so far; asking on without time could only make that unknown.
@@ -165,16 +177,16 @@ impl Coordinator {
             match result {
                 Ok(written) => return Ok(written),
                 Err(error) if error.is_unsent() => refused = Some(error),
-                Err(AskError::Failed(Failure::Quorum { owners, failed, w })) => {
-                    let (owners, failed, w) = (owners as usize, failed as usize, w as usize);
-                    return Err(PutError::Unknown { owners, failed, w });
+                Err(AskError::Failed(Failure::Quorum { copies, failed, w })) => {
+                    let (copies, failed, w) = (copies as usize, failed as usize, w as usize);
+                    return Err(PutError::Unknown { copies, failed, w });
                 }
                 Err(AskError::Failed(failure @ Failure::Refused(_))) => {
                     return Err(PutError::NotWritten(failure));
                 }
                 Err(_) => {
                     return Err(PutError::Unknown {
-                        owners: 0,
+                        copies: 0,
                         failed: 0,
                         w,
                     });
@@ -183,18 +195,8 @@ impl Coordinator {
         }
         match refused {
             Some(AskError::Failed(failure)) => Err(PutError::NotWritten(failure)),
-            _ => Err(PutError::Unreachable {
-                owners: owners.len(),
-            }),
+            _ => Err(PutError::Unreachable { owners }),
         }
-    }
-
-    /// Owners in the order in which they are asked to coordinate: by preference, the reachable first.
-    fn candidates(&self, owners: &[NodeId]) -> Vec<NodeId> {
-        let away = |owner: &NodeId| owner != self.me() && !self.net().is_reachable(owner);
-        let mut candidates = owners.to_vec();
-        candidates.sort_by_key(away);
-        candidates
     }
 
     async fn forward(
@@ -220,7 +222,7 @@ impl Coordinator {
         }
     }
 
-    /// Coordinates a write on this node's own copy.
+    /// Coordinates a write on this node's own copy, or, if it owns none and the write is sloppy, on its hint.
     ///
     /// # Errors
     /// [`Failure`]; after [`Failure::Quorum`] the write may still become visible.
@@ -239,24 +241,40 @@ impl Coordinator {
             .bucket_of(coordinate.place.bucket)
             .ok_or(Failure::Bucket)?;
         let slot = slot(&view, bucket, &coordinate.place.key);
-        let owners = view.owners(bucket, slot.partition).to_vec();
-        if !owners.contains(self.me()) {
-            return Err(Failure::NotOwner);
-        }
         if !self.vouches(slot.partition) {
             return Err(Failure::Rebuilding);
         }
-        let (answer, answered) = oneshot::channel();
+        let sloppy = coordinate.sloppy;
+        let placement = self.placement(&view, bucket, slot.partition, sloppy);
+        let owners = &placement.owners;
         let w = coordinate.w as usize;
+        let owns = owners.contains(self.me());
+        if !owns && !sloppy {
+            return Err(Failure::NotOwner);
+        }
+        if !owns && placement.in_reach() < w {
+            // What is kept here alone would help nobody now.
+            let few = "too few nodes can be reached that may take the write";
+            return Err(Failure::NotServing(few.into()));
+        }
+        let span = span.quorum_write(owners.len(), w);
+        let stands_in = (!owns).then(|| StandIn {
+            owners: owners.clone(),
+            trace: Some(span.context()),
+            now_ms: now_ms(),
+        });
+        let (answer, answered) = oneshot::channel();
         let writing = Writing {
-            put: Put::new(self.me().clone(), &owners, w),
+            put: Put::new(self.me().clone(), placement.replicas(), w, sloppy),
+            stands_in,
             durability: bucket.config.durability,
             caps: caps(bucket),
-            span: span.quorum_write(owners.len(), w),
+            span,
             w,
             coordinator: self.clone(),
             slot,
             began: Instant::now(),
+            patience: Deadline::now() + PATIENCE.min(timeout / 3),
             deadline: Deadline::now() + timeout,
             answer: Some(answer),
             waiting: FuturesUnordered::new(),
@@ -278,9 +296,11 @@ fn caps(bucket: &Bucket) -> Caps {
     }
 }
 
-/// What one owner did; a stable word if it failed.
+/// What one replica did; a stable word if it failed.
 struct Done {
     by: NodeId,
+    /// The owner it stands in for.
+    target: Option<NodeId>,
     acked: Result<(), &'static str>,
 }
 
@@ -292,11 +312,15 @@ struct Writing {
     coordinator: Coordinator,
     slot: Slot,
     put: Put,
+    /// Set if this node mints in the owners' place.
+    stands_in: Option<StandIn>,
     durability: Durability,
     caps: Caps,
     w: usize,
     span: Span,
     began: Instant,
+    /// When owners that are silent are stood in for.
+    patience: Deadline,
     deadline: Deadline,
     answer: Option<oneshot::Sender<Result<Written, Failure>>>,
     waiting: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -308,7 +332,9 @@ struct Writing {
 impl Writing {
     async fn run(mut self, coordinate: Coordinate, value: Bytes) {
         let deadline = tokio::time::sleep_until(self.deadline);
-        tokio::pin!(deadline);
+        let patience = tokio::time::sleep_until(self.patience);
+        tokio::pin!(deadline, patience);
+        let mut patient = true;
         let (minted, counts) = self.mint(coordinate, value);
         let minted = tokio::select! {
             minted = minted => minted.unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into()))),
@@ -320,19 +346,32 @@ impl Writing {
             Err(failure) => return self.tell(Err(failure)),
         }
         let me = self.coordinator.me().clone();
+        let (metrics, stands_in) = (self.coordinator.metrics(), self.stands_in.is_some());
         self.waiting.push(Box::pin(async move {
             let acked = if matches!(counts.await, Ok(Ok(()))) {
+                if stands_in {
+                    metrics.hint(HintResult::Stored);
+                }
                 Ok(())
             } else {
                 Err(REFUSED)
             };
-            Done { by: me, acked }
+            let target = None;
+            Done {
+                by: me,
+                target,
+                acked,
+            }
         }));
         let effects = self.put.handle(Event::Minted);
         self.perform(effects);
         while !self.put.is_done() {
             let effects = tokio::select! {
                 Some(done) = self.waiting.next() => self.hear(&done),
+                () = &mut patience, if patient => {
+                    patient = false;
+                    self.put.handle(Event::Patience)
+                }
                 () = &mut deadline => {
                     self.time_is_up();
                     break;
@@ -376,37 +415,40 @@ impl Writing {
             drop(counts.send(result));
         };
         let replica = self.coordinator.replica();
-        replica.mint(
-            self.slot.clone(),
-            write,
-            self.caps,
-            self.durability,
-            minted,
-            counts,
-        );
+        let (slot, caps, durability) = (self.slot.clone(), self.caps, self.durability);
+        match self.stands_in.clone() {
+            None => replica.mint(slot, write, caps, durability, minted, counts),
+            Some(stands_in) => {
+                replica.stand_in(slot, write, caps, durability, stands_in, minted, counts);
+            }
+        }
         (on_minted, on_counts)
     }
 
     fn hear(&mut self, done: &Done) -> Vec<Effect> {
         let elapsed = self.began.elapsed();
         match done.acked {
-            Ok(()) => {
-                self.span.replica_ack(&done.by, elapsed);
-                return self.put.handle(Event::Acked(&done.by));
-            }
+            Ok(()) => self.span.replica_ack(&done.by, elapsed),
             Err(TIMEOUT) => self.span.replica_timeout(&done.by, elapsed),
             Err(reason) => {
                 self.refusals += usize::from(reason == REFUSED);
                 self.span.replica_failed(&done.by, reason, elapsed);
             }
         }
-        self.put.handle(Event::Failed(&done.by))
+        let by = &done.by;
+        self.put.handle(match (&done.target, done.acked) {
+            (None, Ok(())) => Event::Acked(by),
+            (None, Err(_)) => Event::Failed(by),
+            (Some(target), Ok(())) => Event::Kept { by, target },
+            (Some(target), Err(_)) => Event::Refused { by, target },
+        })
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Replicate(to) => self.replicate(to),
+                Effect::Hint { to, target } => self.hint(to, target),
                 Effect::Answer(outcome) => self.settle(outcome),
             }
         }
@@ -430,37 +472,87 @@ impl Writing {
                 Ok(_) => Err(REFUSED),
                 Err(error) => Err(error.word()),
             };
-            Done { by: to, acked }
+            let target = None;
+            Done {
+                by: to,
+                target,
+                acked,
+            }
+        }));
+    }
+
+    /// Has another node keep the write for an owner.
+    fn hint(&self, to: NodeId, target: NodeId) {
+        let Some(minted) = &self.minted else { return };
+        let shipment = minted.shipment.clone();
+        let span = self.span.hint_store(&to, &target, shipment.len());
+        let request = Request::Hint {
+            place: self.slot.place.clone(),
+            durability: self.durability,
+            target: target.clone(),
+            trace: Some(span.context()),
+        };
+        let left = self.deadline.saturating_duration_since(Deadline::now());
+        let rpc = span.rpc_client(Rpc::ReplicaHint, &to);
+        let call = self.coordinator.ask(
+            rpc,
+            Rpc::ReplicaHint,
+            &to,
+            &request,
+            shipment,
+            left.max(HINT_TIMEOUT),
+        );
+        self.waiting.push(Box::pin(async move {
+            let acked = match call.await {
+                Ok((Reply::Joined, _)) => Ok(()),
+                Ok(_) => Err(REFUSED),
+                Err(error) => Err(error.word()),
+            };
+            span.hint_result(acked.err().unwrap_or("stored"));
+            Done {
+                by: to,
+                target: Some(target),
+                acked,
+            }
         }));
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let (acks, failures, met) = match outcome {
-            Outcome::Written { owners } => (owners, self.put.failures(), true),
-            Outcome::Unknown { owners, failed } => (owners, failed, false),
+        let (owners, fallbacks, met) = match outcome {
+            Outcome::Written { owners, fallbacks } => (owners, fallbacks, true),
+            Outcome::Unknown {
+                owners, fallbacks, ..
+            } => (owners, fallbacks, false),
         };
+        let (acks, failures) = (owners + fallbacks, self.put.failures());
         let settled = Settled {
             which: Quorum::Write,
             acks,
             failures,
+            sloppy: fallbacks > 0,
             met,
             began: self.began,
             deadline: self.deadline,
             refusals: self.refusals,
         };
-        settled.tell(&self.span, &self.coordinator.inner.ground.metrics);
+        let metrics = &self.coordinator.inner.ground.metrics;
+        settled.tell(&self.span, metrics);
+        if met && fallbacks > 0 {
+            metrics.sloppy_write();
+        }
         let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let result = match (&self.minted, met) {
             (Some(minted), true) => Ok(Written {
                 dot: minted.dot,
                 context: minted.answer.clone(),
                 modified_at: minted.modified_at,
-                owners: few(acks),
+                owners: few(owners),
+                fallbacks: few(fallbacks),
                 siblings: few(minted.live),
                 coordinator: self.coordinator.me().clone(),
             }),
             _ => Err(Failure::Quorum {
-                owners: few(acks),
+                copies: few(acks),
                 failed: few(failures),
                 w: few(self.w),
             }),

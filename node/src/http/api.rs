@@ -16,6 +16,7 @@ use sibyl_core::registry::{Bucket, BucketConfig, Expect};
 use sibyl_core::seal::Forged;
 
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
+use super::handoff::{HandoffView, SyncView};
 use super::resolver_shapes::{ResolverView, VersionView};
 use crate::coordinator::{
     ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest, Listed, PutError,
@@ -118,6 +119,10 @@ pub trait Operation: Send + Sync {
     fn start_anti_entropy(&self) -> Result<AntiEntropyView, AdminError>;
     /// The registry's document in force.
     fn registry(&self) -> RegistryView;
+    /// What this node keeps for others.
+    fn handoff(&self) -> HandoffView;
+    /// Waits until what it keeps now is delivered, or so long.
+    fn sync_handoff(&self, patience: Duration) -> Pending<'_, SyncView>;
     /// Whether this node serves, and what an operator should know.
     fn health(&self) -> Health;
     /// Every metric; in the OpenMetrics text format if asked for, else in the plain one of Prometheus.

@@ -9,6 +9,7 @@ mod trial;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId};
@@ -20,6 +21,7 @@ use super::api::{
     Tried, Upload, Uploaded,
 };
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
+use super::handoff::{HandoffView, SyncView};
 use super::resolver_shapes::ResolverView;
 use crate::config::Config;
 use crate::coordinator::{
@@ -386,6 +388,14 @@ impl Operation for Exchange {
         if let Err(error) = self.shared.telemetry.set_ratio(ratio) {
             tracing::warn!(%error, "the trace ratio stays");
         }
+    }
+
+    fn handoff(&self) -> HandoffView {
+        self.shared.handoff()
+    }
+
+    fn sync_handoff(&self, patience: Duration) -> Pending<'_, SyncView> {
+        Box::pin(self.shared.sync_handoff(patience))
     }
 
     fn cut(&self, peer: &NodeId, cut: bool) -> Result<(), AdminError> {

@@ -87,7 +87,7 @@ impl From<PutError> for Problem {
                     .with("owners", owners)
                     .retry()
             }
-            PutError::Unknown { owners, failed, w } => unknown(&error, owners, failed, w),
+            PutError::Unknown { copies, failed, w } => unknown(&error, copies, failed, w),
         }
     }
 }
@@ -118,17 +118,17 @@ fn refused(failure: Failure) -> Problem {
         Failure::DiskFull => {
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", failure.to_string())
         }
-        Failure::Quorum { owners, failed, w } => {
-            unknown(&failure, *owners as usize, *failed as usize, *w as usize)
+        Failure::Quorum { copies, failed, w } => {
+            unknown(&failure, *copies as usize, *failed as usize, *w as usize)
         }
         _ => not_written(unavailable("not_written", &failure)).retry(),
     }
 }
 
-fn unknown(error: &impl ToString, owners: usize, failed: usize, w: usize) -> Problem {
+fn unknown(error: &impl ToString, copies: usize, failed: usize, w: usize) -> Problem {
     unavailable("quorum_not_reached", error)
         .with("outcome", "unknown")
-        .with("acks", owners)
+        .with("acks", copies)
         .with("need", w)
         .with("failed", failed)
         .retry()

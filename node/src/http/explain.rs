@@ -46,6 +46,8 @@ struct OwnerJson {
     object_digest: Option<String>,
     /// Null if it did not answer.
     siblings: Option<u32>,
+    /// Whether what it holds is a hint: kept for a primary until that is back.
+    hint: bool,
 }
 
 /// One sibling, without its value.
@@ -141,6 +143,7 @@ fn owner(owner: Owner) -> OwnerJson {
         state: owner.state,
         object_digest: owner.digest.map(|digest| digest.to_string()),
         siblings: owner.siblings,
+        hint: owner.hint,
     }
 }
 

@@ -40,7 +40,7 @@ const W: Parameter = parameter(
 const SLOPPY: Parameter = parameter(
     "sloppy",
     Kind::Flag,
-    "Whether nodes that stand in for an owner count. Not yet in effect: only owners count.",
+    "Whether nodes that stand in for an owner that cannot be reached count; default the bucket's.",
 );
 const TIMEOUT: Parameter = parameter("timeout_ms", Kind::TimeoutMs, "How long the node may take.");
 const RETURN: Parameter = parameter(
@@ -129,6 +129,7 @@ pub(super) struct Target {
     pub(super) key: Bytes,
     pub(super) r: Option<Level>,
     pub(super) w: Option<Level>,
+    pub(super) sloppy: Option<bool>,
     timeout: Option<Duration>,
     /// When all that the request does is over; `None` before it does anything.
     until: Option<Instant>,
@@ -137,12 +138,12 @@ pub(super) struct Target {
 impl Target {
     /// From a query that the route has checked.
     pub(super) fn new(bucket: String, key: Bytes, query: &Query) -> Result<Self, Problem> {
-        query.maybe_flag("sloppy")?;
         Ok(Self {
             bucket,
             key,
             r: query.level("r")?,
             w: query.level("w")?,
+            sloppy: query.maybe_flag("sloppy")?,
             timeout: query.timeout()?,
             until: None,
         })
@@ -171,6 +172,7 @@ impl Target {
             bucket: self.bucket.clone(),
             key: self.key.clone(),
             r: self.r,
+            sloppy: self.sloppy,
             timeout: self.left(),
             partial,
             resolve,
@@ -193,6 +195,7 @@ impl Target {
             attributes: std::collections::BTreeMap::new(),
             write_id: None,
             w: self.w,
+            sloppy: self.sloppy,
             timeout: self.left(),
         }
     }

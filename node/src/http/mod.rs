@@ -21,6 +21,7 @@ mod edge;
 mod error;
 mod explain;
 mod form;
+mod handoff;
 mod header;
 mod json;
 mod keys;
@@ -52,6 +53,7 @@ pub use self::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
 };
+pub use self::handoff::{HandoffView, HintsView, SyncView, TransferView};
 pub use self::resolver_shapes::{
     Certificate, LawResult, ModuleKind, Readiness, ResolverView, Tier, VersionView,
 };

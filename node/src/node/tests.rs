@@ -128,6 +128,7 @@ impl Running {
             attributes: BTreeMap::new(),
             write_id: None,
             w: Some(Level::All),
+            sloppy: None,
             timeout: Some(PATIENCE),
         };
         self.runtime
@@ -139,6 +140,7 @@ impl Running {
             bucket: bucket.to_owned(),
             key: Bytes::copy_from_slice(key.as_bytes()),
             r: Some(r),
+            sloppy: None,
             timeout: None,
             partial: false,
             resolve,

@@ -37,6 +37,7 @@ fn replica(observer: impl Fn(Group) + Send + 'static) -> Replica {
         counters: Box::new(Plain(0)),
         actor: ME,
         line: 0,
+        hint_quota_bytes: u64::MAX,
         observer: Box::new(observer),
     })
 }

@@ -15,6 +15,7 @@ use crate::store::memory::Memory;
 use crate::store::record::Unsealed;
 use crate::store::{self, Batch, Size};
 
+mod hints;
 mod sweeps;
 
 const ACTOR: Actor = Actor(7);
@@ -131,6 +132,7 @@ impl Bench {
             counters: Box::new(Numbers(LINE)),
             actor: ACTOR,
             line: LINE,
+            hint_quota_bytes: u64::MAX,
             observer: Box::new(|_| {}),
         });
         Self { replica, disk, log }

@@ -1,7 +1,8 @@
 //! The writer thread: takes what is queued, makes one batch of it, syncs once, and says what counts.
 //!
 //! It owns the counter and every read-modify-write, so commands of one batch see each other. A line is raised
-//! where a copy could not be read: what it had seen is no longer vouched for. It ends with its queue, or when the
+//! where a copy could not be read or was forgotten (a delivered hint): what it had seen is no longer vouched
+//! for. It ends with its queue, or when the
 //! store failed, or turned out to have lost data; then everything that waits is refused.
 
 use std::collections::HashMap;
@@ -26,14 +27,14 @@ use crate::store::{self, Batch, Space, WriteError};
 
 /// What is told after a batch.
 #[derive(Default)]
-struct Completions {
+pub(super) struct Completions {
     minted: Vec<(Done<Minted>, Minted)>,
-    buffered: Vec<Done<()>>,
+    pub(super) buffered: Vec<Done<()>>,
     synced: Vec<Done<()>>,
 }
 
 impl Completions {
-    fn count(&mut self, durability: Durability, counts: Done<()>) {
+    pub(super) fn count(&mut self, durability: Durability, counts: Done<()>) {
         match durability {
             Durability::Synced => self.synced.push(counts),
             Durability::Buffered => self.buffered.push(counts),
@@ -50,19 +51,25 @@ struct Held {
 
 /// One batch in the making.
 #[derive(Default)]
-struct Round {
-    batch: Batch,
-    done: Completions,
+pub(super) struct Round {
+    pub(super) batch: Batch,
+    pub(super) done: Completions,
     /// Objects changed by earlier commands of this batch.
     fresh: HashMap<Vec<u8>, Held>,
     leaves: Changes,
     /// What is to be done once this batch is applied.
     steps: Vec<trees::Asked>,
+    /// Hints changed by earlier commands of this batch; `None` if one went.
+    pub(super) hints: HashMap<Vec<u8>, Option<super::keeper::Record>>,
+    /// Whether hints changed.
+    pub(super) hinted: bool,
+    /// Whether hints came.
+    pub(super) kept: bool,
 }
 
 /// Why the writer ends, and the node with it.
 #[derive(Debug, thiserror::Error)]
-enum Fatal {
+pub(super) enum Fatal {
     /// The store failed a write.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -85,8 +92,8 @@ impl Drop for LastWords {
 }
 
 pub(super) struct Writer {
-    ground: Ground,
-    facts: Arc<Facts>,
+    pub(super) ground: Ground,
+    pub(super) facts: Arc<Facts>,
     /// Lines raised since the start, by partition.
     lines: HashMap<Partition, u64>,
     leaves: Leaves,
@@ -166,21 +173,35 @@ impl Writer {
                     break;
                 }
             }
-            let Round {
-                mut batch,
-                done,
-                leaves,
-                steps,
-                ..
-            } = round;
-            self.census.put(&mut batch);
-            let tombstones = self.census.tombstones();
-            self.facts.tombstones.store(tombstones, Ordering::Relaxed);
-            let store = self.ground.store.as_ref();
-            self.leaves.seal(store, leaves, &mut batch);
-            self.commit(batch, done, carried)?;
-            self.facts.trees.publish(self.leaves.marks());
-            steps.into_iter().try_for_each(|step| self.step(step))?;
+            self.finish(round, carried)?;
+        }
+        Ok(())
+    }
+
+    /// Applies a batch with its bookkeeping, and says who is to know of it.
+    fn finish(&mut self, round: Round, carried: usize) -> Result<(), Fatal> {
+        let Round {
+            mut batch,
+            done,
+            leaves,
+            steps,
+            hinted,
+            kept,
+            ..
+        } = round;
+        self.census.put(&mut batch);
+        let tombstones = self.census.tombstones();
+        self.facts.tombstones.store(tombstones, Ordering::Relaxed);
+        let store = self.ground.store.as_ref();
+        self.leaves.seal(store, leaves, &mut batch);
+        self.commit(batch, done, carried)?;
+        self.facts.trees.publish(self.leaves.marks());
+        steps.into_iter().try_for_each(|step| self.step(step))?;
+        if hinted || kept {
+            self.facts.hinted.send_modify(|hinting| {
+                hinting.came += u64::from(kept);
+                hinting.changed += 1;
+            });
         }
         Ok(())
     }
@@ -237,6 +258,7 @@ impl Writer {
         }
         match command {
             Command::Mint(asked) => return self.mint(asked, round),
+            Command::Hint(change) => return self.change_hint(change, round),
             Command::Join {
                 slot,
                 object,
@@ -292,16 +314,28 @@ impl Writer {
 
     /// Whether a command would write to a bucket that is about to be deleted.
     fn is_closed(&self, command: &Command) -> bool {
-        let (Command::Mint(Asked { slot, .. }) | Command::Join { slot, .. }) = command else {
-            return false;
+        let slot = match command {
+            Command::Mint(Asked { slot, .. }) | Command::Join { slot, .. } => slot,
+            Command::Hint(change) => match change.keeps() {
+                Some(slot) => slot,
+                None => return false,
+            },
+            _ => return false,
         };
         let until = self.closed.get(&slot.place.bucket);
         until.is_some_and(|until| Instant::now() < *until)
     }
 
     fn mint(&mut self, asked: Asked, round: &mut Round) -> Result<(), Fatal> {
-        let mut held = match self.load(&asked.slot, round) {
-            Ok(held) => held,
+        let loaded = match &asked.stands_in {
+            None => self.load(&asked.slot, round).map(|held| (held, None)),
+            Some(_) => self.load_to_stand_in(&asked, round).map(|(object, hint)| {
+                let tag = Sum::ZERO;
+                (Held { object, tag }, hint)
+            }),
+        };
+        let (mut held, hint) = match loaded {
+            Ok(loaded) => loaded,
             Err(failure) => {
                 (asked.minted)(Err(failure));
                 return Ok(());
@@ -329,7 +363,6 @@ impl Writer {
                 return Ok(());
             }
         };
-        self.census.change(before, is_deleted(&held.object));
         let sibling = written.shipment.siblings().first();
         let minted = Minted {
             dot,
@@ -338,7 +371,15 @@ impl Writer {
             answer: written.answer,
             live: held.object.live().count(),
         };
-        self.write(round, &asked.slot, held.object, held.tag);
+        match asked.stands_in {
+            Some(stands_in) => {
+                self.keep_minted(&asked.slot, held.object, hint, &stands_in, round);
+            }
+            None => {
+                self.census.change(before, is_deleted(&held.object));
+                self.write(round, &asked.slot, held.object, held.tag);
+            }
+        }
         round.done.minted.push((asked.minted, minted));
         round.done.count(asked.durability, asked.counts);
         Ok(())
@@ -346,7 +387,7 @@ impl Writer {
 
     /// Whether this store gave out every counter of its own that a context holds. If not, its next dots would
     /// be taken for ones that are long superseded.
-    fn check_memory(&self, context: &Context) -> Result<(), Fatal> {
+    pub(super) fn check_memory(&self, context: &Context) -> Result<(), Fatal> {
         let known = self.ground.counters.peek().saturating_sub(1);
         match context.highest_above(self.ground.actor, known) {
             Some(seen) => Err(Fatal::Forgotten { seen, known }),
@@ -424,10 +465,16 @@ impl Writer {
             Err(error) => Err(unreadable(&error)),
         };
         if loaded.is_err() {
-            let next = self.ground.counters.peek();
-            self.lines.insert(slot.partition, next);
+            self.raise_line(slot.partition);
             self.facts.trees.note_damage(slot);
         }
         loaded
+    }
+
+    /// From here on nothing is vouched for that this partition's copies held before: one of them was forgotten,
+    /// or cannot be read.
+    pub(super) fn raise_line(&mut self, partition: Partition) {
+        let last = self.ground.counters.peek().saturating_sub(1);
+        self.lines.insert(partition, last);
     }
 }

@@ -35,6 +35,8 @@ pub enum Space {
     Meta = 2,
     /// Leaves of Merkle trees by partition, n and leaf, and what is known about them.
     Leaves = 3,
+    /// Hints by the same keys as objects: what is kept for owners that could not take it.
+    Hints = 4,
 }
 
 impl Space {

@@ -361,7 +361,7 @@ impl AntiEntropy {
         let until = Instant::now() + MAX_YIELD;
         let busy = || {
             ground.metrics.requests_in_flight() > BUSY_REQUESTS
-                || ground.replica.waiting() > BUSY_WRITES
+                || ground.replica.queued() > BUSY_WRITES
         };
         while busy() && Instant::now() < until {
             tokio::time::sleep(YIELD_STEP).await;

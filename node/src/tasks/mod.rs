@@ -3,4 +3,5 @@
 //! Each waits, changes its own value and performs what that returns. Tasks do not import one another.
 
 pub mod anti_entropy;
+pub mod handoff;
 pub mod registry;

@@ -34,7 +34,7 @@ pub use self::rpc::Rpc;
 pub use self::sampler::BadRatio;
 pub use self::settings::{BadSettings, Collector, EXPORT_TIMEOUT};
 pub use self::span::Span;
-pub use self::spans::{QuorumEnd, ResolverEnd, SLOW_READ};
+pub use self::spans::{QuorumEnd, ReplayEnd, ResolverEnd, SLOW_READ};
 pub use self::tracer::{Builder, Name, Tracer};
 pub use self::value::{Kind, LinkKind, MAX_LINKS, Value};
 

@@ -23,6 +23,10 @@ pub mod span {
     pub const RESOLVER_RESOLVE: &str = "resolver.resolve";
     /// Writing the joined copy back to owners that lacked it.
     pub const READ_REPAIR: &str = "read.repair";
+    /// Having a fallback keep a write for an owner that cannot take it.
+    pub const HINT_STORE: &str = "hint.store";
+    /// Delivering a batch of what was kept for a node.
+    pub const HINT_REPLAY: &str = "hint.replay";
     /// Choosing the next registry document.
     pub const REGISTRY_PROPOSE: &str = "registry.propose";
     /// Fetching a module that the registry names and this node lacks.
@@ -111,6 +115,14 @@ pub mod attribute {
     pub const MERKLE_KEYS_RECEIVED: &str = "sibyl.merkle.keys_received";
     /// Bytes of objects, both ways.
     pub const MERKLE_BYTES: &str = "sibyl.merkle.bytes";
+    /// The owner a hint is for.
+    pub const HINT_TARGET: &str = "sibyl.hint.target";
+    /// How long the oldest hint of a batch had waited, milliseconds.
+    pub const HINT_AGE_MS: &str = "sibyl.hint.age_ms";
+    /// Hints in a batch.
+    pub const HINT_BATCH_SIZE: &str = "sibyl.hint.batch.size";
+    /// What became of it: stored, refused, failed, delivered.
+    pub const HINT_RESULT: &str = "sibyl.hint.result";
     /// The registry document a proposal is for.
     pub const REGISTRY_NUMBER: &str = "sibyl.registry.number";
     /// Ballots a proposal needed.
@@ -139,6 +151,10 @@ pub mod attribute {
     pub const ELAPSED_MS: &str = "elapsed_ms";
     /// In events: the replica.
     pub const PEER: &str = "peer";
+    /// In events: who was to take it.
+    pub const FROM: &str = "from";
+    /// In events: who takes it instead.
+    pub const TO: &str = "to";
     /// In events: acks so far.
     pub const ACKS: &str = "acks";
     /// In events: siblings before.
@@ -161,6 +177,12 @@ pub mod event {
     pub const REPLICA_FAILED: &str = "replica.failed";
     /// R or W was reached.
     pub const QUORUM_REACHED: &str = "quorum.reached";
+    /// A fallback is asked to stand in for an owner.
+    pub const FALLBACK_CHOSEN: &str = "fallback.chosen";
+    /// A hint is on its target's disk.
+    pub const HINT_DELIVERED: &str = "hint.delivered";
+    /// A hint could not be delivered; it stays.
+    pub const HINT_FAILED: &str = "hint.failed";
     /// Copies were joined.
     pub const SIBLINGS_MERGED: &str = "siblings.merged";
     /// More than one live sibling was found.

@@ -34,6 +34,12 @@ calls! {
     ReplicaDigest = "Replica/Digest",
     /// Join a repaired object.
     ReplicaRepair = "Replica/Repair",
+    /// Keep a write for an owner that cannot take it.
+    ReplicaHint = "Replica/Hint",
+    /// Deliver what was kept.
+    ReplicaHandoff = "Replica/Handoff",
+    /// Ask a node for what it keeps for this one.
+    ReplicaCollect = "Replica/Collect",
     /// List keys of a partition.
     ReplicaList = "Replica/List",
     /// Coordinate a request on behalf of another node.

@@ -64,6 +64,13 @@ impl Tracer {
         span
     }
 
+    /// The asking side of a remote call that no request asked for.
+    pub fn rpc_root(&self, rpc: Rpc, peer: &NodeId) -> Span {
+        let span = self.root(rpc.as_str(), Kind::Client).start();
+        span.remote_call(rpc, peer);
+        span
+    }
+
     /// Choosing a registry document: below an admin request, or a root when the node itself wants one.
     pub fn registry_propose(&self, request: Option<&Span>, number: u64) -> Span {
         let builder = match request {
@@ -73,6 +80,81 @@ impl Tracer {
         let span = builder.start();
         span.set(attribute::REGISTRY_NUMBER, number);
         span
+    }
+}
+
+/// How a batch of hints ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayEnd {
+    /// How many the target has now.
+    pub delivered: usize,
+    /// How many it has not.
+    pub failed: usize,
+    /// How long the oldest had waited.
+    pub oldest: Duration,
+}
+
+/// Hints.
+impl Tracer {
+    /// Delivering a batch of hints: a root of its own that links to the writes they carry.
+    pub fn hint_replay(&self, target: &NodeId, writes: impl IntoIterator<Item = Trace>) -> Span {
+        let builder = self.root(span::HINT_REPLAY, Kind::Producer);
+        let span = builder.links(LinkKind::OriginalWrite, writes).start();
+        span.set(attribute::HINT_TARGET, target.as_str());
+        span
+    }
+}
+
+/// Hints.
+impl Span {
+    /// Having `to` keep a write for `target`; its context travels in the hint.
+    pub fn hint_store(&self, to: &NodeId, target: &NodeId, bytes: usize) -> Span {
+        self.event(event::FALLBACK_CHOSEN, || {
+            [
+                (attribute::FROM, target.as_str().into()),
+                (attribute::TO, to.as_str().into()),
+            ]
+        });
+        let span = self.contender(span::HINT_STORE, Kind::Producer).start();
+        span.set(attribute::HINT_TARGET, target.as_str());
+        span.set(attribute::STORAGE_BYTES, bytes);
+        span
+    }
+
+    /// What became of a hint: a stable word.
+    pub fn hint_result(&self, result: &'static str) {
+        self.set(attribute::HINT_RESULT, result);
+    }
+
+    /// One hint of a batch is on its target's disk, or is not.
+    pub fn hint_ended(&self, delivered: bool, age: Duration) {
+        let name = if delivered {
+            event::HINT_DELIVERED
+        } else {
+            event::HINT_FAILED
+        };
+        self.event(name, || [(attribute::HINT_AGE_MS, whole_ms(age).into())]);
+    }
+
+    /// A batch of hints came to its end.
+    pub fn replay_ended(&self, end: ReplayEnd) {
+        self.set(attribute::HINT_BATCH_SIZE, end.delivered + end.failed);
+        self.set(attribute::HINT_AGE_MS, whole_ms(end.oldest));
+        let result = if end.failed == 0 {
+            "delivered"
+        } else {
+            "failed"
+        };
+        self.hint_result(result);
+        if end.failed > 0 {
+            let ReplayEnd {
+                delivered, failed, ..
+            } = end;
+            self.fail(
+                "undelivered",
+                format_args!("{delivered} delivered, {failed} failed"),
+            );
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Kind {
     Server,
     /// Asking another node.
     Client,
+    /// Leaving something for later.
+    Producer,
 }
 
 impl From<Kind> for SpanKind {
@@ -28,6 +30,7 @@ impl From<Kind> for SpanKind {
             Kind::Internal => Self::Internal,
             Kind::Server => Self::Server,
             Kind::Client => Self::Client,
+            Kind::Producer => Self::Producer,
         }
     }
 }
@@ -35,6 +38,8 @@ impl From<Kind> for SpanKind {
 /// What a link means: the value of `sibyl.link.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
+    /// To a write that a hint carries.
+    OriginalWrite,
     /// To a write whose sibling a resolver merged.
     ConflictingWrite,
     /// To the read that found stale copies.
@@ -45,6 +50,7 @@ impl LinkKind {
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::OriginalWrite => "original_write",
             Self::ConflictingWrite => "conflicting_write",
             Self::RepairedRead => "repaired_read",
         }

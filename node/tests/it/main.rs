@@ -9,6 +9,8 @@ mod cluster_traces;
 mod collectors;
 mod commands;
 mod data;
+mod handoff;
+mod handoff_traces;
 mod keys;
 mod limits;
 mod live;

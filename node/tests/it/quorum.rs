@@ -154,8 +154,8 @@ fn one_away(cluster: &Cluster, paths: &Paths) {
     unknown(one.ask(&everywhere(new, "first")), 2, 3);
     two.ask(&put(key("default", "c"), "c")).expect(204);
     one.ask(&get("/v1/buckets/default/keys")).expect(200);
-    // Nobody can mint it, so nobody did.
-    let answer = one.ask(&put(lonely, "never"));
+    // No owner can mint it and nobody else may, so nobody did.
+    let answer = one.ask(&put(format!("{lonely}?sloppy=false"), "never"));
     let body = answer.refused(503, "quorum_not_reached").json();
     assert_eq!(body["outcome"], "not_written", "{body}");
     assert_eq!(body["acks"], 0, "{body}");

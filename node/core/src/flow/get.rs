@@ -2,16 +2,18 @@
 //!
 //! One replica is asked for the object and the others for its digest; an object is fetched only where the
 //! digest is new, so a quiet key costs one value. A replica counts towards R once its state is inside the
-//! join. A replica that is rebuilding contributes what it has and never counts. After the answer the flow
-//! goes on until everyone has spoken, and then sends the joined object to those who lack part of it: whole
-//! objects, to be joined there, so a repair can race with anything.
+//! join. A replica that is rebuilding contributes what it has and never counts. For a primary that is away or
+//! fails a fallback is asked too: it counts if it holds a hint of the key, and its "absent" never does. After
+//! the answer the flow goes on until everyone has spoken, and then sends the joined object to the primaries
+//! that lack part of it: whole objects, to be joined there, so a repair can race with anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
+use super::Replicas;
 use crate::codec;
 use crate::id::{Digest, NodeId};
 use crate::object::Object;
-use crate::quorum::{Standing, Tally};
+use crate::quorum::Standing;
 
 #[cfg(test)]
 mod tests;
@@ -74,9 +76,11 @@ pub struct Outcome {
     pub digest: Digest,
     /// Whether R replicas are inside the join.
     pub met: bool,
-    /// How many replicas are inside the join.
+    /// How many replicas are inside the join and count.
     pub replies: usize,
-    /// How many could not answer.
+    /// How many of them stand in for an owner.
+    pub fallbacks: usize,
+    /// How many owners could not answer, or do not count.
     pub failed: usize,
     /// Whether replicas differed.
     pub differed: bool,
@@ -92,15 +96,39 @@ enum State {
         counts: bool,
     },
     /// Its state is inside the join.
-    Inside(Digest),
+    Inside {
+        digest: Digest,
+        counts: bool,
+    },
+    /// It failed, or is a fallback that holds nothing.
     Failed,
+}
+
+impl State {
+    fn is_over(self) -> bool {
+        matches!(self, Self::Inside { .. } | Self::Failed)
+    }
+
+    fn counts(self) -> bool {
+        matches!(self, Self::Inside { counts: true, .. })
+    }
+}
+
+/// Somebody who was asked.
+#[derive(Clone, Debug)]
+struct Replica {
+    node: NodeId,
+    state: State,
+    stands_in: bool,
 }
 
 /// A read under way.
 #[derive(Clone, Debug)]
 pub struct Get {
-    replicas: Vec<(NodeId, State)>,
-    tally: Tally<NodeId>,
+    need: usize,
+    replicas: Vec<Replica>,
+    /// Fallbacks that were not asked yet.
+    spare: VecDeque<NodeId>,
     joined: Object,
     /// Digests of the objects inside the join.
     inside: BTreeSet<Digest>,
@@ -109,38 +137,57 @@ pub struct Get {
 }
 
 impl Get {
-    /// A read of these replicas, best first, to be answered when `r` of them are inside the join.
-    pub fn new(replicas: &[NodeId], r: usize) -> (Self, Vec<Effect>) {
-        let asked = |at| {
-            if at == 0 {
-                State::AskedObject
-            } else {
-                State::AskedDigest
-            }
-        };
-        let states = replicas
-            .iter()
-            .enumerate()
-            .map(|(at, replica)| (replica.clone(), asked(at)));
-        let get = Self {
-            replicas: states.collect(),
-            tally: Tally::new(replicas.len(), r),
+    /// A read of these replicas, the owners best first, to be answered when `r` of them are inside the join.
+    pub fn new(replicas: Replicas<'_>, r: usize) -> (Self, Vec<Effect>) {
+        let mut get = Self {
+            need: r,
+            replicas: Vec::with_capacity(replicas.owners.len()),
+            spare: replicas.fallbacks.iter().cloned().collect(),
             joined: Object::default(),
             inside: BTreeSet::new(),
             answered: false,
             finished: false,
         };
-        let ask = |at| if at == 0 { Ask::Object } else { Ask::Digest };
-        let effects = replicas.iter().enumerate();
-        let effects = effects.map(|(at, replica)| Effect::Ask(replica.clone(), ask(at)));
-        (get, effects.collect())
+        let mut effects = Vec::with_capacity(replicas.owners.len());
+        for owner in replicas.owners {
+            effects.push(get.ask(owner.clone(), false));
+        }
+        for _ in replicas.away {
+            effects.extend(get.ask_fallback());
+        }
+        (get, effects)
+    }
+
+    /// The first is asked for the object, the others for its digest.
+    fn ask(&mut self, node: NodeId, stands_in: bool) -> Effect {
+        let (state, ask) = if self.replicas.is_empty() {
+            (State::AskedObject, Ask::Object)
+        } else {
+            (State::AskedDigest, Ask::Digest)
+        };
+        self.replicas.push(Replica {
+            node: node.clone(),
+            state,
+            stands_in,
+        });
+        Effect::Ask(node, ask)
+    }
+
+    fn ask_fallback(&mut self) -> Option<Effect> {
+        let spare = self.spare.pop_front()?;
+        Some(self.ask(spare, true))
     }
 
     /// Takes an event.
     pub fn handle(&mut self, event: Event<'_>) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Said { from, said, counts } => self.hear(from, said, counts),
+            Event::Said { from, said, counts } => {
+                let missing = self.hear(from, said, counts);
+                if missing && !self.answered {
+                    effects.extend(self.ask_fallback());
+                }
+            }
             Event::Hedge => effects.extend(self.ask_one_more()),
             Event::Deadline => {
                 effects.extend(self.answer(false));
@@ -149,12 +196,12 @@ impl Get {
             }
         }
         effects.extend(self.place_digests());
-        match self.tally.standing() {
+        match self.standing() {
             Standing::Met => effects.extend(self.answer(true)),
             Standing::Lost => effects.extend(self.answer(false)),
             Standing::Pending => {}
         }
-        if self.is_settled() {
+        if self.replicas.iter().all(|replica| replica.state.is_over()) {
             effects.extend(self.answer(false));
             effects.extend(self.finish());
         }
@@ -163,7 +210,7 @@ impl Get {
 
     /// What has been found by now: after the answer it may be more than that said.
     pub fn found(&self) -> Outcome {
-        self.outcome(self.tally.standing() == Standing::Met)
+        self.outcome(self.standing() == Standing::Met)
     }
 
     /// Whether nothing more will happen.
@@ -171,64 +218,63 @@ impl Get {
         self.finished
     }
 
-    fn is_settled(&self) -> bool {
-        self.replicas
-            .iter()
-            .all(|(_, state)| matches!(state, State::Inside(_) | State::Failed))
-    }
-
-    fn hear(&mut self, from: &NodeId, said: Said, counts: bool) {
-        let Some((_, state)) = self
-            .replicas
-            .iter_mut()
-            .find(|(replica, _)| replica == from)
-        else {
-            return;
-        };
-        let asked = *state;
-        match (asked, said) {
-            (State::AskedObject | State::AskedDigest, Said::Object(object, digest)) => {
-                *state = State::Inside(digest);
-                self.joined.join(&object);
-                self.inside.insert(digest);
-                self.count(from, counts);
-            }
-            (State::AskedDigest, Said::Digest(digest)) => *state = State::Said { digest, counts },
-            // A hedge asked for the object while the digest was still on its way.
-            (State::AskedObject, Said::Digest(_)) => {}
-            (State::AskedObject | State::AskedDigest, Said::Failed) => {
-                *state = State::Failed;
-                self.tally.fail(from.clone());
-            }
-            (State::Said { .. } | State::Inside(_) | State::Failed, _) => {}
+    fn standing(&self) -> Standing {
+        let counting = |replica: &&Replica| replica.state.counts();
+        let counting = self.replicas.iter().filter(counting).count();
+        let open = |replica: &&Replica| !replica.state.is_over();
+        let open = self.replicas.iter().filter(open).count();
+        if counting >= self.need {
+            Standing::Met
+        } else if counting + open + self.spare.len() < self.need {
+            Standing::Lost
+        } else {
+            Standing::Pending
         }
     }
 
-    fn count(&mut self, replica: &NodeId, counts: bool) {
-        let _standing = match counts {
-            true => self.tally.ack(replica.clone()),
-            false => self.tally.fail(replica.clone()),
+    /// Takes in what a replica said; answers whether it is one that does not count after all.
+    fn hear(&mut self, from: &NodeId, said: Said, counts: bool) -> bool {
+        let mut replicas = self.replicas.iter_mut();
+        let Some(replica) = replicas.find(|replica| replica.node == *from) else {
+            return false;
         };
+        let absent = replica.stands_in && says_absent(&said);
+        match (replica.state, said) {
+            (State::AskedObject | State::AskedDigest, Said::Failed) => {
+                replica.state = State::Failed;
+            }
+            (State::AskedObject | State::AskedDigest, _) if absent => {
+                replica.state = State::Failed;
+            }
+            (State::AskedObject | State::AskedDigest, Said::Object(object, digest)) => {
+                replica.state = State::Inside { digest, counts };
+                self.joined.join(&object);
+                self.inside.insert(digest);
+            }
+            (State::AskedDigest, Said::Digest(digest)) => {
+                replica.state = State::Said { digest, counts };
+            }
+            // A hedge asked for the object while the digest was still on its way.
+            (State::AskedObject, Said::Digest(_)) => return false,
+            (State::Said { .. } | State::Inside { .. } | State::Failed, _) => return false,
+        }
+        replica.state == State::Failed
     }
 
     /// Digests that the join holds count; new ones are fetched, once it is clear that the join lacks them.
     fn place_digests(&mut self) -> Vec<Effect> {
-        let waiting = self
-            .replicas
-            .iter()
-            .any(|(_, state)| *state == State::AskedObject);
+        let asked = |replica: &Replica| replica.state == State::AskedObject;
+        let waiting = self.replicas.iter().any(asked);
         let mut fetch = Vec::new();
-        for at in 0..self.replicas.len() {
-            let State::Said { digest, counts } = self.replicas[at].1 else {
+        for replica in &mut self.replicas {
+            let State::Said { digest, counts } = replica.state else {
                 continue;
             };
             if self.inside.contains(&digest) {
-                self.replicas[at].1 = State::Inside(digest);
-                let replica = self.replicas[at].0.clone();
-                self.count(&replica, counts);
+                replica.state = State::Inside { digest, counts };
             } else if !self.inside.is_empty() || (!waiting && fetch.is_empty()) {
-                self.replicas[at].1 = State::AskedObject;
-                fetch.push(Effect::Ask(self.replicas[at].0.clone(), Ask::Object));
+                replica.state = State::AskedObject;
+                fetch.push(Effect::Ask(replica.node.clone(), Ask::Object));
             }
         }
         fetch
@@ -239,13 +285,11 @@ impl Get {
         if !self.inside.is_empty() {
             return None;
         }
-        let not_asked = |state: &State| matches!(state, State::AskedDigest | State::Said { .. });
-        let (replica, state) = self
-            .replicas
-            .iter_mut()
-            .find(|(_, state)| not_asked(state))?;
-        *state = State::AskedObject;
-        Some(Effect::Ask(replica.clone(), Ask::Object))
+        let not_asked = |state: State| matches!(state, State::AskedDigest | State::Said { .. });
+        let mut replicas = self.replicas.iter_mut();
+        let replica = replicas.find(|replica| not_asked(replica.state))?;
+        replica.state = State::AskedObject;
+        Some(Effect::Ask(replica.node.clone(), Ask::Object))
     }
 
     fn answer(&mut self, met: bool) -> Option<Effect> {
@@ -256,12 +300,20 @@ impl Get {
     }
 
     fn outcome(&self, met: bool) -> Outcome {
+        let number = |is: fn(&Replica) -> bool| {
+            let replicas = self.replicas.iter();
+            replicas.filter(|replica| is(replica)).count()
+        };
         Outcome {
             object: self.joined.clone(),
             digest: self.digest(),
             met,
-            replies: self.tally.acks(),
-            failed: self.tally.fails(),
+            replies: number(|replica| replica.state.counts()),
+            fallbacks: number(|replica| replica.stands_in && replica.state.counts()),
+            failed: number(|replica| {
+                let uncounted = replica.state.is_over() && !replica.state.counts();
+                uncounted && !replica.stands_in
+            }),
             differed: self.inside.len() > 1,
         }
     }
@@ -273,18 +325,27 @@ impl Get {
         }
     }
 
-    /// Everyone has spoken, or the time is up: repair those who lack part of the join.
+    /// Everyone has spoken, or the time is up: repair the primaries that lack part of the join.
     fn finish(&mut self) -> Vec<Effect> {
         if std::mem::replace(&mut self.finished, true) || self.inside.len() < 2 {
             return Vec::new();
         }
         let whole = self.digest();
-        let behind = self.replicas.iter().filter(|(_, state)| match state {
-            State::Inside(digest) => *digest != whole,
+        let behind = self.replicas.iter().filter(|replica| match replica.state {
+            State::Inside { digest, .. } => digest != whole && !replica.stands_in,
             _ => false,
         });
         behind
-            .map(|(replica, _)| Effect::Repair(replica.clone(), self.joined.clone()))
+            .map(|replica| Effect::Repair(replica.node.clone(), self.joined.clone()))
             .collect()
+    }
+}
+
+/// Whether a replica holds nothing of the key.
+fn says_absent(said: &Said) -> bool {
+    match said {
+        Said::Object(object, _) => object.is_empty(),
+        Said::Digest(digest) => *digest == codec::digest(&Object::default()),
+        Said::Failed => false,
     }
 }

@@ -1,14 +1,18 @@
-//! A write, as its coordinator sees it: mint, send to all n at once, answer at W.
+//! A write, as its coordinator sees it: mint, send to all n at once, hint for who cannot, answer at W.
 //!
-//! The coordinator is always a primary. It mints on its own copy, sends the shipment to every other primary
-//! before its own sync is through, and counts its own copy like any other. Once minted a write may become
-//! visible, so from then on a missing quorum is `unknown`, never `not written`. Late answers are taken in
-//! after the client has its own.
+//! A primary that is away, fails or stays silent is stood in for by the next fallback of the preference
+//! list, which keeps the write as a hint. What is counted are *slots*, one per primary: a slot counts if its
+//! primary or its stand-in has the write, and never twice, because a stand-in forgets its copy once the
+//! primary has one. A coordinator that is itself a fallback keeps a hint for every primary; it forgets only
+//! when all n have the write, so its copy counts beside the slots. Strict is the same without fallbacks.
+//! Once minted a write may become visible, so from then on a missing quorum is `unknown`. Late answers are
+//! taken in, and late hints are kept, after the client has its own answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
+use super::Replicas;
 use crate::id::NodeId;
-use crate::quorum::{Standing, Tally};
+use crate::quorum::Standing;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +24,24 @@ pub enum Event<'a> {
     Minted,
     /// A copy counts: it is on disk, or handed to the operating system in a `buffered` bucket.
     Acked(&'a NodeId),
-    /// A replica answered that it could not, or cannot be reached.
+    /// A primary answered that it could not, or cannot be reached.
     Failed(&'a NodeId),
+    /// A fallback's hint for this primary counts.
+    Kept {
+        /// Who keeps it.
+        by: &'a NodeId,
+        /// For whom.
+        target: &'a NodeId,
+    },
+    /// A fallback does not keep it.
+    Refused {
+        /// Who was asked.
+        by: &'a NodeId,
+        /// For whom.
+        target: &'a NodeId,
+    },
+    /// The time after which a silent primary is stood in for has passed.
+    Patience,
     /// The client's time is up.
     Deadline,
 }
@@ -29,8 +49,15 @@ pub enum Event<'a> {
 /// What to do for a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Send the shipment to this replica.
+    /// Send the shipment to this primary.
     Replicate(NodeId),
+    /// Have this fallback keep the shipment for a primary.
+    Hint {
+        /// The fallback.
+        to: NodeId,
+        /// The primary.
+        target: NodeId,
+    },
     /// Tell the client.
     Answer(Outcome),
 }
@@ -42,11 +69,15 @@ pub enum Outcome {
     Written {
         /// How many owners have it by now.
         owners: usize,
+        /// How many that stand in for another owner.
+        fallbacks: usize,
     },
     /// Fewer than W copies count, and no more can; the write may still become visible.
     Unknown {
         /// How many owners have it.
         owners: usize,
+        /// How many that stand in for another owner.
+        fallbacks: usize,
         /// How many owners said they could not.
         failed: usize,
     },
@@ -56,27 +87,68 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Put {
     me: NodeId,
-    tally: Tally<NodeId>,
-    pending: BTreeSet<NodeId>,
+    w: usize,
+    slots: Vec<Slot>,
+    /// Fallbacks that were not asked yet.
+    spare: VecDeque<NodeId>,
+    /// Fallbacks that were asked and have not refused.
+    asked: Vec<NodeId>,
+    /// Questions to fallbacks without an answer.
+    hints: BTreeSet<(NodeId, NodeId)>,
+    /// The coordinator's own copy, if it stands in.
+    own: Option<Copy>,
     answered: bool,
 }
 
+/// One primary, and who stands in for it.
+#[derive(Clone, Debug)]
+struct Slot {
+    owner: NodeId,
+    copy: Copy,
+    away: bool,
+    stand_in: Option<(NodeId, Copy)>,
+    /// A fallback that stands in for another primary was asked to keep a hint for this one too.
+    seconded: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copy {
+    Pending,
+    Counts,
+    Failed,
+}
+
+impl Slot {
+    fn any(&self, is: impl Fn(Copy) -> bool) -> bool {
+        is(self.copy) || self.stand_in.as_ref().is_some_and(|(_, copy)| is(*copy))
+    }
+}
+
 impl Put {
-    /// A write to these owners, of which the coordinator is one, to be answered when `w` copies count.
+    /// A write to these replicas, to be answered when `w` copies count.
     ///
     /// # Panics
-    /// If the coordinator is not among the owners.
-    pub fn new(me: NodeId, owners: &[NodeId], w: usize) -> Self {
-        assert!(
-            owners.contains(&me),
-            "a write is minted by one of its owners"
-        );
-        let pending = owners.iter().cloned().collect();
+    /// If the coordinator owns nothing and nobody may stand in for another: then it may not mint.
+    pub fn new(me: NodeId, replicas: Replicas<'_>, w: usize, sloppy: bool) -> Self {
+        let owns = replicas.owners.contains(&me);
+        assert!(owns || sloppy, "a strict write is minted by an owner");
+        let slot = |owner: &NodeId| Slot {
+            owner: owner.clone(),
+            copy: Copy::Pending,
+            away: replicas.away.contains(owner),
+            stand_in: None,
+            seconded: false,
+        };
+        let others = replicas.fallbacks.iter().filter(|node| **node != me);
         Self {
-            me,
-            tally: Tally::new(owners.len(), w),
-            pending,
+            w,
+            slots: replicas.owners.iter().map(slot).collect(),
+            spare: others.filter(|_| sloppy).cloned().collect(),
+            asked: Vec::new(),
+            hints: BTreeSet::new(),
+            own: (!owns).then_some(Copy::Pending),
             answered: false,
+            me,
         }
     }
 
@@ -84,25 +156,25 @@ impl Put {
     pub fn handle(&mut self, event: Event<'_>) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Minted => {
-                let others = self.pending.iter().filter(|owner| **owner != self.me);
-                effects.extend(others.cloned().map(Effect::Replicate));
+            Event::Minted => effects.extend(self.send()),
+            Event::Acked(node) => self.mark(node, Copy::Counts),
+            Event::Failed(node) => {
+                self.mark(node, Copy::Failed);
+                effects.extend(self.stand_in(|slot| slot.copy == Copy::Failed));
             }
-            Event::Acked(owner) => {
-                if self.pending.remove(owner) {
-                    self.tally.ack(owner.clone());
-                }
+            Event::Kept { by, target } => self.mark_stand_in(by, target, Copy::Counts),
+            Event::Refused { by, target } => {
+                self.asked.retain(|node| node != by);
+                self.mark_stand_in(by, target, Copy::Failed);
+                effects.extend(self.stand_in(|slot| slot.owner == *target));
             }
-            Event::Failed(owner) => {
-                if self.pending.remove(owner) {
-                    self.tally.fail(owner.clone());
-                }
-            }
+            Event::Patience => effects.extend(self.stand_in(|_| true)),
             Event::Deadline => effects.extend(self.answer(self.unknown())),
         }
-        match self.tally.standing() {
+        match self.standing() {
             Standing::Met => effects.extend(self.answer(Outcome::Written {
-                owners: self.tally.acks(),
+                owners: self.owners(),
+                fallbacks: self.fallbacks(),
             })),
             Standing::Lost => effects.extend(self.answer(self.unknown())),
             Standing::Pending => {}
@@ -110,9 +182,10 @@ impl Put {
         effects
     }
 
-    /// Whether every owner has answered.
+    /// Whether everybody who was asked has answered.
     pub fn is_done(&self) -> bool {
-        self.pending.is_empty()
+        let spoke = |slot: &Slot| slot.copy != Copy::Pending;
+        self.own != Some(Copy::Pending) && self.slots.iter().all(spoke) && self.hints.is_empty()
     }
 
     /// Whether the client has its answer: what comes now comes late.
@@ -122,18 +195,121 @@ impl Put {
 
     /// How many owners said that they could not.
     pub fn failures(&self) -> usize {
-        self.tally.fails()
+        let failed = |slot: &&Slot| slot.copy == Copy::Failed;
+        self.slots.iter().filter(failed).count()
+    }
+
+    /// To all primaries at once, and to a fallback for each that is away.
+    fn send(&mut self) -> Vec<Effect> {
+        let others = self.slots.iter().filter(|slot| slot.owner != self.me);
+        let mut effects: Vec<Effect> = others
+            .map(|slot| Effect::Replicate(slot.owner.clone()))
+            .collect();
+        effects.extend(self.stand_in(|slot| slot.away));
+        effects
+    }
+
+    /// Asks a fallback for each slot that wants one, has no copy and no stand-in. A fallback stands in for one
+    /// primary; only when all are taken does one that was asked keep the hint for a second: that spares the
+    /// primary a repair and counts for nobody.
+    fn stand_in(&mut self, wants: impl Fn(&Slot) -> bool) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for at in 0..self.slots.len() {
+            let slot = &self.slots[at];
+            let stood_in = slot.any(|copy| copy == Copy::Counts)
+                || slot
+                    .stand_in
+                    .as_ref()
+                    .is_some_and(|(_, copy)| *copy != Copy::Failed);
+            if stood_in || !wants(slot) {
+                continue;
+            }
+            let target = slot.owner.clone();
+            let to = match self.spare.pop_front() {
+                Some(spare) => {
+                    self.asked.push(spare.clone());
+                    self.slots[at].stand_in = Some((spare.clone(), Copy::Pending));
+                    spare
+                }
+                None => match self.asked.first() {
+                    Some(second) if !slot.seconded => {
+                        let second = second.clone();
+                        self.slots[at].seconded = true;
+                        second
+                    }
+                    _ => continue,
+                },
+            };
+            self.hints.insert((to.clone(), target.clone()));
+            effects.push(Effect::Hint { to, target });
+        }
+        effects
+    }
+
+    fn mark(&mut self, node: &NodeId, copy: Copy) {
+        if *node == self.me
+            && let Some(own) = &mut self.own
+        {
+            return change(own, copy);
+        }
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.owner == *node) {
+            change(&mut slot.copy, copy);
+        }
+    }
+
+    fn mark_stand_in(&mut self, by: &NodeId, target: &NodeId, copy: Copy) {
+        self.hints.remove(&(by.clone(), target.clone()));
+        let slot = self.slots.iter_mut().find(|slot| slot.owner == *target);
+        if let Some((stand_in, held)) = slot.and_then(|slot| slot.stand_in.as_mut())
+            && stand_in == by
+        {
+            change(held, copy);
+        }
+    }
+
+    fn owners(&self) -> usize {
+        let counts = |slot: &&Slot| slot.copy == Copy::Counts;
+        self.slots.iter().filter(counts).count()
+    }
+
+    /// Copies beside the owners': of stand-ins whose primary has none, and the coordinator's own.
+    fn fallbacks(&self) -> usize {
+        let stood_in =
+            |slot: &&Slot| slot.copy != Copy::Counts && slot.any(|copy| copy == Copy::Counts);
+        self.slots.iter().filter(stood_in).count() + usize::from(self.own == Some(Copy::Counts))
+    }
+
+    fn standing(&self) -> Standing {
+        if self.owners() + self.fallbacks() >= self.w {
+            return Standing::Met;
+        }
+        let hope = |slot: &&Slot| slot.any(|copy| copy != Copy::Failed);
+        let hopes = self.slots.iter().filter(hope).count()
+            + usize::from(self.own.is_some_and(|own| own != Copy::Failed));
+        if hopes < self.w {
+            Standing::Lost
+        } else {
+            Standing::Pending
+        }
     }
 
     fn unknown(&self) -> Outcome {
         Outcome::Unknown {
-            owners: self.tally.acks(),
-            failed: self.tally.fails(),
+            owners: self.owners(),
+            fallbacks: self.fallbacks(),
+            failed: self.failures(),
         }
     }
 
     fn answer(&mut self, outcome: Outcome) -> Option<Effect> {
         let first = !std::mem::replace(&mut self.answered, true);
         first.then_some(Effect::Answer(outcome))
+    }
+}
+
+/// A copy that counts stays; one that was given up may count after all.
+fn change(copy: &mut Copy, to: Copy) {
+    if *copy != Copy::Counts {
+        *copy = to;
     }
 }

@@ -48,7 +48,7 @@ pub struct BucketConfig {
     pub r: Level,
     /// Acknowledgements a write needs.
     pub w: Level,
-    /// Whether fallbacks count. Stored; not yet in effect.
+    /// Whether fallbacks count, unless a request says otherwise.
     pub sloppy: bool,
     /// When a copy counts.
     pub durability: Durability,

@@ -1,6 +1,7 @@
 //! **A write acknowledged with W is on W synced replicas, continuously, not only at the end.**
 //!
-//! Source: merge-model, *What must always hold*, 1. A replica holds a write if its synced copy contains the
+//! Source: merge-model, *What must always hold*, 1. A hint that counted is a copy, until its targets have theirs.
+//! A replica holds a write if its synced copy contains the
 //! write's dot, as a sibling or superseded, and none of what the write superseded. Wipes are budgeted: in most runs one must leave W copies, in
 //! frail ones it must leave one, and only then does the promise count less. Hence every report is a bug.
 

@@ -1,6 +1,7 @@
 //! **With R + W > n, a read sees every strict write acknowledged before it began.**
 //!
-//! Source: merge-model, *What must always hold*, 7. All writes are strict until fallbacks exist.
+//! Source: merge-model, *What must always hold*, 7. A write counts as strict if W of its owners held it when it
+//! was acknowledged, a read if R owners answered: `sloppy=false` makes sure of both.
 //! To see a write is to hold it or what supersedes it, and nothing that it superseded.
 
 use sibyl_core::object::Object;

@@ -46,7 +46,9 @@ pub(crate) struct RequestRecord {
     reads: bool,
     /// What its client had seen.
     pub(crate) seen: Writes,
-    /// What had been acknowledged when it began.
+    /// Whether fallbacks count.
+    pub(crate) sloppy: bool,
+    /// What owners had acknowledged when it began.
     before: Writes,
     pub(crate) minted: bool,
     pub(crate) answers: usize,
@@ -67,6 +69,7 @@ pub(crate) enum Answer {
     Read {
         node: usize,
         object: Box<Object>,
+        fallbacks: usize,
     },
     ReadMissed,
     /// The node is gone, or went while it worked.
@@ -99,6 +102,7 @@ impl World {
             node,
             key,
             wish,
+            sloppy,
         } = entry.what
         else {
             return;
@@ -108,7 +112,9 @@ impl World {
         }
         self.clients[client].busy = true;
         match wish {
-            Wish::Read | Wish::Modify => self.begin_read(client, node, key, wish, entry.id),
+            Wish::Read | Wish::Modify => {
+                self.begin_read(client, node, key, wish, (entry.id, sloppy));
+            }
             _ => {
                 let tokens = &self.clients[client].tokens[key];
                 let token = match wish {
@@ -120,12 +126,19 @@ impl World {
                     }
                     _ => None,
                 };
-                self.begin_write(client, node, key, wish, entry.id, token);
+                self.begin_write(client, node, key, wish, (entry.id, sloppy), token);
             }
         }
     }
 
-    fn request(&mut self, client: usize, node: usize, key: usize, wish: Wish, entry: u32) -> usize {
+    fn request(
+        &mut self,
+        client: usize,
+        node: usize,
+        key: usize,
+        wish: Wish,
+        (entry, sloppy): (u32, bool),
+    ) -> usize {
         self.requests.push(RequestRecord {
             client,
             node,
@@ -134,7 +147,8 @@ impl World {
             entry,
             reads: false,
             seen: Writes::default(),
-            before: self.oracle.acknowledged(key),
+            sloppy,
+            before: self.oracle.strict(key),
             minted: false,
             answers: 0,
             not_written: false,
@@ -149,8 +163,15 @@ impl World {
         process.is_some_and(|process| process.held.document.number >= 2)
     }
 
-    fn begin_read(&mut self, client: usize, node: usize, key: usize, wish: Wish, entry: u32) {
-        let request = self.request(client, node, key, wish, entry);
+    fn begin_read(
+        &mut self,
+        client: usize,
+        node: usize,
+        key: usize,
+        wish: Wish,
+        (entry, sloppy): (u32, bool),
+    ) {
+        let request = self.request(client, node, key, wish, (entry, sloppy));
         self.requests[request].reads = true;
         self.note(&[7, request as u64, node as u64], || {
             format!("c{client} reads k{key} at n{node}, request {request} (#{entry} {wish:?})")
@@ -168,10 +189,10 @@ impl World {
         node: usize,
         key: usize,
         wish: Wish,
-        entry: u32,
+        (entry, sloppy): (u32, bool),
         token: Option<Token>,
     ) {
-        let request = self.request(client, node, key, wish, entry);
+        let request = self.request(client, node, key, wish, (entry, sloppy));
         let with = if token.is_some() {
             "with its context"
         } else {
@@ -201,6 +222,7 @@ impl World {
             write_id: self.write_id(request),
             trace: None,
             w: u32::try_from(self.plan.setting.w).unwrap_or(1),
+            sloppy,
         };
         self.put(
             node,
@@ -267,20 +289,19 @@ impl World {
             return;
         }
         let record = &self.requests[request];
-        let (client, node, key, wish, entry) = (
-            record.client,
-            record.node,
-            record.key,
-            record.wish,
-            record.entry,
-        );
+        let (client, node, key, wish) = (record.client, record.node, record.key, record.wish);
+        let entry = (record.entry, record.sloppy);
         let mut read = false;
         match answer {
             Answer::Written(written) => self.acknowledge(request, &written),
-            Answer::Read { node, object } => {
+            Answer::Read {
+                node,
+                object,
+                fallbacks,
+            } => {
                 read = true;
                 self.requests[request].was_read = true;
-                self.judge_read(node, request, &object);
+                self.judge_read(node, request, &object, fallbacks);
             }
             Answer::Unknown => self.sights.met(Sight::WriteUnknown),
             Answer::NotWritten => {
@@ -311,7 +332,12 @@ impl World {
         let Some(write) = self.oracle.find(written.dot) else {
             return;
         };
-        self.oracle.writes[write].promised = Some(self.plan.setting.w);
+        let w = self.plan.setting.w;
+        self.oracle.writes[write].promised = Some(w);
+        self.oracle.writes[write].strict = written.owners as usize >= w;
+        if written.fallbacks > 0 {
+            self.sights.met(Sight::SloppyAck);
+        }
         if self.oracle.writes[write].payload.is_none() {
             self.sights.met(Sight::Deleted);
         }
@@ -320,11 +346,13 @@ impl World {
         self.keep_token(node, request, &written.context, seen);
     }
 
-    fn judge_read(&mut self, node: usize, request: usize, object: &Object) {
+    fn judge_read(&mut self, node: usize, request: usize, object: &Object, fallbacks: usize) {
         let record = &self.requests[request];
         let (key, before) = (record.key, record.before);
         let setting = &self.plan.setting;
-        if setting.r + setting.w > self.keys[key].owners.len() {
+        if fallbacks > 0 {
+            self.sights.met(Sight::FallbackRead);
+        } else if setting.r + setting.w > self.keys[key].owners.len() {
             self.hold(strict::check(&self.oracle, key, before, object));
             self.hold(deletes::check(
                 &self.oracle,
@@ -355,7 +383,11 @@ impl World {
 fn format_of(answer: &Answer) -> String {
     match answer {
         Answer::Written(written) => {
-            format!("written as {} on {} owners", written.dot, written.owners)
+            let (owners, fallbacks) = (written.owners, written.fallbacks);
+            format!(
+                "written as {} on {owners} owners and {fallbacks} fallbacks",
+                written.dot
+            )
         }
         Answer::Read { object, .. } => {
             let dots: Vec<String> = object

@@ -17,7 +17,7 @@ use sibyl_core::object::Object;
 use sibyl_core::refill::Need;
 
 use super::frames::Waiting;
-use super::writer::{Command, Then};
+use super::writer::{Command, Then, Why};
 use super::{Bytes, VecDeque, World};
 use crate::checks::{Violation, leaves};
 use crate::plan::PATIENCE_US;
@@ -389,7 +389,9 @@ impl World {
     fn pack(&self, node: usize, places: &[Place]) -> Delivery {
         let mut delivery = Delivery::default();
         for place in places {
-            match self.copy(node, place) {
+            let key = self.key(place);
+            let record = key.map(|key| &self.keys[key].record);
+            match record.and_then(|record| self.nodes[node].disk.encoded(record)) {
                 Some(object) => delivery.objects.push((place.clone(), object)),
                 None => delivery.without.push(place.clone()),
             }
@@ -399,7 +401,7 @@ impl World {
 
     fn take_in_objects(&mut self, node: usize, objects: Vec<(Place, Object)>) {
         for (place, object) in objects {
-            self.join_for(node, None, &place, object, false);
+            self.join_for(node, None, &place, object, Why::Write);
         }
     }
 

@@ -5,16 +5,17 @@
 //! comes is `unknown`.
 
 use sibyl_core::context::Context;
+use sibyl_core::flow::Replicas;
 use sibyl_core::flow::put::{Effect, Event as PutEvent, Outcome, Put};
 use sibyl_core::id::Dot;
 use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
 use sibyl_core::object::{Caps, Content, Write};
-use sibyl_core::registry::Durability;
+use sibyl_core::registry::{BucketConfig, Durability};
 
 use super::client::Answer;
 use super::frames::Waiting;
 use super::writer::Command;
-use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
+use super::{Bytes, Event, Key, NodeId, VecDeque, World, Writing};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
 
@@ -60,15 +61,14 @@ impl World {
         value: Bytes,
     ) {
         let key = self.requests[request].key;
-        let away = |owner: &NodeId, world: &Self| {
-            let owner = world.index(owner);
-            let process = world.nodes[node].process.as_ref();
-            owner != node && process.is_some_and(|process| !process.reachable[owner])
-        };
-        let mut candidates = self.keys[key].owners.clone();
-        candidates.sort_by_key(|owner| away(owner, self));
+        let (away, fallbacks) = self.around(node, key, coordinate.sloppy);
+        let owners = self.keys[key].owners.iter().cloned();
+        let (gone, mut candidates): (Vec<NodeId>, Vec<NodeId>) =
+            owners.partition(|owner| away.contains(owner));
+        candidates.extend(fallbacks);
+        candidates.extend(gone);
+        let candidates: VecDeque<NodeId> = candidates.into();
         let until_us = self.scheduler.now_us() + PATIENCE_US;
-        let candidates = candidates.into();
         let handing = Handing {
             request,
             candidates,
@@ -81,6 +81,27 @@ impl World {
         let id = process.fresh();
         process.handings.insert(id, handing);
         self.hand_on(node, id);
+    }
+
+    /// Which owners of a key this node cannot reach, and who may stand in for them.
+    pub(crate) fn around(
+        &self,
+        node: usize,
+        key: usize,
+        sloppy: bool,
+    ) -> (Vec<NodeId>, Vec<NodeId>) {
+        let process = self.nodes[node].process.as_ref();
+        let reachable = &process.expect("only a running node acts").reachable;
+        let here = |other: &&NodeId| {
+            let other = self.index(other);
+            other == node || reachable[other]
+        };
+        let Key {
+            owners, fallbacks, ..
+        } = &self.keys[key];
+        let away = owners.iter().filter(|owner| !here(owner)).cloned();
+        let fallbacks = fallbacks.iter().filter(|node| sloppy && here(node));
+        (away.collect(), fallbacks.cloned().collect())
     }
 
     /// Gives the write to the next candidate; ends as each turn takes one.
@@ -178,21 +199,26 @@ impl World {
         if process.held.document.number < 2 {
             return Err(Failure::NotServing("forming".into()));
         }
-        if !owners.contains(&me) {
-            return Err(Failure::NotOwner);
-        }
         if !self.vouches(node, key) {
             return Err(Failure::Rebuilding);
         }
-        let process = self.process(node);
-        let config = &process.held.document.buckets["default"].config;
-        let caps = Caps {
-            siblings: config.max_siblings as usize,
-            object_bytes: usize::try_from(config.max_object_bytes).unwrap_or(usize::MAX),
-            context_intervals: MAX_CONTEXT_INTERVALS,
-        };
+        let (owns, sloppy) = (owners.contains(&me), coordinate.sloppy);
+        if !owns && !sloppy {
+            return Err(Failure::NotOwner);
+        }
         let w = coordinate.w as usize;
-        let put = Put::new(me, &owners, w);
+        let (away, fallbacks) = self.around(node, key, sloppy);
+        if !owns && owners.len() - away.len() + fallbacks.len() < w {
+            return Err(Failure::NotServing("too few can be reached".into()));
+        }
+        let process = self.process(node);
+        let caps = caps(&process.held.document.buckets["default"].config);
+        let replicas = Replicas {
+            owners: &owners,
+            away: &away,
+            fallbacks: &fallbacks,
+        };
+        let put = Put::new(me, replicas, w, sloppy);
         let (flow, life) = (process.fresh(), process.life);
         let until_us = now_us + left_us;
         process.puts.insert(
@@ -208,6 +234,8 @@ impl World {
         );
         self.scheduler
             .after(left_us, Event::WriteOver { node, life, flow });
+        self.scheduler
+            .after(left_us / 3, Event::Patience { node, life, flow });
         let request = request_of(&coordinate);
         let write = Box::new(write(coordinate, value, now_us));
         self.submit(
@@ -218,6 +246,7 @@ impl World {
                 request,
                 write,
                 caps,
+                stands_in: !owns,
             },
         );
         Ok(())
@@ -237,7 +266,10 @@ impl World {
             Err(failure) => {
                 let origin = writing.origin;
                 self.process(node).puts.remove(&flow);
-                self.sights.met(Sight::Capped);
+                match failure {
+                    Failure::HintsFull => self.sights.met(Sight::HintRefused),
+                    _ => self.sights.met(Sight::Capped),
+                }
                 self.tell_origin(node, origin, Err(failure));
             }
         }
@@ -253,13 +285,47 @@ impl World {
             false => writing.put.handle(PutEvent::Failed(owner)),
         };
         self.perform_write(node, flow, effects);
-        let process = self.process(node);
-        if process
-            .puts
-            .get(&flow)
-            .is_some_and(|writing| writing.put.is_done())
-        {
-            process.puts.remove(&flow);
+        self.end_write(node, flow);
+    }
+
+    /// A hint counts, or will not.
+    pub(crate) fn hint_counts(
+        &mut self,
+        node: usize,
+        flow: u64,
+        (by, target): (&NodeId, &NodeId),
+        kept: bool,
+    ) {
+        let Some(writing) = self.process(node).puts.get_mut(&flow) else {
+            return;
+        };
+        let effects = match kept {
+            true => writing.put.handle(PutEvent::Kept { by, target }),
+            false => writing.put.handle(PutEvent::Refused { by, target }),
+        };
+        self.perform_write(node, flow, effects);
+        self.end_write(node, flow);
+    }
+
+    /// Silent owners are stood in for.
+    pub(crate) fn patience_over(&mut self, node: usize, flow: u64) {
+        let Some(writing) = self.process(node).puts.get_mut(&flow) else {
+            return;
+        };
+        if writing.minted.is_none() {
+            return;
+        }
+        let effects = writing.put.handle(PutEvent::Patience);
+        if !effects.is_empty() {
+            self.sights.met(Sight::Impatient);
+        }
+        self.perform_write(node, flow, effects);
+    }
+
+    fn end_write(&mut self, node: usize, flow: u64) {
+        let puts = &mut self.process(node).puts;
+        if puts.get(&flow).is_some_and(|writing| writing.put.is_done()) {
+            puts.remove(&flow);
         }
     }
 
@@ -272,10 +338,13 @@ impl World {
         self.process(node).puts.remove(&flow);
     }
 
-    fn perform_write(&mut self, node: usize, flow: u64, effects: Vec<Effect>) {
+    fn perform_write(&mut self, node: usize, flow: u64, mut effects: Vec<Effect>) {
+        // A question that fails at once may end the flow: its answer goes first.
+        effects.sort_by_key(|effect| !matches!(effect, Effect::Answer(_)));
         for effect in effects {
             match effect {
                 Effect::Replicate(to) => self.replicate(node, flow, &to),
+                Effect::Hint { to, target } => self.hint(node, flow, &to, target),
                 Effect::Answer(outcome) => self.settle_write(node, flow, outcome),
             }
         }
@@ -312,6 +381,30 @@ impl World {
         }
     }
 
+    fn hint(&mut self, node: usize, flow: u64, to: &NodeId, target: NodeId) {
+        let Some(writing) = self.process(node).puts.get(&flow) else {
+            return;
+        };
+        let (key, minted) = (writing.key, writing.minted.as_ref());
+        let Some(shipment) = minted.map(|minted| minted.shipment.clone()) else {
+            return;
+        };
+        let request = Request::Hint {
+            place: self.keys[key].place.clone(),
+            durability: Durability::Synced,
+            target: target.clone(),
+            trace: None,
+        };
+        let peer = self.index(to);
+        let waiting = Waiting::Hint {
+            flow,
+            target: target.clone(),
+        };
+        if !self.ask(node, peer, request, shipment, PATIENCE_US, waiting) {
+            self.hint_counts(node, flow, (to, &target), false);
+        }
+    }
+
     fn settle_write(&mut self, node: usize, flow: u64, outcome: Outcome) {
         let me = self.nodes[node].id.clone();
         let Some(writing) = self.process(node).puts.get(&flow) else {
@@ -320,21 +413,29 @@ impl World {
         let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (origin, w) = (writing.origin, few(writing.w));
         let result = match (outcome, &writing.minted) {
-            (Outcome::Written { owners }, Some(minted)) => Ok(Written {
+            (Outcome::Written { owners, fallbacks }, Some(minted)) => Ok(Written {
                 dot: minted.dot,
                 context: minted.answer.clone(),
                 modified_at: minted.modified_at,
                 owners: few(owners),
+                fallbacks: few(fallbacks),
                 siblings: few(minted.live),
                 coordinator: me,
             }),
-            (Outcome::Unknown { owners, failed }, _) => Err(Failure::Quorum {
-                owners: few(owners),
+            (
+                Outcome::Unknown {
+                    owners,
+                    fallbacks,
+                    failed,
+                },
+                _,
+            ) => Err(Failure::Quorum {
+                copies: few(owners + fallbacks),
                 failed: few(failed),
                 w,
             }),
-            (Outcome::Written { owners }, None) => Err(Failure::Quorum {
-                owners: few(owners),
+            (Outcome::Written { owners, fallbacks }, None) => Err(Failure::Quorum {
+                copies: few(owners + fallbacks),
                 failed: 0,
                 w,
             }),
@@ -352,6 +453,14 @@ impl World {
                 self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
             }
         }
+    }
+}
+
+fn caps(config: &BucketConfig) -> Caps {
+    Caps {
+        siblings: config.max_siblings as usize,
+        object_bytes: usize::try_from(config.max_object_bytes).unwrap_or(usize::MAX),
+        context_intervals: MAX_CONTEXT_INTERVALS,
     }
 }
 
@@ -380,6 +489,10 @@ fn request_of(coordinate: &Coordinate) -> usize {
 fn was_not_minted(failure: &Failure) -> bool {
     matches!(
         failure,
-        Failure::Bucket | Failure::NotOwner | Failure::Rebuilding | Failure::NotServing(_)
+        Failure::Bucket
+            | Failure::NotOwner
+            | Failure::Rebuilding
+            | Failure::NotServing(_)
+            | Failure::HintsFull
     )
 }

@@ -100,6 +100,7 @@ impl World {
             store: disk.actor,
             rebuilding: disk.rebuilding && !reused,
             line: if unraised { 0 } else { disk.reserved - 1 },
+            lines: Default::default(),
             counter: disk.reserved,
             writer: Writer::default(),
             held: Rc::new(machine.held().clone()),
@@ -113,6 +114,8 @@ impl World {
             leaves: Leaves::open(&disk.store),
             exchanges: Default::default(),
             compared: Default::default(),
+            handoff: Default::default(),
+            deliveries: Default::default(),
             ids: 0,
         };
         this.number = process.held.document.number;
@@ -128,6 +131,7 @@ impl World {
         self.open_leaves(node);
         self.notice_all(node);
         self.open_registry(node);
+        self.open_handoff(node);
     }
 
     /// A process dies, and starts again later.
@@ -157,7 +161,7 @@ impl World {
     /// What the synced copies hold, read back from the disk.
     fn read_disk(&mut self, node: usize) {
         for key in 0..self.keys.len() {
-            let object = self.nodes[node].disk.object(&self.keys[key].record);
+            let object = self.held(node, key);
             self.nodes[node].synced[key] = self.oracle.held(key, &object);
         }
     }
@@ -201,7 +205,9 @@ impl World {
         };
         let keepable = |write: usize| {
             let key = self.oracle.writes[write].key;
-            let copies = others()
+            // Hints do not count: they may be forgotten on a word that this node has given already.
+            let owners = others().filter(|(_, other)| self.keys[key].owners.contains(&other.id));
+            let copies = owners
                 .filter(|(_, other)| other.synced[key].contains(write))
                 .count();
             copies >= needed

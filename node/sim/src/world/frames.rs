@@ -4,7 +4,8 @@
 //! did nothing; a question under way when the peer becomes unreachable, or whose time is up, failed, and
 //! may have done anything. A question of a higher registry number waits until that document was fetched.
 
-use super::{Bytes, Digest, Event, NodeId, Reply, Request, VecDeque, World};
+use super::writer::{Command, Why};
+use super::{Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
 use crate::network::Fate;
 use crate::sight::Sight;
 use crate::zoo::Bug;
@@ -57,6 +58,12 @@ pub(crate) enum Waiting {
     Repair,
     /// A write that was handed on.
     Forward { handing: u64 },
+    /// A coordinated write, for a hint.
+    Hint { flow: u64, target: NodeId },
+    /// A delivery.
+    Handoff { key: usize },
+    /// Who asked for what is kept for it.
+    Collect,
     /// The registry.
     Registry,
     /// An exchange.
@@ -212,8 +219,22 @@ impl World {
             }
             Request::Replicate { ref place, .. } | Request::Repair { ref place } => {
                 let object = codec::decode(&body).expect("what was encoded here can be decoded");
-                let repairs = matches!(request, Request::Repair { .. });
-                self.join_for(node, Some((from, call)), place, object, repairs);
+                let why = match request {
+                    Request::Repair { .. } => Why::Repair,
+                    _ => Why::Write,
+                };
+                self.join_for(node, Some((from, call)), place, object, why);
+            }
+            Request::Handoff { ref place } => {
+                let object = codec::decode(&body).expect("what was encoded here can be decoded");
+                self.join_for(node, Some((from, call)), place, object, Why::Handoff);
+            }
+            Request::Hint { place, target, .. } => {
+                self.asked_to_keep(node, (from, call), &place, target, &body);
+            }
+            Request::Collect => {
+                let hints = self.asked_to_deliver(node, from);
+                self.reply(node, from, call, Reply::Collecting { hints }, Bytes::new());
             }
             Request::Object { place } | Request::Digest { place } if self.key(&place).is_none() => {
                 self.reply(
@@ -236,15 +257,12 @@ impl World {
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
             Request::Object { place } => {
-                let counts = self.counts(node, &place);
-                let body = self
-                    .copy(node, &place)
-                    .unwrap_or_else(|| codec::encode(&Object::default()));
+                let (body, counts) = self.copy(node, &place);
+                let body = body.unwrap_or_else(|| codec::encode(&Object::default()));
                 self.reply(node, from, call, Reply::Object { counts }, body);
             }
             Request::Digest { place } => {
-                let counts = self.counts(node, &place);
-                let body = self.copy(node, &place);
+                let (body, counts) = self.copy(node, &place);
                 let digest = body.map_or_else(
                     || codec::digest(&Object::default()),
                     |body| Digest::of(&body),
@@ -266,6 +284,27 @@ impl World {
         }
     }
 
+    fn asked_to_keep(
+        &mut self,
+        node: usize,
+        asked: (usize, u64),
+        place: &super::Place,
+        target: NodeId,
+        body: &Bytes,
+    ) {
+        let object = codec::decode(body).expect("what was encoded here can be decoded");
+        if let Some(key) = self.key(place) {
+            let object = Box::new(object);
+            let hint = Command::Hint {
+                key,
+                object,
+                target,
+                asked,
+            };
+            self.submit(node, hint);
+        }
+    }
+
     fn answered(&mut self, node: usize, call: u64, reply: Reply, body: &Bytes) {
         let Some(Call { to, waiting }) = self.process(node).calls.remove(&call) else {
             return;
@@ -275,6 +314,14 @@ impl World {
             (Waiting::Copy { flow }, reply) => {
                 self.copy_counts(node, flow, &peer, matches!(reply, Reply::Joined));
             }
+            (Waiting::Hint { flow, target }, reply) => {
+                let kept = matches!(reply, Reply::Joined);
+                self.hint_counts(node, flow, (&peer, &target), kept);
+            }
+            (Waiting::Handoff { key }, Reply::Delivered { context }) => {
+                self.hint_ended(node, &peer, key, Some(context));
+            }
+            (Waiting::Handoff { key }, _) => self.hint_ended(node, &peer, key, None),
             (Waiting::Read { flow }, Reply::Object { counts }) => {
                 let object = codec::decode(body).expect("what was encoded here can be decoded");
                 self.said(
@@ -297,7 +344,7 @@ impl World {
             }
             (Waiting::Forward { handing }, _) => self.handed(node, handing, Err(None)),
             (Waiting::Exchange { flow }, reply) => self.exchange_heard(node, flow, reply, body),
-            (Waiting::Repair | Waiting::Registry, _) => {}
+            (Waiting::Repair | Waiting::Registry | Waiting::Collect, _) => {}
         }
     }
 
@@ -316,7 +363,9 @@ impl World {
             }
             Waiting::Registry => self.tell_registry(node, registry::Event::Unreachable(peer)),
             Waiting::Exchange { flow } => self.exchange_failed(node, flow),
-            Waiting::Repair => {}
+            Waiting::Hint { flow, target } => self.hint_counts(node, flow, (&peer, &target), false),
+            Waiting::Handoff { key } => self.hint_ended(node, &peer, key, None),
+            Waiting::Repair | Waiting::Collect => {}
         }
     }
 
@@ -338,12 +387,15 @@ impl World {
         });
         if there {
             let id = self.nodes[peer].id.clone();
+            self.returned(node, peer);
             self.tell_registry(node, registry::Event::Reached(id));
             if self.plan.setting.exchanges {
                 self.compare(node, peer);
             }
             return;
         }
+        let id = self.nodes[peer].id.clone();
+        self.tell_handoff(node, &HandoffEvent::Gone(&id));
         let calls = self.process(node).calls.iter();
         let broken: VecDeque<u64> = calls
             .filter(|(_, call)| call.to == peer)
@@ -354,16 +406,19 @@ impl World {
             .for_each(|call| self.call_failed(node, call));
     }
 
-    /// This node's copy of a key, as it lies in the store.
-    pub(crate) fn copy(&self, node: usize, place: &super::Place) -> Option<Bytes> {
-        let key = self.key(place)?;
-        self.nodes[node].disk.encoded(&self.keys[key].record)
-    }
-
-    /// Whether this node's copies count in a read.
-    pub(crate) fn counts(&self, node: usize, place: &super::Place) -> bool {
-        let key = self.key(place);
-        key.is_none_or(|key| self.vouches(node, key)) || self.bug == Some(Bug::RebuildingReads)
+    /// What this node has of a key, its copy or a hint, and whether that counts in a read.
+    pub(crate) fn copy(&mut self, node: usize, place: &super::Place) -> (Option<Bytes>, bool) {
+        let Some(key) = self.key(place) else {
+            return (None, false);
+        };
+        let owns = self.keys[key].owners.contains(&self.nodes[node].id);
+        let copy = match owns {
+            true => self.nodes[node].disk.encoded(&self.keys[key].record),
+            false => self.hinted(node, key),
+        };
+        let vouched = self.vouches(node, key) || self.bug == Some(Bug::RebuildingReads);
+        let there = owns || copy.is_some() || self.bug == Some(Bug::AbsentFallback);
+        (copy, vouched && there)
     }
 
     /// Which key a place is.

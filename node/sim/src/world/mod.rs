@@ -12,6 +12,7 @@ use bytes::Bytes;
 use sibyl::replica::Slot;
 use sibyl::replica::leaves::Leaves;
 use sibyl_core::flow::get::Get;
+use sibyl_core::flow::handoff::{Event as HandoffEvent, Handoff};
 use sibyl_core::flow::put::Put;
 use sibyl_core::id::{Actor, Digest, NodeId, Partition};
 use sibyl_core::message::{Place, Reply, Request};
@@ -33,6 +34,8 @@ mod compare;
 mod coordinate;
 mod faults;
 mod frames;
+mod handoff;
+mod hints;
 mod read;
 mod registry;
 mod settle;
@@ -42,6 +45,7 @@ use client::{Client, RequestRecord};
 use compare::Comparing;
 use coordinate::{Handing, Minted, Origin};
 use frames::{Call, Frame};
+use handoff::Delivery;
 use registry::Registry;
 use writer::Writer;
 
@@ -71,6 +75,10 @@ pub(crate) enum Event {
     ReadOver { node: usize, life: u64, flow: u64 },
     /// A coordinated write's time is up.
     WriteOver { node: usize, life: u64, flow: u64 },
+    /// Silent owners of a write have been waited for.
+    Patience { node: usize, life: u64, flow: u64 },
+    /// A pause of the delivery of hints is over.
+    Pause { node: usize, life: u64 },
     /// A question to a peer has no answer.
     CallOver { node: usize, life: u64, call: u64 },
     /// A dead node starts.
@@ -89,6 +97,8 @@ pub(crate) struct Key {
     pub(crate) record: Vec<u8>,
     pub(crate) owners: Vec<NodeId>,
     pub(crate) slot: Slot,
+    /// Who may stand in for them, in this order.
+    pub(crate) fallbacks: Vec<NodeId>,
 }
 
 /// A node: what lives as long as its disk, and its process while it runs.
@@ -115,6 +125,8 @@ pub(crate) struct Process {
     pub(crate) rebuilding: bool,
     /// The counter below the first one of this start.
     pub(crate) line: u64,
+    /// Lines raised since, by key: every key has a partition of its own as far as lines go.
+    pub(crate) lines: BTreeMap<usize, u64>,
     pub(crate) counter: u64,
     pub(crate) writer: Writer,
     pub(crate) registry: Registry,
@@ -130,6 +142,8 @@ pub(crate) struct Process {
     pub(crate) exchanges: BTreeMap<u64, Comparing>,
     /// With whom unfilled partitions were compared, and whether those copies count.
     pub(crate) compared: BTreeMap<Partition, BTreeMap<NodeId, bool>>,
+    pub(crate) handoff: Handoff,
+    pub(crate) deliveries: BTreeMap<NodeId, Delivery>,
     pub(crate) ids: u64,
 }
 
@@ -282,6 +296,12 @@ impl World {
             Event::WriteOver { node, life, flow } if self.lives(node, life) => {
                 self.write_over(node, flow);
             }
+            Event::Patience { node, life, flow } if self.lives(node, life) => {
+                self.patience_over(node, flow);
+            }
+            Event::Pause { node, life } if self.lives(node, life) => {
+                self.tell_handoff(node, &HandoffEvent::Woken);
+            }
             Event::CallOver { node, life, call } if self.lives(node, life) => {
                 self.call_failed(node, call);
             }
@@ -362,6 +382,14 @@ fn document(names: &[NodeId]) -> Document {
     first_document("sim", &members, 8, 4).expect("its bounds are kept")
 }
 
+/// The owners of a key in a cluster of so many nodes.
+pub(crate) fn owners(nodes: usize, key: usize) -> Vec<usize> {
+    let names: Vec<NodeId> = (0..nodes).map(name).collect();
+    let placed = place(&document(&names), key);
+    let index = |owner: &NodeId| names.iter().position(|name| name == owner);
+    placed.owners.iter().filter_map(index).collect()
+}
+
 fn place(first: &Document, key: usize) -> Key {
     let ring = first.ring();
     let bucket = first.buckets["default"].incarnation;
@@ -373,6 +401,7 @@ fn place(first: &Document, key: usize) -> Key {
     let place = Place { bucket, key: name };
     Key {
         owners: ring.primaries(partition, 3).to_vec(),
+        fallbacks: ring.fallbacks(partition, 3).to_vec(),
         slot: Slot {
             partition,
             n: first.buckets["default"].config.n,

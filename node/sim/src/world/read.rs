@@ -4,15 +4,18 @@
 //! everybody has spoken, if this run has read repair.
 
 use sibyl_core::codec;
+use sibyl_core::flow::Replicas;
 use sibyl_core::flow::get::{Ask, Effect, Event as GetEvent, Get, Outcome, Said};
 use sibyl_core::message::Request;
 use sibyl_core::object::Object;
 
 use super::client::Answer;
 use super::frames::Waiting;
+use super::writer::Why;
 use super::{Bytes, Digest, Event, NodeId, Reading, VecDeque, World};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
+use crate::zoo::Bug;
 
 /// After so long without an object, another replica is asked for it.
 const HEDGE_US: u64 = 30_000;
@@ -21,8 +24,18 @@ impl World {
     /// A client reads through this node.
     pub(crate) fn get(&mut self, node: usize, request: usize) {
         let key = self.requests[request].key;
-        let replicas = self.best_first(node, key);
-        let (get, effects) = Get::new(&replicas, self.plan.setting.r);
+        let mut owners = self.best_first(node, key);
+        let (away, mut fallbacks) = self.around(node, key, self.requests[request].sloppy);
+        fallbacks.sort_by_key(|fallback| self.index(fallback) != node);
+        if self.bug == Some(Bug::AbsentFallback) {
+            owners.extend(fallbacks.drain(..away.len().min(fallbacks.len())));
+        }
+        let replicas = Replicas {
+            owners: &owners,
+            away: &away,
+            fallbacks: &fallbacks,
+        };
+        let (get, effects) = Get::new(replicas, self.plan.setting.r);
         let until_us = self.scheduler.now_us() + PATIENCE_US;
         let process = self.process(node);
         let (flow, life) = (process.fresh(), process.life);
@@ -123,10 +136,8 @@ impl World {
         let place = self.keys[key].place.clone();
         let peer = self.index(to);
         if peer == node {
-            let counts = self.counts(node, &place);
-            let bytes = self
-                .copy(node, &place)
-                .unwrap_or_else(|| codec::encode(&Object::default()));
+            let (bytes, counts) = self.copy(node, &place);
+            let bytes = bytes.unwrap_or_else(|| codec::encode(&Object::default()));
             let digest = Digest::of(&bytes);
             let said = match ask {
                 Ask::Digest => Said::Digest(digest),
@@ -158,7 +169,7 @@ impl World {
         }
         let (peer, place) = (self.index(to), self.keys[key].place.clone());
         if peer == node {
-            return self.join_for(node, None, &place, object, true);
+            return self.join_for(node, None, &place, object, Why::Repair);
         }
         let body = codec::encode(&object);
         // Offered once: whoever misses it is found again by the next read.
@@ -179,6 +190,7 @@ impl World {
                 Answer::Read {
                     node,
                     object: Box::new(outcome.object),
+                    fallbacks: outcome.fallbacks,
                 },
             );
         } else {

@@ -29,6 +29,7 @@ impl World {
                     node,
                     key,
                     wish: Wish::Read,
+                    sloppy: false,
                 };
                 self.wish(Entry {
                     id: u32::MAX,
@@ -90,7 +91,23 @@ impl World {
         self.check_durable(key);
         let owners = self.keys[key].owners.iter().map(|owner| self.index(owner));
         let copy = |node: usize| self.nodes[node].disk.object(&self.keys[key].record);
-        let copies: Vec<Object> = owners.map(copy).collect();
+        let mut copies: Vec<Object> = owners.map(copy).collect();
+        for node in 0..self.nodes.len() {
+            let Some(hint) = self.nodes[node].disk.hint(&self.keys[key].record) else {
+                continue;
+            };
+            if self.plan.setting.handoff {
+                let found = format!("n{node} still keeps k{key} for {:?}", hint.targets);
+                self.hold(Err(Violation {
+                    check: "no hint is left",
+                    found,
+                }));
+            }
+            // Where nothing is delivered what is kept is as good as delivered.
+            copies.iter_mut().for_each(|copy| {
+                copy.join(&hint.object);
+            });
+        }
         match converged::check(key, &copies) {
             Ok(object) => {
                 let acknowledged = self.oracle.acknowledged(key);

@@ -10,13 +10,14 @@ use sibyl::replica::leaves::Changes;
 use sibyl::store::{Batch, Space, Store as _};
 use sibyl_core::codec;
 use sibyl_core::context::Context;
+use sibyl_core::hint::Hint;
 use sibyl_core::id::Dot;
 use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place, Reply};
 use sibyl_core::object::{Caps, Mint, Object, Write};
 
 use super::coordinate::Minted;
-use super::{Bytes, Event, VecDeque, World};
+use super::{Bytes, Event, HandoffEvent, NodeId, VecDeque, World};
 use crate::checks::{deletes::Copy, dots, durable, seen, siblings};
 use crate::draw::Draw;
 use crate::oracle::{self, Writes};
@@ -52,13 +53,27 @@ pub(crate) enum Command {
         request: usize,
         write: Box<Write>,
         caps: Caps,
+        stands_in: bool,
     },
     /// Join what came from elsewhere.
     Join {
         key: usize,
         object: Box<Object>,
         asked: Option<(usize, u64)>,
-        repairs: bool,
+        why: Why,
+    },
+    /// Keep an object for an owner.
+    Hint {
+        key: usize,
+        object: Box<Object>,
+        target: NodeId,
+        asked: (usize, u64),
+    },
+    /// Forget a hint whose target has these dots.
+    Settle {
+        key: usize,
+        target: NodeId,
+        acked: Context,
     },
     /// Keep the registry's chosen document.
     Keep { bytes: Bytes },
@@ -78,18 +93,39 @@ pub(crate) enum Then {
     Joined { flow: u64 },
 }
 
+/// Why an object is joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    Write,
+    Repair,
+    Handoff,
+}
+
 /// Who is told once the batch counts.
-enum Counts {
-    Write { flow: u64 },
-    Asked { by: usize, call: u64 },
+pub(super) enum Counts {
+    Write {
+        flow: u64,
+    },
+    Asked {
+        by: usize,
+        call: u64,
+    },
+    /// Delivered: the sender may forget these dots.
+    Delivered {
+        by: usize,
+        call: u64,
+        context: Context,
+    },
     Kept,
     After(Then),
 }
 
 #[derive(Default)]
-struct Group {
-    counts: Vec<Counts>,
+pub(super) struct Group {
+    pub(super) counts: Vec<Counts>,
     changed: BTreeMap<usize, Object>,
+    /// Hints as the batch leaves them; `None` if one goes.
+    pub(super) hints: BTreeMap<usize, Option<Hint>>,
 }
 
 impl World {
@@ -112,7 +148,7 @@ impl World {
         asked: Option<(usize, u64)>,
         place: &Place,
         object: Object,
-        repairs: bool,
+        why: Why,
     ) {
         let process = self.nodes[node].process.as_ref();
         if process.is_none_or(|process| process.held.document.number < 2) {
@@ -134,7 +170,7 @@ impl World {
                         key,
                         object: Box::new(object),
                         asked,
-                        repairs,
+                        why,
                     },
                 );
             }
@@ -170,6 +206,21 @@ impl World {
             batch.put(Space::Objects, &self.keys[*key].record, bytes);
         }
         let late = self.keep_leaves(node, &group, &mut batch);
+        for (key, hint) in &group.hints {
+            let record = &self.keys[*key].record;
+            match hint {
+                Some(hint) => {
+                    let bytes = hint.encode();
+                    self.trace.bytes(&bytes);
+                    batch.put(Space::Hints, record, bytes);
+                }
+                None => {
+                    batch.delete(Space::Hints, record);
+                    // From now on nothing here stands for it, whatever a crash brings back.
+                    self.nodes[node].synced[*key] = Writes::default();
+                }
+            }
+        }
         if !batch.is_empty() {
             let applied = self.nodes[node].disk.store.apply(batch);
             applied.expect("a store that failed has stopped its node");
@@ -215,12 +266,21 @@ impl World {
             return self.crash(node, down_us);
         }
         let group = std::mem::take(&mut self.process(node).writer.group);
-        for (key, object) in &group.changed {
+        let hints = group.hints.iter();
+        let hints = hints.filter_map(|(key, hint)| Some((key, &hint.as_ref()?.object)));
+        for (key, object) in group.changed.iter().chain(hints) {
             let known = self.oracle.held(*key, object);
             let synced = &mut self.nodes[node].synced[*key];
             *synced = synced.and(known);
         }
+        let targets = group.hints.into_values().flatten();
+        let targets: Vec<NodeId> = targets.flat_map(|hint| hint.targets.into_keys()).collect();
         self.tell(node, group.counts);
+        for target in targets {
+            if self.nodes[node].process.is_some() {
+                self.tell_handoff(node, &HandoffEvent::Kept(&target));
+            }
+        }
         let Some(process) = &mut self.nodes[node].process else {
             return;
         };
@@ -238,6 +298,9 @@ impl World {
                 Counts::Write { flow } => self.copy_counts(node, flow, &me, true),
                 Counts::Asked { by, call } => {
                     self.reply(node, by, call, Reply::Joined, Bytes::new());
+                }
+                Counts::Delivered { by, call, context } => {
+                    self.reply(node, by, call, Reply::Delivered { context }, Bytes::new());
                 }
                 Counts::Kept => self.kept(node),
                 Counts::After(then) => self.after(node, then),
@@ -263,20 +326,31 @@ impl World {
                 key,
                 object,
                 asked,
-                repairs,
+                why,
             } => {
                 let mut held = self.load(node, key, group);
                 let before = self.copy_of(key, &held);
                 if held.join(&object) {
-                    if repairs {
+                    if why == Why::Repair {
                         self.sights.met(Sight::Repaired);
                     }
                     self.watch(node, key, before, &held);
                     group.changed.insert(key, held);
                 }
-                group
-                    .counts
-                    .extend(asked.map(|(by, call)| Counts::Asked { by, call }));
+                let context = object.context().clone();
+                group.counts.extend(asked.map(|(by, call)| match why {
+                    Why::Handoff => Counts::Delivered { by, call, context },
+                    Why::Write | Why::Repair => Counts::Asked { by, call },
+                }));
+            }
+            Command::Hint {
+                key,
+                object,
+                target,
+                asked,
+            } => self.keep_hint(node, (key, *object, target), asked, group),
+            Command::Settle { key, target, acked } => {
+                self.settle_hint(node, key, &target, &acked, group);
             }
             Command::Mint {
                 flow,
@@ -284,15 +358,10 @@ impl World {
                 request,
                 write,
                 caps,
+                stands_in,
             } => {
-                let mut held = self.load(node, key, group);
-                let before = self.copy_of(key, &held);
-                let result = self.mint(node, key, request, *write, caps, &mut held);
-                if result.is_ok() {
-                    self.watch(node, key, before, &held);
-                    group.changed.insert(key, held);
-                    group.counts.push(Counts::Write { flow });
-                }
+                let write = (request, *write, caps, stands_in);
+                let result = self.mint_in(node, flow, key, write, group);
                 minted.push((flow, result));
             }
         }
@@ -331,6 +400,36 @@ impl World {
         late
     }
 
+    /// Mints on this node's copy, or on its hint in the owners' place.
+    fn mint_in(
+        &mut self,
+        node: usize,
+        flow: u64,
+        key: usize,
+        (request, write, caps, stands_in): (usize, Write, Caps, bool),
+        group: &mut Group,
+    ) -> Result<Minted, Failure> {
+        let hint = stands_in.then(|| self.load_hint(node, key, group));
+        let mut held = match &hint {
+            None => self.load(node, key, group),
+            Some(hint) => hint.object.clone(),
+        };
+        let before = self.copy_of(key, &held);
+        let result = match hint.is_some() && self.is_full(node, key, 256, group) {
+            true => Err(Failure::HintsFull),
+            false => self.mint(node, key, request, write, caps, &mut held),
+        };
+        if result.is_ok() {
+            self.watch(node, key, before, &held);
+            match hint {
+                None => drop(group.changed.insert(key, held)),
+                Some(hint) => self.keep_minted(key, hint, held, group),
+            }
+            group.counts.push(Counts::Write { flow });
+        }
+        result
+    }
+
     fn load(&self, node: usize, key: usize, group: &Group) -> Object {
         let fresh = group.changed.get(&key).cloned();
         fresh.unwrap_or_else(|| self.nodes[node].disk.object(&self.keys[key].record))
@@ -349,12 +448,13 @@ impl World {
         self.process(node).counter += 1;
         self.nodes[node].disk.reserve(counter);
         let process = self.process(node);
+        let raised = process.lines.get(&key).copied().unwrap_or_default();
         let (dot, line) = (
             Dot {
                 actor: process.actor,
                 counter,
             },
-            process.line,
+            process.line.max(raised),
         );
         let covered = match &write.context {
             Some(_) => write.tombstones.clone(),
@@ -420,6 +520,7 @@ impl World {
             past,
             covers: covers.unwrap_or_default(),
             promised: None,
+            strict: false,
             destroyed: 0,
         };
         match dots::mint(&mut self.oracle, minted) {
@@ -431,7 +532,7 @@ impl World {
         });
     }
 
-    fn copy_of(&self, key: usize, object: &Object) -> Copy {
+    pub(super) fn copy_of(&self, key: usize, object: &Object) -> Copy {
         Copy {
             known: self.oracle.claimed(key, object.context()),
             surviving: self.oracle.surviving(object),
@@ -439,7 +540,7 @@ impl World {
     }
 
     /// What must hold for every copy after every change.
-    fn watch(&mut self, node: usize, key: usize, before: Copy, object: &Object) {
+    pub(super) fn watch(&mut self, node: usize, key: usize, before: Copy, object: &Object) {
         self.hold(dots::check(&self.oracle, key, object));
         self.hold(seen::copy(&self.oracle, key, object));
         let after = self.copy_of(key, object);

@@ -4,22 +4,26 @@
 
 use std::path::Path;
 use std::sync::PoisonError;
+use std::time::Duration;
 
+use sibyl_core::hint::ledger::Kept;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::registry::Member;
 
 use super::Shared;
-use crate::coordinator::{Coordinator, STOPPING};
+use crate::coordinator::{Coordinator, STOPPING, now_ms};
 use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
 };
+use crate::http::handoff::{HandoffView, HintsView, SyncView};
 use crate::peer::PeerView;
 use crate::store::disk;
 use crate::tasks::anti_entropy::{self, Status};
+use crate::tasks::handoff;
 use crate::tasks::registry::View;
-use crate::telemetry::metrics::{Direction, Readings};
+use crate::telemetry::metrics::{Direction, HintReading, Readings};
 
 impl Shared {
     pub(super) fn cluster(&self) -> ClusterView {
@@ -268,7 +272,52 @@ impl Shared {
             storage_tombstones: Some(self.coordinator.replica().tombstones()),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
+            hints: self.hint_readings(),
         }
+    }
+
+    /// What is kept for others.
+    pub(super) fn handoff(&self) -> HandoffView {
+        let now_ms = now_ms();
+        let view = |(target, kept): (NodeId, Kept)| HintsView {
+            target: target.to_string(),
+            count: kept.count,
+            bytes: kept.bytes,
+            oldest_age_ms: kept
+                .oldest_ms()
+                .map(|since_ms| now_ms.saturating_sub(since_ms)),
+            refused: kept.refused,
+        };
+        let kept = self.coordinator.replica().hints_kept().into_iter();
+        let kept = kept.filter(|(_, kept)| kept.count > 0 || kept.refused > 0);
+        HandoffView {
+            hints: kept.map(view).collect(),
+            transfers: Vec::new(),
+        }
+    }
+
+    /// Waits until what is kept now is delivered, or so long.
+    pub(super) async fn sync_handoff(&self, patience: Duration) -> SyncView {
+        let replica = self.coordinator.replica();
+        let delivered = handoff::sync_point(replica, now_ms(), patience).await;
+        SyncView {
+            delivered,
+            left: self.handoff(),
+        }
+    }
+
+    fn hint_readings(&self) -> Vec<HintReading> {
+        let kept = self.coordinator.replica().hints_kept();
+        let now_ms = now_ms();
+        let reading = |(target, kept): (NodeId, Kept)| HintReading {
+            target: target.to_string(),
+            pending: kept.count,
+            bytes: kept.bytes,
+            oldest_seconds: kept
+                .oldest_ms()
+                .map_or(0, |since_ms| now_ms.saturating_sub(since_ms) / 1000),
+        };
+        kept.into_iter().map(reading).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::setup;
 
 /// The routes of `design/http-api.md` that exist by now. What is missing comes with later work, and is not
-/// registered: watch, undo, check, replay, logs, shadow, handoff, anti-entropy, join, leave, remove, replace
+/// registered: watch, undo, check, replay, logs, shadow, anti-entropy, join, leave, remove, replace
 /// and the console.
 const DESIGN: &[&str] = &[
     "GET /v1/buckets/{bucket}/keys/{key}",
@@ -36,6 +36,8 @@ const DESIGN: &[&str] = &[
     "GET /v1/cluster/anti-entropy",
     "GET /v1/cluster/ring",
     "POST /v1/cluster/anti-entropy",
+    "GET /v1/cluster/handoff",
+    "POST /v1/cluster/handoff",
     "POST /v1/cluster/cut",
     "GET /v1/registry",
     "GET /v1/trace",

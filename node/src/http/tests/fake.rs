@@ -419,6 +419,7 @@ impl Keys for FakeCall {
         };
         let got = state.got(&bucket, &request.key);
         let owner = Owner {
+            hint: false,
             node: node(),
             primary: true,
             state: "alive",

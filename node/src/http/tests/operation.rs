@@ -43,6 +43,19 @@ async fn the_shapes_of_the_design_are_there() {
         &[("/number", "7"), ("/pending", "null")],
     )
     .await;
+    let hints = [
+        ("/hints/0/target", "n3"),
+        ("/hints/0/count", "12"),
+        ("/hints/0/bytes", "40960"),
+        ("/hints/0/oldest_age_ms", "9000"),
+        ("/hints/0/refused", "0"),
+        ("/transfers", "[]"),
+    ];
+    check("GET /v1/cluster/handoff", &hints).await;
+    let delivered = [("/delivered", "true"), ("/hints", "[]")];
+    check("POST /v1/cluster/handoff", &delivered).await;
+    let left = [("/delivered", "false"), ("/hints/0/count", "12")];
+    check("POST /v1/cluster/handoff?timeout_ms=5", &left).await;
     check("GET /health/live", &[("/live", "true")]).await;
     check(
         "GET /health/ready",

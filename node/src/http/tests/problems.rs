@@ -122,7 +122,7 @@ async fn writes_say_whether_they_may_still_become_visible() {
     ];
     check(
         put(PutError::Unknown {
-            owners: 1,
+            copies: 1,
             failed: 1,
             w: 2,
         }),
@@ -132,7 +132,7 @@ async fn writes_say_whether_they_may_still_become_visible() {
     )
     .await;
     let failure = Failure::Quorum {
-        owners: 1,
+        copies: 1,
         failed: 1,
         w: 2,
     };
@@ -369,7 +369,6 @@ async fn what_does_not_exist_is_404_or_405() {
         "GET /",
         "GET /v1/buckets/default/watch",
         "POST /v1/buckets/default/undo",
-        "GET /v1/cluster/handoff",
         "POST /v1/cluster/join",
         "POST /v1/resolvers/r/check",
         "POST /v1/resolvers/r/replay",

@@ -110,6 +110,7 @@ fn tombstones_are_counted_as_they_come_and_go() {
             counters: Box::new(Numbers(LINE + 100)),
             actor: ACTOR,
             line: LINE + 100,
+            hint_quota_bytes: u64::MAX,
             observer: Box::new(|_| {}),
         })
     };

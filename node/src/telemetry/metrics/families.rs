@@ -15,8 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::labels::{
     AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult,
     ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult,
-    ByResult, CacheResult, Exemplar, Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp,
-    Success,
+    ByResult, CacheResult, Exemplar, HintResult, Op, Outcome, Quorum, QuorumFailure, RepairMode,
+    StorageOp, Success,
 };
 use super::merkle;
 
@@ -84,6 +84,9 @@ pub(super) struct Families {
     pub(super) compile: Histogram,
     pub(super) view_cache: Of<ByResult, Counter>,
     pub(super) read_repairs: Of<ByModeResult, Counter>,
+    pub(super) sloppy_writes: Counter,
+    pub(super) hints: Of<ByResult, Counter>,
+    pub(super) hint_delay: Exemplars,
     pub(super) storage_duration: Of<ByOp, Histogram>,
     pub(super) merkle: merkle::Families,
     pub(super) amnesia: Of<ByCause, Counter>,
@@ -97,6 +100,7 @@ impl Families {
         let families = Self::new();
         families.register_requests(registry);
         families.register_replication(registry);
+        families.register_hints(registry);
         families.register_merging(registry);
         families.merkle.register(registry);
         families.register_rest(registry);
@@ -125,6 +129,9 @@ impl Families {
             compile: Histogram::new(SLOW),
             view_cache: Family::default(),
             read_repairs: Family::default(),
+            sloppy_writes: Counter::default(),
+            hints: Family::default(),
+            hint_delay: slow(),
             storage_duration: Family::new_with_constructor(storage_fast),
             merkle: merkle::Families::new(),
             amnesia: Family::default(),
@@ -194,6 +201,16 @@ impl Families {
             "Read repairs",
             self.read_repairs.clone(),
         );
+    }
+
+    fn register_hints(&self, to: &mut Registry) {
+        let help = "Writes acknowledged with the help of nodes that stand in for an owner";
+        to.register("sibyl_sloppy_writes", help, self.sloppy_writes.clone());
+        let help = "Hints, by what became of them";
+        to.register("sibyl_hints", help, self.hints.clone());
+        let help = "Time from keeping a hint to its target's acknowledgement";
+        let unit = Unit::Seconds;
+        to.register_with_unit("sibyl_hint_delay", help, unit, self.hint_delay.clone());
     }
 
     fn register_merging(&self, to: &mut Registry) {
@@ -281,6 +298,9 @@ impl Families {
         }
         for result in CacheResult::ALL.iter().map(|result| result.as_str()) {
             zero(&self.view_cache, ByResult { result });
+        }
+        for result in HintResult::ALL.iter().map(|result| result.as_str()) {
+            zero(&self.hints, ByResult { result });
         }
         for cause in AmnesiaCause::ALL.iter().map(|cause| cause.as_str()) {
             zero(&self.amnesia, ByCause { cause });

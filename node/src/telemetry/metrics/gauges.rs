@@ -12,10 +12,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::labels::ByState;
+use super::labels::{ByState, ByTarget};
 
 /// What the node knows about itself at this moment. `None` stays off the page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readings {
     /// Number of the registry document this node acts on.
     pub registry_number: Option<u64>,
@@ -35,6 +35,21 @@ pub struct Readings {
     pub disk_available_bytes: Option<u64>,
     /// Size of the store's disk.
     pub disk_total_bytes: Option<u64>,
+    /// What is kept for other nodes, by target.
+    pub hints: Vec<HintReading>,
+}
+
+/// What is kept for one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HintReading {
+    /// For whom.
+    pub target: String,
+    /// How many hints.
+    pub pending: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// How long the oldest has waited, seconds.
+    pub oldest_seconds: u64,
 }
 
 const STATES: [&str; 4] = ["alive", "suspect", "down", "left"];
@@ -70,7 +85,7 @@ impl Collector for Gauges {
             return Ok(());
         };
         drop(source);
-        standing(&mut to, readings)?;
+        standing(&mut to, &readings)?;
         let bytes = Some(&Unit::Bytes);
         let help = "Keys in the store, tombstones included";
         gauge(
@@ -112,12 +127,13 @@ impl Collector for Gauges {
             bytes,
             readings.disk_total_bytes,
         )?;
-        members(&mut to, readings.members)
+        members(&mut to, readings.members)?;
+        hints(&mut to, &readings.hints)
     }
 }
 
 /// What this node acts on, and what it still has to compare.
-fn standing(to: &mut DescriptorEncoder<'_>, readings: Readings) -> fmt::Result {
+fn standing(to: &mut DescriptorEncoder<'_>, readings: &Readings) -> fmt::Result {
     let help = "Number of the registry document this node acts on";
     gauge(
         to,
@@ -166,6 +182,39 @@ fn members(to: &mut DescriptorEncoder<'_>, members: Option<[u64; 4]>) -> fmt::Re
     let mut family = to.encode_descriptor("sibyl_gossip_members", help, None, MetricType::Gauge)?;
     for (state, count) in STATES.into_iter().zip(members) {
         ConstGauge::new(count as f64).encode(family.encode_family(&ByState { state })?)?;
+    }
+    Ok(())
+}
+
+fn hints(to: &mut DescriptorEncoder<'_>, hints: &[HintReading]) -> fmt::Result {
+    type Of = fn(&HintReading) -> u64;
+    let families: [(&str, &str, Option<&Unit>, Of); 3] = [
+        (
+            "sibyl_hints_pending",
+            "Hints that wait for their target.",
+            None,
+            |hint| hint.pending,
+        ),
+        (
+            "sibyl_hints_pending",
+            "Hints that wait for their target, in the store.",
+            Some(&Unit::Bytes),
+            |hint| hint.bytes,
+        ),
+        (
+            "sibyl_hint_oldest_age",
+            "How long the oldest hint has waited for its target.",
+            Some(&Unit::Seconds),
+            |hint| hint.oldest_seconds,
+        ),
+    ];
+    for (name, help, unit, value) in families {
+        let mut family = to.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for hint in hints {
+            let target = hint.target.clone();
+            let value = ConstGauge::new(value(hint) as f64);
+            value.encode(family.encode_family(&ByTarget { target })?)?;
+        }
     }
     Ok(())
 }

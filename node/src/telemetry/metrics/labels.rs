@@ -177,6 +177,24 @@ words! {
 }
 
 words! {
+    /// What became of a hint.
+    HintResult {
+        /// It is kept here.
+        Stored = "stored",
+        /// It is not: the quota is used up, or the node could not.
+        Refused = "refused",
+        /// It is on its target's disk.
+        Delivered = "delivered",
+        /// It could not be delivered this time.
+        Failed = "failed",
+        /// It was given up for its age: never, a hint that counted is a copy.
+        Expired = "expired",
+        /// It went undelivered, with its bucket.
+        Dropped = "dropped",
+    }
+}
+
+words! {
     /// How a step without further distinction ended.
     Success {
         /// Well.
@@ -292,6 +310,7 @@ label_set!(ByResolverResult { resolver: Name, result: &'static str, reason: &'st
 label_set!(ByResult { result: &'static str });
 label_set!(ByModeResult { mode: &'static str, result: &'static str });
 label_set!(ByCause { cause: &'static str });
+label_set!(ByTarget { target: String });
 label_set!(ByState { state: &'static str });
 label_set!(Exemplar {
     trace_id: String,

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::registry::Registry;
 
-pub use self::gauges::Readings;
+pub use self::gauges::{HintReading, Readings};
 pub use self::labels::{
-    AmnesiaCause, CacheResult, Direction, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op, Outcome,
-    Quorum, QuorumFailure, RepairMode, Repaired, Resolution, ResolverResult, RpcResult, StorageOp,
-    Success,
+    AmnesiaCause, CacheResult, Direction, HintResult, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op,
+    Outcome, Quorum, QuorumFailure, RepairMode, Repaired, Resolution, ResolverResult, RpcResult,
+    StorageOp, Success,
 };
 pub use self::text::Page;
 
@@ -216,6 +216,30 @@ impl Metrics {
             result: result.as_str(),
         };
         self.families.read_repairs.get_or_create(&by).inc();
+    }
+
+    /// A write was acknowledged with the help of nodes that stand in for an owner.
+    pub fn sloppy_write(&self) {
+        self.families.sloppy_writes.inc();
+    }
+
+    /// Something became of a hint.
+    pub fn hint(&self, result: HintResult) {
+        let by = ByResult {
+            result: result.as_str(),
+        };
+        self.families.hints.get_or_create(&by).inc();
+    }
+
+    /// A hint is on its target's disk, so long after it was kept.
+    pub fn hint_delivered(&self, waited: Duration, span: &Span) {
+        self.hint(HintResult::Delivered);
+        let delays = &self.families.hint_delay;
+        delays.observe(
+            waited.as_secs_f64(),
+            exemplar(span),
+            Some(SystemTime::now()),
+        );
     }
 
     /// The store did some work.

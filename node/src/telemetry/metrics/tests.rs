@@ -51,6 +51,8 @@ fn count_everything(node: &Telemetry) {
     metrics.merkle_synced("n2", Success::Ok, took, &span);
     metrics.merkle_repaired("n2", Repaired::Sent, 4);
     metrics.merkle_succeeded("n2");
+    metrics.sloppy_write();
+    metrics.hint_delivered(Duration::from_secs(3), &span);
     metrics.storage(StorageOp::Get, Duration::from_micros(70));
     metrics.amnesia(AmnesiaCause::Missing);
     metrics.on_scrape(|| Readings {
@@ -63,6 +65,12 @@ fn count_everything(node: &Telemetry) {
         storage_tombstones: Some(1),
         disk_available_bytes: Some(1),
         disk_total_bytes: Some(2),
+        hints: vec![HintReading {
+            target: "n2".into(),
+            pending: 3,
+            bytes: 300,
+            oldest_seconds: 9,
+        }],
     });
 }
 

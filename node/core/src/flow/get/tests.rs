@@ -81,7 +81,7 @@ fn run(
     hedge_after: usize,
 ) -> (Vec<Outcome>, Vec<Effect>) {
     let names: Vec<NodeId> = (0..replicas.len()).map(node).collect();
-    let (mut get, effects) = Get::new(&names, r);
+    let (mut get, effects) = Get::new(Replicas::of(&names), r);
     let (mut asked, mut outcomes, mut repairs) = (Vec::new(), Vec::new(), Vec::new());
     let mut sort = |effects: Vec<Effect>, asked: &mut Vec<(NodeId, Ask)>| {
         for effect in effects {
@@ -164,7 +164,7 @@ fn agreeing_replicas_cost_one_value() {
         rebuilding: false,
     };
     let names: Vec<NodeId> = (0..3).map(node).collect();
-    let (mut get, effects) = Get::new(&names, 2);
+    let (mut get, effects) = Get::new(Replicas::of(&names), 2);
     let asks: Vec<Ask> = effects
         .iter()
         .map(|effect| {
@@ -208,7 +208,7 @@ fn agreeing_replicas_cost_one_value() {
 #[test]
 fn the_deadline_answers_with_what_there_is() {
     let names: Vec<NodeId> = (0..3).map(node).collect();
-    let (mut get, _) = Get::new(&names, 2);
+    let (mut get, _) = Get::new(Replicas::of(&names), 2);
     let held = object(&[1]);
     let digest = codec::digest(&held);
     get.handle(Event::Said {
@@ -221,4 +221,81 @@ fn the_deadline_answers_with_what_there_is() {
         matches!(&effects[..], [Effect::Answer(Outcome { met: false, replies: 1, object, .. })] if *object == held)
     );
     assert!(get.is_done());
+}
+
+/// A read of n0, n1 and n2, of which n2 is away, with n3 and n4 to stand in.
+fn sloppy(r: usize) -> (Get, Vec<Effect>) {
+    let nodes: Vec<NodeId> = (0..5).map(node).collect();
+    let replicas = Replicas {
+        owners: &nodes[..3],
+        away: &nodes[2..3],
+        fallbacks: &nodes[3..],
+    };
+    Get::new(replicas, r)
+}
+
+fn says(get: &mut Get, from: usize, writes: Option<&[u64]>) -> Vec<Effect> {
+    let held = writes.map(object);
+    let said = held.map_or(Said::Failed, |held| {
+        let digest = codec::digest(&held);
+        Said::Object(held, digest)
+    });
+    let from = &node(from);
+    let counts = true;
+    get.handle(Event::Said { from, said, counts })
+}
+
+fn answered(effects: &[Effect]) -> Option<(bool, usize, usize)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Answer(outcome) => Some((outcome.met, outcome.replies, outcome.fallbacks)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_fallback_counts_if_it_holds_a_hint() {
+    let (mut get, effects) = sloppy(2);
+    assert_eq!(effects[3..], [Effect::Ask(node(3), Ask::Digest)]);
+    assert_eq!(answered(&says(&mut get, 0, Some(&[]))), None);
+    let effects = says(&mut get, 3, Some(&[1]));
+    assert_eq!(answered(&effects), Some((true, 2, 1)));
+    says(&mut get, 1, Some(&[1]));
+    let repairs = says(&mut get, 2, None);
+    assert_eq!(
+        repairs,
+        [Effect::Repair(node(0), object(&[1]))],
+        "owners are repaired, and only they"
+    );
+}
+
+#[test]
+fn a_fallbacks_absent_never_counts() {
+    let (mut get, _) = sloppy(3);
+    says(&mut get, 0, Some(&[1]));
+    says(&mut get, 1, Some(&[1]));
+    let next = says(&mut get, 3, Some(&[]));
+    assert_eq!(
+        next,
+        [Effect::Ask(node(4), Ask::Digest)],
+        "another may know"
+    );
+    let absent = Event::Said {
+        from: &node(4),
+        said: Said::Digest(codec::digest(&Object::default())),
+        counts: true,
+    };
+    assert_eq!(get.handle(absent), []);
+    let effects = says(&mut get, 2, None);
+    assert_eq!(answered(&effects), Some((false, 2, 0)));
+}
+
+#[test]
+fn who_fails_is_stood_in_for() {
+    let (mut get, _) = sloppy(3);
+    let next = says(&mut get, 1, None);
+    assert_eq!(next, [Effect::Ask(node(4), Ask::Digest)]);
+    says(&mut get, 0, Some(&[1]));
+    says(&mut get, 3, Some(&[1]));
+    let effects = says(&mut get, 4, Some(&[2]));
+    assert_eq!(answered(&effects), Some((true, 3, 2)));
 }

@@ -8,9 +8,10 @@ use sibyl_core::registry::{Bucket, ChangeError, Expect};
 
 use super::super::super::{
     AdminError, AntiEntropyPeer, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
-    BucketChanged, Buckets, ClusterView, DeleteBucket, Health, LogLine, MemberState, MemberView,
-    Module, Operation, Pending, PutBucket, RegistryMember, RegistryView, ResolverView, Resolvers,
-    RingNode, RingView, Trial, Tried, TriedOutcome, Upload, Uploaded,
+    BucketChanged, Buckets, ClusterView, DeleteBucket, HandoffView, Health, HintsView, LogLine,
+    MemberState, MemberView, Module, Operation, Pending, PutBucket, RegistryMember, RegistryView,
+    ResolverView, Resolvers, RingNode, RingView, SyncView, Trial, Tried, TriedOutcome, Upload,
+    Uploaded,
 };
 use super::{FakeCall, node, ready};
 
@@ -299,6 +300,30 @@ impl Operation for FakeCall {
 
     fn set_trace_ratio(&self, ratio: f64) {
         self.fake.state().ratio = ratio;
+    }
+
+    fn handoff(&self) -> HandoffView {
+        HandoffView {
+            hints: vec![HintsView {
+                target: "n3".to_owned(),
+                count: 12,
+                bytes: 40_960,
+                oldest_age_ms: Some(9000),
+                refused: 0,
+            }],
+            transfers: Vec::new(),
+        }
+    }
+
+    fn sync_handoff(&self, patience: Duration) -> Pending<'_, SyncView> {
+        // As if the target came back within a second.
+        let delivered = patience >= Duration::from_secs(1);
+        let left = if delivered {
+            HandoffView::default()
+        } else {
+            self.handoff()
+        };
+        Box::pin(std::future::ready(SyncView { delivered, left }))
     }
 
     fn cut(&self, peer: &NodeId, _cut: bool) -> Result<(), AdminError> {

@@ -1,0 +1,90 @@
+//! Who takes a request now: the preference list of a key after a look at who can be reached.
+//!
+//! Reachability is a local opinion. It chooses whom to ask first and who stands in for whom; it never decides
+//! safety: whoever was judged wrong answers for itself.
+
+use sibyl_core::flow::Replicas;
+use sibyl_core::id::{NodeId, Partition};
+use sibyl_core::registry::Bucket;
+
+use super::Coordinator;
+use crate::tasks::registry::View;
+
+/// The most fallbacks of a key that are asked: twice the largest usual n, and a read without an answer ends.
+const MOST_FALLBACKS: usize = 10;
+
+/// A key's nodes, as this node sees them.
+pub(super) struct Placement {
+    pub(super) owners: Vec<NodeId>,
+    /// Owners that cannot be reached.
+    away: Vec<NodeId>,
+    /// Others that can, in the order of the preference list; none in a strict request.
+    fallbacks: Vec<NodeId>,
+}
+
+impl Placement {
+    pub(super) fn replicas(&self) -> Replicas<'_> {
+        Replicas {
+            owners: &self.owners,
+            away: &self.away,
+            fallbacks: &self.fallbacks,
+        }
+    }
+
+    /// How many nodes could take a write at most, this one included.
+    pub(super) fn in_reach(&self) -> usize {
+        self.owners.len() - self.away.len() + self.fallbacks.len()
+    }
+
+    /// In which order nodes are asked to coordinate a write: owners that can be reached, then whoever may stand
+    /// in, and in the end owners that cannot, for the one that has just come back.
+    pub(super) fn candidates(self) -> impl Iterator<Item = NodeId> {
+        let Self {
+            owners,
+            away,
+            fallbacks,
+        } = self;
+        let (gone, here): (Vec<_>, Vec<_>) =
+            owners.into_iter().partition(|owner| away.contains(owner));
+        here.into_iter().chain(fallbacks).chain(gone)
+    }
+
+    /// The owners in the order in which a read asks them: this node, then those that can be reached.
+    pub(super) fn best_first(mut self, me: &NodeId) -> Self {
+        let away = &self.away;
+        let rank = |node: &NodeId| match node {
+            node if node == me => 0,
+            node if away.contains(node) => 2,
+            _ => 1,
+        };
+        self.owners.sort_by_key(rank);
+        self.fallbacks.sort_by_key(rank);
+        self
+    }
+}
+
+impl Coordinator {
+    /// Whether this is the node itself, or one that answers.
+    fn is_here(&self, node: &NodeId) -> bool {
+        node == self.me() || self.net().is_reachable(node)
+    }
+
+    pub(super) fn placement(
+        &self,
+        view: &View,
+        bucket: &Bucket,
+        partition: Partition,
+        sloppy: bool,
+    ) -> Placement {
+        let owners = view.owners(bucket, partition).to_vec();
+        let away = owners.iter().filter(|owner| !self.is_here(owner));
+        let n = usize::from(bucket.config.n);
+        let others = view.ring.fallbacks(partition, n).iter();
+        let fallbacks = others.filter(|node| sloppy && self.is_here(node));
+        Placement {
+            away: away.cloned().collect(),
+            fallbacks: fallbacks.take(MOST_FALLBACKS).cloned().collect(),
+            owners,
+        }
+    }
+}
