@@ -90,6 +90,13 @@ pub enum Request {
         /// At most so many entries.
         limit: u32,
     },
+    /// Take no more writes for a bucket that is about to be deleted; answered once those taken before are there.
+    Close {
+        /// Which bucket.
+        bucket: Incarnation,
+        /// For so long; 0 opens it again.
+        hold_ms: u32,
+    },
 }
 
 /// One entry of the conflict feed: a key that no resolver made one value of.
@@ -228,6 +235,9 @@ pub enum Failure {
     /// The node is forming its cluster, or stopping.
     #[error("that node is not serving: {0}")]
     NotServing(String),
+    /// The bucket is about to be deleted: it takes no writes now.
+    #[error("the bucket is being deleted: it takes no writes until that is decided")]
+    Closing,
 }
 
 /// Bytes that are not a head of this version.

@@ -142,17 +142,8 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         "tokens",
         "heartbeat age",
     ]);
-    for member in body
-        .get("members")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
-        let field = |name: &str| {
-            member
-                .get(name)
-                .map_or_else(|| "-".to_owned(), output::cell)
-        };
+    for member in output::entries(&body, "members") {
+        let field = |name: &str| output::field(member, name);
         let age = member.get("heartbeat_age_ms").and_then(Value::as_u64);
         let age = age.map_or_else(|| "-".to_owned(), |age| format!("{age} ms"));
         let (listen, peers) = (field("listen"), field("peer_listen"));
@@ -178,18 +169,9 @@ fn ring(connection: &Connection) -> Result<(), Failure> {
         return output::print_json(&body);
     }
     let partitions = body.get("partitions").and_then(Value::as_u64).unwrap_or(0);
-    let owners = body
-        .get("owners")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let owners = output::entries(&body, "owners");
     let mut table = output::table(&["node", "tokens", "owned partitions", "first owner of"]);
-    for node in body
-        .get("nodes")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
+    for node in output::entries(&body, "nodes") {
         let id = node.get("node_id").unwrap_or(&Value::Null);
         let first = owners.iter().filter(|list| list.get(0) == Some(id)).count();
         let tokens = node

@@ -50,6 +50,8 @@ calls! {
     ResolverStore = "Resolver/Store",
     /// Ask a node for a resolver's bytes.
     ResolverFetch = "Resolver/Fetch",
+    /// Keep writes out of a bucket that is about to be deleted.
+    BucketClose = "Bucket/Close",
     /// Ask a node how it is.
     NodeStatus = "Node/Status",
 }
