@@ -98,12 +98,8 @@ impl<'a, T> Members<'a, T> {
         let mut joined = Vec::with_capacity(self.0.len().max(other.0.len()));
         let (mut left, mut right) = (self.0.into_iter(), other.0.into_iter());
         // Ends: each round takes one from either side, or one from both. Each pair is compared once.
-        loop {
-            let order = match (left.as_slice(), right.as_slice()) {
-                ([mine, ..], [other, ..]) => mine.0.cmp(&other.0),
-                _ => break,
-            };
-            match order {
+        while let ([mine, ..], [theirs, ..]) = (left.as_slice(), right.as_slice()) {
+            match mine.0.cmp(&theirs.0) {
                 Ordering::Less => joined.extend(left.next()),
                 Ordering::Greater => joined.extend(right.next()),
                 Ordering::Equal => {
