@@ -49,8 +49,19 @@ pub fn faces(object: &Object, deletes: Deletes) -> Faces<'_> {
             Faces::One(one)
         };
     }
-    faces.sort_by_cached_key(|sibling| rank(sibling));
+    in_order(&mut faces);
     Faces::Several(faces)
+}
+
+/// Sorts by [`rank`], which hashes payloads, so only those are ranked whose times are equal.
+fn in_order(faces: &mut [&Sibling]) {
+    let at = |sibling: &&Sibling| sibling.content.modified_at;
+    faces.sort_by_key(at);
+    for ties in faces.chunk_by_mut(|a, b| at(a) == at(b)) {
+        if ties.len() > 1 {
+            ties.sort_by_cached_key(|sibling| rank(sibling));
+        }
+    }
 }
 
 /// Of the surviving dots with one write id the lowest counts: a retry through another coordinator is the

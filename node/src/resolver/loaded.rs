@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use wasmtime::component::{Component, Instance, InstancePre, Linker};
+use wasmtime::component::{
+    Component, ComponentExportIndex, Instance, InstancePre, Linker, TypedFunc,
+};
 use wasmtime::{Engine, Store};
 
 use super::admission::Kind;
@@ -33,6 +35,12 @@ const INLINE_INPUT_BYTES: u64 = 64 << 10;
 /// Fuel of a try on the calling thread: about a millisecond at worst.
 const INLINE_FUEL: u64 = 2_000_000;
 
+/// The contract's `resolve`, as the bindings have it.
+type Resolve<'a> = TypedFunc<
+    (merge::Context<'a>, &'a [merge::Sibling<'a>]),
+    (Result<merge::Resolution, merge::Failure>,),
+>;
+
 /// One resolver, ready to be called.
 pub(super) struct Loaded {
     pub(super) kind: Kind,
@@ -47,6 +55,8 @@ pub(super) struct Loaded {
     engine: Engine,
     instances: InstancePre<Guest>,
     merge: merge::GuestIndices,
+    /// `resolve` of `merge`, by itself: its types are compared once, when it is loaded, and not at every call.
+    resolve: ComponentExportIndex,
     check_config: Option<check_config::GuestIndices>,
     check_value: Option<check_value::GuestIndices>,
     describe: Option<describe::GuestIndices>,
@@ -88,6 +98,9 @@ impl Loaded {
             used: AtomicU64::new(0),
             engine: engine.clone(),
             merge: merge::GuestIndices::new(&instances).map_err(signature)?,
+            resolve: resolve_of(&component).ok_or_else(|| Refusal::Signature {
+                detail: "merge exports no resolve".to_owned(),
+            })?,
             check_config: None,
             check_value: None,
             describe: None,
@@ -256,9 +269,27 @@ impl Loaded {
             attributes: &[],
         };
         let instance = self.instances.instantiate(&mut *store)?;
-        self.merge
-            .load(&mut *store, &instance)?
-            .call_resolve(store, context, &siblings)
+        self.typed_resolve(store, &instance)?
+            .call(store, (context, &siblings))
+            .map(|(answer,)| answer)
+    }
+
+    /// `resolve` of an instance, without comparing its types again.
+    #[allow(
+        unsafe_code,
+        reason = "wasmtime compares the types anew for each instance, and that takes as long as a small merge"
+    )]
+    fn typed_resolve<'a>(
+        &self,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> wasmtime::Result<Resolve<'a>> {
+        let resolve = instance
+            .get_func(store, self.resolve)
+            .ok_or_else(|| wasmtime::Error::msg("merge exports no resolve"))?;
+        // SAFETY: `check_types` compared the types of this very export of this very component, with
+        // `GuestIndices::load`; a component that fails there is never loaded. Instances share them.
+        Ok(unsafe { TypedFunc::new_unchecked(resolve) })
     }
 
     /// Asks whether a bucket's configuration is good; one that does not check takes all.
@@ -302,6 +333,11 @@ impl Loaded {
         });
         verdict(run)
     }
+}
+
+fn resolve_of(component: &Component) -> Option<ComponentExportIndex> {
+    let merge = component.get_export_index(None, "sibyl:resolver/merge@0.1.0")?;
+    component.get_export_index(Some(&merge), "resolve")
 }
 
 fn attributes(input: &Input) -> Vec<Attribute<'_>> {

@@ -4,6 +4,7 @@
 //! pays for every step it takes.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 /// Values by name, sorted by code point.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,11 +80,13 @@ impl<'a, T> Members<'a, T> {
         self,
         mut change: impl FnMut(&str, T) -> Result<U, E>,
     ) -> Result<Members<'a, U>, E> {
-        let changed = self.0.into_iter().map(|(name, value)| {
+        // Collecting results would not know how many there are, and grow.
+        let mut changed = Vec::with_capacity(self.0.len());
+        for (name, value) in self.0 {
             let value = change(&name, value)?;
-            Ok((name, value))
-        });
-        Ok(Members(changed.collect::<Result<_, E>>()?))
+            changed.push((name, value));
+        }
+        Ok(Members(changed))
     }
 
     /// All names of both; `both` makes one value of two. As lawful as `both` is.
@@ -93,18 +96,21 @@ impl<'a, T> Members<'a, T> {
             return if self.is_empty() { other } else { self };
         }
         let mut joined = Vec::with_capacity(self.0.len().max(other.0.len()));
-        let (mut left, mut right) = (self.0.into_iter().peekable(), other.0.into_iter());
-        // Ends: each round takes one from the right.
-        for (name, value) in right.by_ref() {
-            while let Some(smaller) = left.next_if(|(left, _)| *left < name) {
-                joined.push(smaller);
+        let (mut left, mut right) = (self.0.into_iter(), other.0.into_iter());
+        // Ends: each round takes one from either side, or one from both. Each pair is compared once.
+        while let ([mine, ..], [theirs, ..]) = (left.as_slice(), right.as_slice()) {
+            match mine.0.cmp(&theirs.0) {
+                Ordering::Less => joined.extend(left.next()),
+                Ordering::Greater => joined.extend(right.next()),
+                Ordering::Equal => {
+                    if let (Some((name, mine)), Some((_, other))) = (left.next(), right.next()) {
+                        joined.push((name, both(mine, other)));
+                    }
+                }
             }
-            joined.push(match left.next_if(|(left, _)| *left == name) {
-                Some((name, mine)) => (name, both(mine, value)),
-                None => (name, value),
-            });
         }
         joined.extend(left);
+        joined.extend(right);
         Self(joined)
     }
 

@@ -14,6 +14,9 @@ const PLAIN_PLACES: i64 = 21;
 /// ... and fractions down to 10^-6.
 const PLAIN_ZEROS: i64 = 6;
 
+/// Any natural number of so many digits fits 64 bits (10^18 < 2^60).
+const SMALL_DIGITS: usize = 18;
+
 /// An exact decimal number in canonical text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Number<'a>(Cow<'a, str>);
@@ -41,6 +44,17 @@ impl<'a> Number<'a> {
         }))
     }
 
+    /// Reads a text of nothing but ASCII digits that is canonical: `None` if it is empty, has a leading zero,
+    /// or is too long to tell without counting.
+    pub(super) fn from_digits(text: &'a str) -> Option<Self> {
+        let plain = match text.as_bytes() {
+            [b'0'] => true,
+            [b'1'..=b'9', rest @ ..] => rest.len() < 21,
+            _ => false,
+        };
+        plain.then_some(Self(Cow::Borrowed(text)))
+    }
+
     /// Zero.
     pub const ZERO: Self = Self(Cow::Borrowed("0"));
 
@@ -62,6 +76,18 @@ impl<'a> Number<'a> {
         self.0.bytes().all(|b| b.is_ascii_digit() || b == b'-')
     }
 
+    /// The value of a few plain digits. Two that have one are equal only if their texts are.
+    fn small(&self) -> Option<u64> {
+        let digits = self.0.as_bytes();
+        if digits.len() > SMALL_DIGITS {
+            return None;
+        }
+        digits.iter().try_fold(0, |value: u64, digit| {
+            let digit = digit.wrapping_sub(b'0');
+            (digit < 10).then(|| value * 10 + u64::from(digit))
+        })
+    }
+
     fn parts(&self) -> Parts<'_> {
         split(&self.0).expect("canonical text keeps to the exponent it was read with")
     }
@@ -75,6 +101,9 @@ impl From<u64> for Number<'_> {
 
 impl Ord for Number<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
+        if let (Some(left), Some(right)) = (self.small(), other.small()) {
+            return left.cmp(&right);
+        }
         if self.0 == other.0 {
             return Ordering::Equal;
         }

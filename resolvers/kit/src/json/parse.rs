@@ -54,6 +54,13 @@ pub enum Reason {
 /// # Errors
 /// See [`Reason`].
 pub fn parse(bytes: &[u8]) -> Result<Value<'_>, Error> {
+    whole(bytes).map_err(|error| *error)
+}
+
+/// What a part was read as. Errors are boxed: each level hands its result up, and they are the larger half.
+type Read<T> = Result<T, Box<Error>>;
+
+fn whole(bytes: &[u8]) -> Read<Value<'_>> {
     let text = std::str::from_utf8(bytes).map_err(|error| Error {
         at: error.valid_up_to(),
         reason: Reason::Encoding,
@@ -74,18 +81,20 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn error(&self, reason: Reason) -> Error {
-        Error {
+    #[cold]
+    fn error(&self, reason: Reason) -> Box<Error> {
+        Box::new(Error {
             at: self.at,
             reason,
-        }
+        })
     }
 
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn expected(&self, what: &'static str) -> Error {
+    #[cold]
+    fn expected(&self, what: &'static str) -> Box<Error> {
         self.error(match self.peek() {
             Some(_) => Reason::Expected(what),
             None => Reason::End,
@@ -93,6 +102,10 @@ impl<'a> Reader<'a> {
     }
 
     fn skip_space(&mut self) {
+        // Canonical text has none, and every other byte between values is beyond the space.
+        if self.peek().is_some_and(|byte| byte > b' ') {
+            return;
+        }
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
         }
@@ -105,7 +118,7 @@ impl<'a> Reader<'a> {
         here
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, Error> {
+    fn value(&mut self, depth: usize) -> Read<Value<'a>> {
         match self.peek() {
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
@@ -118,7 +131,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn word(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, Error> {
+    fn word(&mut self, word: &'static str, value: Value<'a>) -> Read<Value<'a>> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(self.expected("null, true or false"));
         }
@@ -126,7 +139,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn array(&mut self, depth: usize) -> Result<Value<'a>, Error> {
+    fn array(&mut self, depth: usize) -> Read<Value<'a>> {
         let depth = depth
             .checked_sub(1)
             .ok_or_else(|| self.error(Reason::Depth))?;
@@ -149,7 +162,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Value<'a>, Error> {
+    fn object(&mut self, depth: usize) -> Read<Value<'a>> {
         let depth = depth
             .checked_sub(1)
             .ok_or_else(|| self.error(Reason::Depth))?;
@@ -171,15 +184,15 @@ impl<'a> Reader<'a> {
                 return Err(self.expected("`,` or `}`"));
             }
         }
-        Object::new(members)
-            .map(Value::Object)
-            .map_err(|name| Error {
+        Object::new(members).map(Value::Object).map_err(|name| {
+            Box::new(Error {
                 at: start - 1,
                 reason: Reason::Twice(name.into_owned()),
             })
+        })
     }
 
-    fn member(&mut self, depth: usize) -> Result<(Cow<'a, str>, Value<'a>), Error> {
+    fn member(&mut self, depth: usize) -> Read<(Cow<'a, str>, Value<'a>)> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a member's name in quotes"));
         }
@@ -192,7 +205,7 @@ impl<'a> Reader<'a> {
         Ok((name, self.value(depth)?))
     }
 
-    fn digits(&mut self) -> Result<usize, Error> {
+    fn digits(&mut self) -> Read<usize> {
         let start = self.at;
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
@@ -203,8 +216,11 @@ impl<'a> Reader<'a> {
         Ok(self.at - start)
     }
 
-    fn number(&mut self) -> Result<Number<'a>, Error> {
+    fn number(&mut self) -> Read<Number<'a>> {
         let start = self.at;
+        if let Some(natural) = self.natural() {
+            return Ok(natural);
+        }
         self.take(b'-');
         let zero = self.peek() == Some(b'0');
         if self.digits()? > 1 && zero {
@@ -217,10 +233,22 @@ impl<'a> Reader<'a> {
             let _ = self.take(b'+') || self.take(b'-');
             self.digits()?;
         }
-        Number::from_json(&self.text[start..self.at]).ok_or(Error {
-            at: start,
-            reason: Reason::Exponent,
+        Number::from_json(&self.text[start..self.at]).ok_or_else(|| {
+            Box::new(Error {
+                at: start,
+                reason: Reason::Exponent,
+            })
         })
+    }
+
+    /// Steps over a number of a few plain digits: most are, and such a text is canonical as it stands.
+    fn natural(&mut self) -> Option<Number<'a>> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let ends = !matches!(rest.get(length), Some(b'.' | b'e' | b'E'));
+        let number = Number::from_digits(&self.text[self.at..self.at + length]).filter(|_| ends)?;
+        self.at += length;
+        Some(number)
     }
 
     /// Steps over characters that stand for themselves, and returns them.
@@ -231,7 +259,7 @@ impl<'a> Reader<'a> {
         &self.text[start..self.at]
     }
 
-    fn string(&mut self) -> Result<Cow<'a, str>, Error> {
+    fn string(&mut self) -> Read<Cow<'a, str>> {
         self.at += 1;
         let start = self.plain();
         if self.take(b'"') {
@@ -250,7 +278,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<char, Error> {
+    fn escape(&mut self) -> Read<char> {
         let Some(letter) = self.peek() else {
             return Err(self.error(Reason::End));
         };
@@ -271,27 +299,30 @@ impl<'a> Reader<'a> {
         Ok(plain)
     }
 
-    fn unicode(&mut self) -> Result<char, Error> {
+    fn unicode(&mut self) -> Read<char> {
         let start = self.at;
-        let surrogate = Error {
-            at: start,
-            reason: Reason::Surrogate,
+        let surrogate = || {
+            Box::new(Error {
+                at: start,
+                reason: Reason::Surrogate,
+            })
         };
         let first = self.hex()?;
         if !(0xD800..0xDC00).contains(&first) {
-            return char::from_u32(first).ok_or(surrogate);
+            return char::from_u32(first).ok_or_else(surrogate);
         }
         if !(self.take(b'\\') && self.take(b'u')) {
-            return Err(surrogate);
+            return Err(surrogate());
         }
         let second = self.hex()?;
         if !(0xDC00..0xE000).contains(&second) {
-            return Err(surrogate);
+            return Err(surrogate());
         }
-        char::from_u32(0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00)).ok_or(surrogate)
+        char::from_u32(0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00))
+            .ok_or_else(surrogate)
     }
 
-    fn hex(&mut self) -> Result<u32, Error> {
+    fn hex(&mut self) -> Read<u32> {
         let digits = self
             .text
             .as_bytes()
