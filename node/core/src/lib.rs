@@ -10,6 +10,7 @@ pub mod codec;
 pub mod context;
 pub mod flow;
 pub mod id;
+pub mod membership;
 pub mod message;
 pub mod object;
 pub mod quorum;
