@@ -13,7 +13,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use sibyl_core::id::NodeId;
+use sibyl_core::id::{Actor, NodeId};
+use sibyl_core::membership::{Standing, Timing};
 use sibyl_core::registry::{self, Document, First};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -25,8 +26,9 @@ use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
-use crate::store::{self, Start, disk};
-use crate::tasks::registry::{Opened, StartError};
+use crate::store::{self, Start, Watermark, disk};
+use crate::tasks::gossip::{self, Listed};
+use crate::tasks::registry::{Opened, Registry, StartError, View};
 use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
 use crate::telemetry::{self, Collector, Telemetry};
 
@@ -103,6 +105,7 @@ impl Node {
         let Store {
             replica,
             registry,
+            watermark,
             actor,
         } = open_store(&config, &me, &first, &telemetry)?;
 
@@ -110,8 +113,8 @@ impl Node {
         let identity = Identity {
             cluster_id: first.cluster_id.clone(),
             node_id: me.clone(),
-            store: actor,
-            incarnation: 1,
+            store: actor.0,
+            incarnation: watermark.incarnation(),
             lineage: registry.handle().view().document().lineage(),
             url: config.advertise.clone(),
         };
@@ -128,16 +131,21 @@ impl Node {
             .await?
             .context("cannot open the resolver platform")?;
 
+        let gossip = gossip(
+            &config, &me, actor, &replica, &registry, watermark, &telemetry,
+        );
         let coordinator = Coordinator::new(Ground {
             me,
             replica,
             net: net.clone(),
             registry: registry.handle(),
+            gossip: gossip.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
         });
         answers.serve(coordinator.clone());
-        registry.start(net);
+        registry.start(net.clone());
+        gossip.start(net);
         tokio::spawn(coordinator.clone().keep_up());
         tokio::spawn(coordinator.clone().sweep_up());
         tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
@@ -295,7 +303,61 @@ fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Re
 struct Store {
     replica: Replica,
     registry: Opened,
-    actor: u64,
+    watermark: Arc<Watermark>,
+    actor: Actor,
+}
+
+/// Gossip over what stands already: the registry's members, the store's memory.
+fn gossip(
+    config: &Config,
+    me: &NodeId,
+    store: Actor,
+    replica: &Replica,
+    registry: &Opened,
+    watermark: Arc<Watermark>,
+    telemetry: &Telemetry,
+) -> gossip::Opened {
+    let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let registry = registry.handle();
+    gossip::Opened::new(gossip::Ground {
+        me: me.clone(),
+        store,
+        timing: Timing {
+            interval_ms: whole(config.gossip_interval),
+            suspect_after_ms: whole(config.suspect_after),
+        },
+        replica: replica.clone(),
+        watermark,
+        listed: listed(&registry),
+        on_behind: Box::new(move |member, number| registry.seen(member, number)),
+        tracer: telemetry.tracer.clone(),
+        metrics: Arc::clone(&telemetry.metrics),
+    })
+}
+
+/// Whom the registry names, as it changes. A member that a document does not name any more was removed.
+fn listed(registry: &Registry) -> watch::Receiver<Listed> {
+    let read = |view: &View| Listed {
+        number: view.number(),
+        members: view
+            .document()
+            .layout
+            .members
+            .keys()
+            .map(|node| (node.clone(), Standing::Member))
+            .collect(),
+    };
+    let mut documents = registry.watch();
+    let (listed, receiver) = watch::channel(read(&documents.borrow_and_update()));
+    tokio::spawn(async move {
+        while documents.changed().await.is_ok() {
+            let now = read(&documents.borrow_and_update());
+            if listed.send(now).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// Opens the data folder. What contradicts itself is disowned and begun anew.
@@ -347,7 +409,8 @@ fn open_store(
                 return Ok(Store {
                     replica,
                     registry,
-                    actor: actor.0,
+                    watermark,
+                    actor,
                 });
             }
             Err(StartError::Contradiction(why)) => {

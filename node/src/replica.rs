@@ -125,6 +125,8 @@ struct Facts {
     /// Set once, when the store failed.
     failed: watch::Sender<Option<String>>,
     groups: AtomicU64,
+    /// The highest counter given out.
+    highest: AtomicU64,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -195,6 +197,7 @@ impl Replica {
             actor: ground.actor,
             failed: watch::Sender::new(None),
             groups: AtomicU64::new(0),
+            highest: AtomicU64::new(ground.counters.peek().saturating_sub(1)),
             thread: Mutex::new(None),
         });
         let store = Arc::clone(&ground.store);
@@ -224,6 +227,11 @@ impl Replica {
     /// Becomes `Some` once the store failed; then the node must stop.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.facts.failed.subscribe()
+    }
+
+    /// The highest counter that this store gave out: what peers remember of it must not be more.
+    pub fn highest_counter(&self) -> u64 {
+        self.facts.highest.load(Ordering::Relaxed)
     }
 
     /// How many group commits there were.

@@ -90,6 +90,8 @@ pub enum Request {
         /// At most so many entries.
         limit: u32,
     },
+    /// A question of membership: the body is the message.
+    Gossip,
 }
 
 /// One entry of the conflict feed: a key that no resolver made one value of.
@@ -163,6 +165,8 @@ pub enum Reply {
     Conflicts,
     /// It could not be done.
     Failed(Failure),
+    /// The body is membership's answer.
+    Gossip,
 }
 
 /// A coordinated write.

@@ -136,6 +136,7 @@ fn status(connection: &Connection) -> Result<(), Failure> {
     let mut table = output::table(&[
         "node",
         "state",
+        "incarnation",
         "listen",
         "peer listen",
         "zone",
@@ -158,7 +159,8 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         let (listen, peers) = (field("listen"), field("peer_listen"));
         table.add_row([
             field("node_id"),
-            field("state"),
+            state(member),
+            field("incarnation"),
             listen,
             peers,
             field("zone"),
@@ -166,7 +168,33 @@ fn status(connection: &Connection) -> Result<(), Failure> {
             age,
         ]);
     }
-    output::print_table(&table)
+    output::print_table(&table)?;
+    match body.get("was_suspected").filter(|value| !value.is_null()) {
+        Some(suspected) => {
+            let by = suspected.get("by").map(output::cell).unwrap_or_default();
+            let age = suspected.get("age_ms").and_then(Value::as_u64).unwrap_or(0);
+            output::print(format!(
+                "this node learnt {} s ago from {by} that it had been suspected\n",
+                age / 1000
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A member's state, and who says otherwise.
+fn state(member: &Value) -> String {
+    let state = member
+        .get("state")
+        .map_or_else(|| "-".to_owned(), output::cell);
+    let accusers = member.get("suspected_by").map(output::cell);
+    let accusers = accusers.filter(|accusers| state == "alive" && !accusers.is_empty());
+    let reachable = member.get("reachable").and_then(Value::as_bool);
+    match (accusers, reachable) {
+        (Some(accusers), _) => format!("{state} (suspected by {accusers})"),
+        (None, Some(false)) if state == "alive" => format!("{state} (not reachable from here)"),
+        _ => state,
+    }
 }
 
 fn ring(connection: &Connection) -> Result<(), Failure> {

@@ -35,15 +35,14 @@ impl Coordinator {
         let mut copies: FuturesOrdered<_> = nodes
             .map(|node| self.copy(span, node.clone(), &slot))
             .collect();
+        let gossip = self.gossip().view();
         let mut preference = Vec::with_capacity(copies.len());
         while let Some((node, copy)) = copies.next().await {
             preference.push(Owner {
                 primary: owners.contains(&node),
-                state: if node == *self.me() || self.net().is_reachable(&node) {
-                    "alive"
-                } else {
-                    "suspect"
-                },
+                state: gossip
+                    .member(&node)
+                    .map_or("suspect", |member| member.state.as_str()),
                 digest: copy
                     .filter(|(digest, _)| *digest != codec::digest(&Object::default()))
                     .map(|(digest, _)| digest),

@@ -102,9 +102,9 @@ impl Coordinator {
             });
         }
         let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
-        let replicas = self.best_first(owners);
+        let (replicas, spares) = self.best_first(owners);
         let outcome = self
-            .read_owners(span, slot, &replicas, r, timeout, request.partial)
+            .read_owners(span, slot, (&replicas, spares), r, timeout, request.partial)
             .await;
         Ok((outcome, r))
     }
@@ -113,12 +113,14 @@ impl Coordinator {
         &self,
         span: &Span,
         slot: &Slot,
-        replicas: &[NodeId],
+        (replicas, spares): (&[NodeId], usize),
         r: usize,
         timeout: std::time::Duration,
         partial: bool,
     ) -> Outcome {
-        let (get, effects) = Get::new(replicas, r);
+        // Who takes what there is wants everyone asked.
+        let spares = if partial { 0 } else { spares };
+        let (get, effects) = Get::with_spares(replicas, spares, r);
         let mut reading = Reading {
             coordinator: self.clone(),
             slot: slot.clone(),
@@ -142,16 +144,19 @@ impl Coordinator {
         outcome
     }
 
-    /// This node first, then those that can be reached, each in the order of the preference list.
-    fn best_first(&self, owners: &[NodeId]) -> Vec<NodeId> {
+    /// This node first, then those who are there, each in the order of the preference list; and how many at the end
+    /// are suspected.
+    fn best_first(&self, owners: &[NodeId]) -> (Vec<NodeId>, usize) {
         let rank = |owner: &NodeId| match owner {
             owner if owner == self.me() => 0,
+            owner if self.gossip().is_suspect(owner) => 3,
             owner if self.net().is_reachable(owner) => 1,
             _ => 2,
         };
         let mut replicas = owners.to_vec();
         replicas.sort_by_key(rank);
-        replicas
+        let suspects = replicas.iter().filter(|owner| rank(owner) == 3).count();
+        (replicas, suspects)
     }
 
     /// This node's copy of a key as it lies in the store, measured.

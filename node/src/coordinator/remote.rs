@@ -54,6 +54,22 @@ impl AskError {
         }
     }
 
+    /// What it says of whether the peer is there; `None`: nothing, since the trouble is on this side.
+    fn answered(&self) -> Option<bool> {
+        match self {
+            Self::Call(error) => match &error.reason {
+                Reason::Unreachable(_) | Reason::Timeout | Reason::Lost(_) | Reason::Cut => {
+                    Some(false)
+                }
+                Reason::Remote(_) => Some(true),
+                Reason::Refused(_) | Reason::Overloaded | Reason::TooLarge | Reason::Closing => {
+                    None
+                }
+            },
+            Self::Failed(_) | Self::Nonsense => Some(true),
+        }
+    }
+
     fn result(&self) -> RpcResult {
         match self {
             Self::Call(CallError {
@@ -97,6 +113,7 @@ impl Coordinator {
         };
         let call = self.net().call(to, outgoing);
         let (metrics, to) = (self.inner.ground.metrics.clone(), to.clone());
+        let gossip = self.gossip().clone();
         async move {
             let result =
                 call.await.map_err(AskError::Call).and_then(|answer| {
@@ -106,6 +123,12 @@ impl Coordinator {
                         Err(_) => Err(AskError::Nonsense),
                     }
                 });
+            let answered = result
+                .as_ref()
+                .map_or_else(AskError::answered, |_| Some(true));
+            if let Some(answered) = answered {
+                gossip.outcome(&to, answered);
+            }
             let word = match &result {
                 Ok(_) => RpcResult::Ok,
                 Err(error) => {

@@ -50,6 +50,14 @@ calls! {
     ResolverStore = "Resolver/Store",
     /// Ask a node for a resolver's bytes.
     ResolverFetch = "Resolver/Fetch",
+    /// Compare what is known of members.
+    GossipDigest = "Gossip/Digest",
+    /// Tell what a member lacked.
+    GossipDelta = "Gossip/Delta",
+    /// Ask a member whether it is there.
+    GossipPing = "Gossip/Ping",
+    /// Ask a member whether another one is there.
+    GossipPingReq = "Gossip/PingReq",
     /// Ask a node how it is.
     NodeStatus = "Node/Status",
 }

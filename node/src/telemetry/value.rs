@@ -39,6 +39,8 @@ pub enum LinkKind {
     ConflictingWrite,
     /// To the read that found stale copies.
     RepairedRead,
+    /// To the round in which a member was seen to be away, or there again.
+    GossipCause,
 }
 
 impl LinkKind {
@@ -47,6 +49,7 @@ impl LinkKind {
         match self {
             Self::ConflictingWrite => "conflicting_write",
             Self::RepairedRead => "repaired_read",
+            Self::GossipCause => "gossip_cause",
         }
     }
 }

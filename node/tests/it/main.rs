@@ -11,6 +11,7 @@ mod data;
 mod keys;
 mod limits;
 mod live;
+mod membership;
 mod nodes;
 mod otlp;
 mod quorum;

@@ -4,7 +4,8 @@
 //! digest is new, so a quiet key costs one value. A replica counts towards R once its state is inside the
 //! join. A replica that is rebuilding contributes what it has and never counts. After the answer the flow
 //! goes on until everyone has spoken, and then sends the joined object to those who lack part of it: whole
-//! objects, to be joined there, so a repair can race with anything.
+//! objects, to be joined there, so a repair can race with anything. Spare replicas (their node is suspected, and
+//! there are enough others) are asked only once another one fails or is slow.
 
 use std::collections::BTreeSet;
 
@@ -84,6 +85,8 @@ pub struct Outcome {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// It is asked if others fail.
+    Spare,
     AskedObject,
     AskedDigest,
     /// Its digest is known and its object is not.
@@ -111,12 +114,16 @@ pub struct Get {
 impl Get {
     /// A read of these replicas, best first, to be answered when `r` of them are inside the join.
     pub fn new(replicas: &[NodeId], r: usize) -> (Self, Vec<Effect>) {
-        let asked = |at| {
-            if at == 0 {
-                State::AskedObject
-            } else {
-                State::AskedDigest
-            }
+        Self::with_spares(replicas, 0, r)
+    }
+
+    /// The same, but the last so many are spared as long as the others do well, and are at least `r`.
+    pub fn with_spares(replicas: &[NodeId], spares: usize, r: usize) -> (Self, Vec<Effect>) {
+        let first_spare = replicas.len().saturating_sub(spares).max(r).max(1);
+        let asked = |at| match at {
+            0 => State::AskedObject,
+            at if at >= first_spare => State::Spare,
+            _ => State::AskedDigest,
         };
         let states = replicas
             .iter()
@@ -131,7 +138,7 @@ impl Get {
             finished: false,
         };
         let ask = |at| if at == 0 { Ask::Object } else { Ask::Digest };
-        let effects = replicas.iter().enumerate();
+        let effects = replicas.iter().enumerate().take(first_spare);
         let effects = effects.map(|(at, replica)| Effect::Ask(replica.clone(), ask(at)));
         (get, effects.collect())
     }
@@ -149,6 +156,9 @@ impl Get {
             }
         }
         effects.extend(self.place_digests());
+        if self.tally.fails() > 0 {
+            effects.extend(self.ask_spares());
+        }
         match self.tally.standing() {
             Standing::Met => effects.extend(self.answer(true)),
             Standing::Lost => effects.extend(self.answer(false)),
@@ -174,7 +184,7 @@ impl Get {
     fn is_settled(&self) -> bool {
         self.replicas
             .iter()
-            .all(|(_, state)| matches!(state, State::Inside(_) | State::Failed))
+            .all(|(_, state)| matches!(state, State::Inside(_) | State::Failed | State::Spare))
     }
 
     fn hear(&mut self, from: &NodeId, said: Said, counts: bool) {
@@ -200,7 +210,7 @@ impl Get {
                 *state = State::Failed;
                 self.tally.fail(from.clone());
             }
-            (State::Said { .. } | State::Inside(_) | State::Failed, _) => {}
+            (State::Spare | State::Said { .. } | State::Inside(_) | State::Failed, _) => {}
         }
     }
 
@@ -239,13 +249,30 @@ impl Get {
         if !self.inside.is_empty() {
             return None;
         }
-        let not_asked = |state: &State| matches!(state, State::AskedDigest | State::Said { .. });
+        let not_asked = |state: &State| {
+            matches!(
+                state,
+                State::AskedDigest | State::Said { .. } | State::Spare
+            )
+        };
         let (replica, state) = self
             .replicas
             .iter_mut()
             .find(|(_, state)| not_asked(state))?;
         *state = State::AskedObject;
         Some(Effect::Ask(replica.clone(), Ask::Object))
+    }
+
+    /// Somebody failed: the spares are needed after all.
+    fn ask_spares(&mut self) -> Vec<Effect> {
+        let spares = self.replicas.iter_mut();
+        let spares = spares.filter(|(_, state)| *state == State::Spare);
+        spares
+            .map(|(replica, state)| {
+                *state = State::AskedDigest;
+                Effect::Ask(replica.clone(), Ask::Digest)
+            })
+            .collect()
     }
 
     fn answer(&mut self, met: bool) -> Option<Effect> {

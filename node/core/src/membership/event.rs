@@ -86,6 +86,17 @@ pub enum Event {
     },
 }
 
+/// Why somebody is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A heartbeat, or what follows from it.
+    Round,
+    /// This member is looked for.
+    Probe(NodeId),
+    /// Another member asked for it, with this question.
+    Relay(u64),
+}
+
 /// Why a state changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -124,6 +135,8 @@ pub enum Effect {
         message: Box<Message<Question>>,
         /// How long to wait.
         timeout_ms: u64,
+        /// Why.
+        cause: Cause,
     },
     /// Answer a question.
     Answer {

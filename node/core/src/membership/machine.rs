@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::event::{Effect, Event, Moment, Standing, Timing, Why};
+use super::event::{Cause, Effect, Event, Moment, Standing, Timing, Why};
 use super::limits::{
     FANOUT, MAX_OPINIONS, MIN_SILENT_INTERVALS, PROBE_AFTER_INTERVALS, PROBE_MS, URGENT_PART,
 };
@@ -408,6 +408,12 @@ impl Membership {
             header: self.header(to),
             body: question,
         };
+        let cause = match &call {
+            Call::Exchange | Call::Tell => Cause::Round,
+            Call::Ping => Cause::Probe(to.clone()),
+            Call::PingFor(target) => Cause::Probe(target.clone()),
+            Call::Relay(ask, _) => Cause::Relay(*ask),
+        };
         let begun = Begun {
             call,
             to: to.clone(),
@@ -419,6 +425,7 @@ impl Membership {
             to: to.clone(),
             message: Box::new(message),
             timeout_ms,
+            cause,
         });
     }
 

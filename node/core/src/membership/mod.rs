@@ -20,7 +20,7 @@ mod table;
 mod view;
 mod zoo;
 
-pub use event::{Effect, Event, Moment, Standing, Timing, Why};
+pub use event::{Cause, Effect, Event, Moment, Standing, Timing, Why};
 pub use limits::{
     FANOUT, HELPERS, MAX_DELTA_BYTES, MAX_MESSAGE_BYTES, MAX_OPINIONS, MAX_PROBES, MAX_RELAYS,
     MIN_SILENT_INTERVALS,

@@ -222,3 +222,58 @@ fn the_deadline_answers_with_what_there_is() {
     );
     assert!(get.is_done());
 }
+
+fn asked(effects: &[Effect]) -> Vec<(&str, Ask)> {
+    let asks = effects.iter().filter_map(|effect| match effect {
+        Effect::Ask(replica, ask) => Some((replica.as_str(), *ask)),
+        _ => None,
+    });
+    asks.collect()
+}
+
+fn say(get: &mut Get, at: usize, said: Said) -> Vec<Effect> {
+    let from = node(at);
+    get.handle(Event::Said {
+        from: &from,
+        said,
+        counts: true,
+    })
+}
+
+fn whole() -> Said {
+    let object = object(&[1]);
+    let digest = codec::digest(&object);
+    Said::Object(object, digest)
+}
+
+#[test]
+fn spares_are_left_alone_while_the_others_do_well() {
+    let (mut get, effects) = Get::with_spares(&[node(0), node(1), node(2)], 1, 2);
+    assert_eq!(asked(&effects), [("n0", Ask::Object), ("n1", Ask::Digest)]);
+    assert_eq!(say(&mut get, 0, whole()), []);
+    let effects = say(&mut get, 1, Said::Digest(codec::digest(&object(&[1]))));
+    assert!(matches!(&effects[..], [Effect::Answer(outcome)] if outcome.met));
+    assert!(get.is_done());
+}
+
+#[test]
+fn a_spare_is_asked_when_another_fails_or_is_slow() {
+    let (mut get, _) = Get::with_spares(&[node(0), node(1), node(2)], 1, 2);
+    say(&mut get, 0, whole());
+    let effects = say(&mut get, 1, Said::Failed);
+    assert_eq!(asked(&effects), [("n2", Ask::Digest)]);
+    let effects = say(&mut get, 2, Said::Digest(codec::digest(&object(&[1]))));
+    assert!(
+        matches!(&effects[..], [Effect::Answer(outcome)] if outcome.met && outcome.failed == 1)
+    );
+
+    let (mut get, _) = Get::with_spares(&[node(0), node(1)], 1, 1);
+    assert_eq!(asked(&get.handle(Event::Hedge)), [("n1", Ask::Object)]);
+    assert!(matches!(&say(&mut get, 1, whole())[..], [Effect::Answer(outcome)] if outcome.met));
+}
+
+#[test]
+fn nobody_is_spared_who_is_needed() {
+    let (_, effects) = Get::with_spares(&[node(0), node(1), node(2)], 2, 2);
+    assert_eq!(asked(&effects).len(), 2);
+}

@@ -231,6 +231,7 @@ impl World {
                 to,
                 message,
                 timeout_ms,
+                cause: _,
             } => {
                 let said = question(&message);
                 let bytes = encode(&message);
