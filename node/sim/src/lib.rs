@@ -22,14 +22,20 @@
 //! is a ledger of what really happened, kept outside all nodes; `zoo` has known bugs, each of which must be
 //! found within its budget of seeds; `sight` lists what a batch must have met.
 //!
+//! **Two rooms.** `world` has keys, copies and the registry; `gossip` has membership: the core's value under the same
+//! network, with clocks that drift and jump, nodes that stop, pause, lose their disk or get an older one, and a
+//! registry that removes members while some cannot hear of it. One seed of eight is played in both, `run --gossip` plays all there;
+//! a failure names its room.
+//!
 //! Not here yet: fallbacks and hints, anti-entropy (a full pairwise join stands in for it at the end, and
-//! `Refill` for the exchange after a wipe), folds, membership changes, resolvers.
+//! `Refill` for the exchange after a wipe), folds, owner changes, resolvers.
 #![forbid(unsafe_code)]
 
 pub mod batch;
 pub mod checks;
 pub mod disk;
 pub mod draw;
+pub mod gossip;
 pub mod network;
 pub mod oracle;
 pub mod plan;

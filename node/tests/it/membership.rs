@@ -191,10 +191,7 @@ fn one_broken_link_makes_nobody_suspect() {
             "{found}"
         );
         let reasons = cluster_of(node)["reasons"].to_string();
-        assert!(
-            reasons.contains("the link"),
-            "{reasons}"
-        );
+        assert!(reasons.contains("the link"), "{reasons}");
         assert_eq!(
             metric(
                 node,

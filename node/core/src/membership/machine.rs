@@ -145,6 +145,12 @@ impl Membership {
         self.mine.life
     }
 
+    /// Whether it suspected a member that has not shown to know of it.
+    pub fn owes(&self, member: &NodeId) -> bool {
+        let known = self.others.get(member);
+        known.is_some_and(|known| known.is_member() && known.owed.is_some())
+    }
+
     /// What it thinks of everyone.
     pub fn view(&self) -> View {
         let mine = MemberView {
