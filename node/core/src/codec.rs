@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -46,13 +46,13 @@ pub enum Malformed {
     Unsound,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Head {
     context: Context,
     siblings: Vec<SiblingHead>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct SiblingHead {
     actor: Actor,
     group: u64,
@@ -68,36 +68,84 @@ struct SiblingHead {
     fold: Option<Fold>,
 }
 
+/// A [`Head`] about to be written: the same fields in the same order, borrowed.
+#[derive(Serialize)]
+struct HeadOf<'a> {
+    context: &'a Context,
+    siblings: Vec<SiblingHeadOf<'a>>,
+}
+
+#[derive(Serialize)]
+struct SiblingHeadOf<'a> {
+    actor: Actor,
+    group: u64,
+    undone: bool,
+    counters: &'a [u64],
+    value: Option<u32>,
+    content_type: &'a str,
+    attributes: &'a BTreeMap<String, String>,
+    modified_at: u64,
+    write_id: WriteId,
+    trace: Option<Trace>,
+    fold: Option<&'a Fold>,
+}
+
+/// Room for the head of a plain object; a longer one makes the buffer grow.
+const USUAL_HEAD_BYTES: usize = 192;
+
 /// Writes an object in its canonical form.
 ///
 /// # Panics
 /// If a value is 4 GiB or longer, which minting never lets in.
 pub fn encode(object: &Object) -> Bytes {
-    let head = Head {
-        context: object.context().clone(),
+    let head = HeadOf {
+        context: object.context(),
         siblings: object.siblings().iter().map(head_of).collect(),
     };
-    let head =
-        postcard::to_stdvec(&head).expect("a head of integers, strings and maps always serialises");
-    let length =
-        u32::try_from(head.len()).expect("a head is far below 4 GiB: minting caps contexts");
-    let mut bytes = BytesMut::with_capacity(FRAME_BYTES + head.len() + object.value_bytes());
-    bytes.put_u8(VERSION);
-    bytes.put_u32_le(length);
-    bytes.put_slice(&head);
+    let room = FRAME_BYTES + USUAL_HEAD_BYTES * head.siblings.len().max(1) + object.value_bytes();
+    let mut bytes = Vec::with_capacity(room);
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&[0; 4]);
+    let start = bytes.len();
+    let mut bytes = postcard::serialize_with_flavor(&head, Buffer(bytes))
+        .expect("a head of integers, strings and maps always serialises");
+    let length = u32::try_from(bytes.len() - start)
+        .expect("a head is far below 4 GiB: minting caps contexts");
+    bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
     for value in object
         .siblings()
         .iter()
         .filter_map(|sibling| sibling.content.value.as_ref())
     {
-        bytes.put_slice(value);
+        bytes.extend_from_slice(value);
     }
     let checksum = crc32c::crc32c(&bytes);
-    bytes.put_u32_le(checksum);
-    bytes.freeze()
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes.into()
 }
 
-fn head_of(sibling: &Sibling) -> SiblingHead {
+/// Where postcard writes: at the end of a buffer that has room.
+struct Buffer(Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Buffer {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
+fn head_of(sibling: &Sibling) -> SiblingHeadOf<'_> {
     let Content {
         value,
         content_type,
@@ -107,18 +155,18 @@ fn head_of(sibling: &Sibling) -> SiblingHead {
         trace,
     } = &sibling.content;
     let length = |value: &Bytes| u32::try_from(value.len()).expect("a value is far below 4 GiB");
-    SiblingHead {
+    SiblingHeadOf {
         actor: sibling.actor,
         group: sibling.group,
         undone: sibling.undone,
-        counters: sibling.counters.clone(),
+        counters: &sibling.counters,
         value: value.as_ref().map(length),
-        content_type: content_type.clone(),
-        attributes: attributes.clone(),
+        content_type,
+        attributes,
         modified_at: *modified_at,
         write_id: *write_id,
         trace: *trace,
-        fold: sibling.fold.clone(),
+        fold: sibling.fold.as_ref(),
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ("hyper", &["node/src/http/", "node/src/cli/bench/"]),
     ("hyper_util", &["node/src/http/", "node/src/cli/bench/"]),
     ("indicatif", &["node/src/cli/output.rs"]),
+    ("mimalloc", &["node/src/main.rs"]),
     ("opentelemetry", &["node/src/telemetry/"]),
     ("opentelemetry_otlp", &["node/src/telemetry/"]),
     ("opentelemetry_sdk", &["node/src/telemetry/"]),
