@@ -149,24 +149,7 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         .map(Vec::as_slice)
         .unwrap_or_default()
     {
-        let field = |name: &str| {
-            member
-                .get(name)
-                .map_or_else(|| "-".to_owned(), output::cell)
-        };
-        let age = member.get("heartbeat_age_ms").and_then(Value::as_u64);
-        let age = age.map_or_else(|| "-".to_owned(), |age| format!("{age} ms"));
-        let (listen, peers) = (field("listen"), field("peer_listen"));
-        table.add_row([
-            field("node_id"),
-            state(member),
-            field("incarnation"),
-            listen,
-            peers,
-            field("zone"),
-            field("tokens"),
-            age,
-        ]);
+        table.add_row(row(member));
     }
     output::print_table(&table)?;
     match body.get("was_suspected").filter(|value| !value.is_null()) {
@@ -180,6 +163,26 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
+}
+
+/// What is shown of a member.
+fn row(member: &Value) -> [String; 8] {
+    let field = |name: &str| {
+        member
+            .get(name)
+            .map_or_else(|| "-".to_owned(), output::cell)
+    };
+    let age = member.get("heartbeat_age_ms").and_then(Value::as_u64);
+    [
+        field("node_id"),
+        state(member),
+        field("incarnation"),
+        field("listen"),
+        field("peer_listen"),
+        field("zone"),
+        field("tokens"),
+        age.map_or_else(|| "-".to_owned(), |age| format!("{age} ms")),
+    ]
 }
 
 /// A member's state, and who says otherwise.

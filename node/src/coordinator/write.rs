@@ -192,7 +192,8 @@ impl Coordinator {
     /// Owners in the order in which they are asked to coordinate: by preference, those first who are there.
     fn candidates(&self, owners: &[NodeId]) -> Vec<NodeId> {
         let mut candidates = owners.to_vec();
-        candidates.sort_by_key(|owner| (!self.is_there(owner), !self.net().is_reachable(owner)));
+        let reaches = |owner: &NodeId| owner == self.me() || self.net().is_reachable(owner);
+        candidates.sort_by_key(|owner| (!self.is_there(owner), !reaches(owner)));
         candidates
     }
 

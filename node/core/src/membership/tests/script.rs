@@ -1,22 +1,4 @@
 //! Plays a transcript: the lines that begin with `>` are done, what happens then is written below them.
-//!
-//! ```text
-//! > members a b c                    everybody starts
-//! > settle                           they find each other, which takes 20s and is not written down
-//! > wait 20s                         time passes
-//! > stop b | start b                 a process ends, at once; it starts again on the disk it left
-//! > pause b | resume b               SIGSTOP and SIGCONT
-//! > mints b                          its store gives out counters and syncs
-//! > wipe b                           its disk is gone, and with it its store and its incarnation
-//! > older b                          its disk is as it was at its last start
-//! > clock b +3600s                   its wall clock is wrong from now on
-//! > cut a b | cut a->b | heal        links break, or one direction, and all are mended
-//! > fails a b | works a b            a request of a to b ended so
-//! > left b | down b | back b         a registry document says so, and everyone has it
-//! > down b, not for c                all but c have it
-//! > listen | ignore                  whether messages are written down, too
-//! > views                            what everyone thinks of everyone, one row each
-//! ```
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,6 +12,24 @@ const TIMING: Timing = Timing {
     interval_ms: 5_000,
     suspect_after_ms: 15_000,
 };
+
+// The commands:
+//
+// > members a b c                    everybody starts
+// > settle                           they find each other, which takes 20s and is not written down
+// > wait 20s                         time passes
+// > stop b | start b                 a process ends, at once; it starts again on the disk it left
+// > pause b | resume b               SIGSTOP and SIGCONT
+// > mints b                          its store gives out counters and syncs
+// > wipe b                           its disk is gone, and with it its store and its incarnation
+// > older b                          its disk is as it was at its last start
+// > clock b +3600s                   its wall clock is wrong from now on
+// > cut a b | cut a->b | heal        links break, or one direction, and all are mended
+// > fails a b | works a b            a request of a to b ended so
+// > left b | down b | back b         a registry document says so, and everyone has it
+// > down b, not for c                all but c have it
+// > listen | ignore                  whether messages are written down, too
+// > views                            what everyone thinks of everyone, one row each
 
 pub(super) struct Player {
     world: Option<World>,
