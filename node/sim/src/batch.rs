@@ -51,7 +51,7 @@ impl Room {
             (Some(bug), _) if bug.gossip().is_some() => &[Self::Gossip],
             (Some(_), _) | (None, Some(Self::World)) => &[Self::World],
             (None, Some(Self::Gossip)) => &[Self::Gossip],
-            (None, None) if seed % GOSSIP_EVERY == 0 => &[Self::World, Self::Gossip],
+            (None, None) if seed.is_multiple_of(GOSSIP_EVERY) => &[Self::World, Self::Gossip],
             (None, None) => &[Self::World],
         }
     }

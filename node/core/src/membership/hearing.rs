@@ -207,12 +207,12 @@ impl Membership {
             if life.incarnation >= self.mine.life.incarnation {
                 self.raise(life.incarnation);
             }
-        } else if life > self.mine.life || marks.exceed(self.marks) {
-            if !std::mem::replace(&mut self.has_forgotten, true) {
-                let by = by.clone();
-                let was = life;
-                self.effects.push(Effect::Forgotten { by, was, marks });
-            }
+        } else if (life > self.mine.life || marks.exceed(self.marks))
+            && !std::mem::replace(&mut self.has_forgotten, true)
+        {
+            let by = by.clone();
+            let was = life;
+            self.effects.push(Effect::Forgotten { by, was, marks });
         }
     }
 

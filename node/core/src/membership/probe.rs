@@ -9,6 +9,7 @@ use super::limits::{HELPERS, MAX_PROBES, MAX_RELAYS};
 use super::machine::Membership;
 use super::message::{Answer, Question};
 use super::record::Life;
+use super::table::Known;
 use crate::id::NodeId;
 
 /// What the end of a call means.
@@ -140,10 +141,7 @@ impl Membership {
         let Some(probe) = self.probes.get(target) else {
             return true;
         };
-        let life = self
-            .others
-            .get(target)
-            .map_or(Life::NONE, |known| known.life());
+        let life = self.others.get(target).map_or(Life::NONE, Known::life);
         let well = life > probe.began;
         if well {
             self.probes.remove(target);
@@ -158,10 +156,7 @@ impl Membership {
         } else {
             let relays = self.calls.values();
             let relays = relays.filter(|begun| matches!(begun.call, Call::Relay(..)));
-            let listed = self
-                .others
-                .get(target)
-                .is_some_and(|known| known.is_member());
+            let listed = self.others.get(target).is_some_and(Known::is_member);
             if listed && target != from && relays.count() < MAX_RELAYS {
                 return self.call(Call::Relay(ask, from.clone()), target, Question::Ping);
             }

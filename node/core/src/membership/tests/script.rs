@@ -100,7 +100,7 @@ impl Player {
                     .places
                     .get_mut(&node(who))
                     .expect("a node")
-                    .paused = true
+                    .paused = true;
             }
             ["resume", who] => self.world().resume(&node(who)),
             ["wipe", who] => self.wipe(&node(who)),
@@ -134,7 +134,7 @@ impl Player {
             }
             ["left" | "down" | "back", who] => self.document(words[0], who, &[]),
             ["left" | "down" | "back", who, "not", "for", ..] => {
-                self.document(words[0], who, &words[4..])
+                self.document(words[0], who, &words[4..]);
             }
             ["listen"] => self.messages = true,
             ["ignore"] => self.messages = false,
