@@ -158,6 +158,7 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Module { .. } => Rpc::ResolverFetch,
         Request::Prepare { .. } => Rpc::ResolverStore,
         Request::Readiness { .. } | Request::Conflicts { .. } => Rpc::NodeStatus,
+        Request::Close { .. } => Rpc::BucketClose,
     }
 }
 
@@ -273,6 +274,13 @@ async fn wait(
                 .await,
         )),
         Request::Readiness { digest } => plain(Reply::Readiness(coordinator.prepare(digest).await)),
+        Request::Close { bucket, hold_ms } => {
+            let hold = Duration::from_millis(hold_ms.into());
+            match coordinator.replica().close(bucket, hold).await {
+                Ok(()) => plain(Reply::Joined),
+                Err(failure) => plain(Reply::Failed(failure)),
+            }
+        }
         Request::Replicate { .. }
         | Request::Repair { .. }
         | Request::Object { .. }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::answers::Answers;
 use crate::config::{Config, Forming, LogFormat};
-use crate::coordinator::{Coordinator, Ground};
+use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
@@ -123,14 +123,7 @@ impl Node {
         options.allow_cuts = config.allow_cuts;
         let net = Net::start(identity, peers, answers.clone(), options)?;
 
-        let resolvers = config.data_dir.join("resolvers");
-        let compiler = std::env::current_exe().context("cannot find this executable")?;
-        let platform =
-            tokio::task::spawn_blocking(move || Platform::open(Settings::new(resolvers, compiler)));
-        let platform = platform
-            .await?
-            .context("cannot open the resolver platform")?;
-
+        let platform = open_platform(&config).await?;
         let gossip = gossip(
             &config, &me, actor, &replica, &registry, watermark, &telemetry,
         );
@@ -148,29 +141,15 @@ impl Node {
         gossip.start(net);
         tokio::spawn(coordinator.clone().keep_up());
         tokio::spawn(coordinator.clone().sweep_up());
+        tokio::spawn(
+            coordinator
+                .clone()
+                .erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY),
+        );
         tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
 
-        let clients = bind(config.listen, "listen").await?;
-        let listen = clients.local_addr()?;
-        let backend = backend::Backend::new(coordinator.clone(), telemetry.clone(), &config);
         let (stop, stopped) = watch::channel(false);
-        let mut servers = Vec::new();
-        let surface = if config.admin_listen.is_some() {
-            http::Surface::Clients
-        } else {
-            http::Surface::Whole
-        };
-        servers.push(serve(clients, &backend, surface, &config, stopped.clone()));
-        if let Some(admin) = config.admin_listen {
-            let admin = bind(admin, "admin-listen").await?;
-            servers.push(serve(
-                admin,
-                &backend,
-                http::Surface::Admin,
-                &config,
-                stopped,
-            ));
-        }
+        let (listen, servers) = listen(&config, &coordinator, &telemetry, &stopped).await?;
         tracing::info!(node = %coordinator.me(), %listen, "serving");
         Ok(Self {
             coordinator,
@@ -195,6 +174,8 @@ impl Node {
             stop,
             servers,
         } = self;
+        // Whoever asks from here on hears that it is not ready.
+        coordinator.leave();
         // Listeners close at once; requests under way go on.
         stop.send_replace(true);
         for server in servers {
@@ -215,6 +196,38 @@ impl Node {
         }
         telemetry.shutdown(TELEMETRY_DEADLINE).await;
     }
+}
+
+/// What runs users' WebAssembly, with what it kept.
+async fn open_platform(config: &Config) -> anyhow::Result<Platform> {
+    let resolvers = config.data_dir.join("resolvers");
+    let compiler = std::env::current_exe().context("cannot find this executable")?;
+    let settings = Settings::new(resolvers, compiler);
+    let platform = tokio::task::spawn_blocking(move || Platform::open(settings)).await?;
+    platform.context("cannot open the resolver platform")
+}
+
+/// The listeners for clients and, if it has one of its own, for operation; and where clients connect.
+async fn listen(
+    config: &Config,
+    coordinator: &Coordinator,
+    telemetry: &Telemetry,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<(SocketAddr, Vec<tokio::task::JoinHandle<usize>>)> {
+    let clients = bind(config.listen, "listen").await?;
+    let address = clients.local_addr()?;
+    let backend = backend::Backend::new(coordinator.clone(), telemetry.clone(), config);
+    let surface = match config.admin_listen {
+        Some(_) => http::Surface::Clients,
+        None => http::Surface::Whole,
+    };
+    let mut servers = vec![serve(clients, &backend, surface, config, stopped.clone())];
+    if let Some(admin) = config.admin_listen {
+        let admin = bind(admin, "admin-listen").await?;
+        let surface = http::Surface::Admin;
+        servers.push(serve(admin, &backend, surface, config, stopped.clone()));
+    }
+    Ok((address, servers))
 }
 
 fn serve(
@@ -403,6 +416,7 @@ fn open_store(
             replica: replica.clone(),
             watermark: Arc::clone(&watermark),
             tracer: telemetry.tracer.clone(),
+            metrics: Arc::clone(&telemetry.metrics),
         });
         match registry {
             Ok(registry) => {

@@ -6,9 +6,9 @@
 //! counter, and no peer. A store that failed a write ends the node: what it holds is unknown. So does one
 //! that meets a counter of its own which it never gave out: it has lost data, and is disowned.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sibyl_core::codec;
@@ -21,8 +21,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
+mod census;
+mod sweep;
 mod writer;
 
+pub use sweep::Swept;
 use writer::Writer;
 
 #[cfg(test)]
@@ -106,6 +109,12 @@ enum Command {
         records: Vec<Bytes>,
         counts: Done<()>,
     },
+    /// Until when a bucket takes no writes.
+    Close {
+        bucket: Incarnation,
+        until: Instant,
+        counts: Done<()>,
+    },
     Flush {
         counts: Done<()>,
     },
@@ -127,6 +136,7 @@ struct Facts {
     groups: AtomicU64,
     /// The highest counter given out.
     highest: AtomicU64,
+    tombstones: AtomicU64,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -198,6 +208,7 @@ impl Replica {
             failed: watch::Sender::new(None),
             groups: AtomicU64::new(0),
             highest: AtomicU64::new(ground.counters.peek().saturating_sub(1)),
+            tombstones: AtomicU64::new(0),
             thread: Mutex::new(None),
         });
         let store = Arc::clone(&ground.store);
@@ -237,6 +248,11 @@ impl Replica {
     /// How many group commits there were.
     pub fn groups(&self) -> u64 {
         self.facts.groups.load(Ordering::Relaxed)
+    }
+
+    /// How many keys hold nothing but tombstones.
+    pub fn tombstones(&self) -> u64 {
+        self.facts.tombstones.load(Ordering::Relaxed)
     }
 
     /// The store itself, for reads that are not of objects.
@@ -281,22 +297,8 @@ impl Replica {
         });
     }
 
-    /// Keeps something of the node's own beside the objects; `counts` is told once it is on disk.
-    pub fn keep(
-        &self,
-        key: &'static str,
-        value: Bytes,
-        counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
-    ) {
-        self.submit(Command::Meta {
-            key,
-            value,
-            counts: Box::new(counts),
-        });
-    }
-
-    /// As [`Replica::keep`], but returns once it is on disk, and waits for its turn where a client's write
-    /// would be shed: what the node itself must remember is never left out.
+    /// Keeps something of the node's own beside the objects. Returns once it is on disk, and waits for its turn
+    /// where a client's write would be shed: what the node itself must remember is never left out.
     ///
     /// # Errors
     /// [`Failure::Store`] if the store failed.
@@ -309,7 +311,26 @@ impl Replica {
         kept.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
-    /// What [`Replica::keep`] kept.
+    /// Takes no write for a bucket from now on, for so long. Returns once all that were taken before are there:
+    /// the writer has an order, so nothing slips through between. A restart forgets it.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn close(&self, bucket: Incarnation, hold: Duration) -> Result<(), Failure> {
+        let (done, closed) = oneshot::channel();
+        let counts = Box::new(move |result| drop(done.send(result)));
+        let until = Instant::now() + hold;
+        let command = Command::Close {
+            bucket,
+            until,
+            counts,
+        };
+        let submitted = self.queue.send(command).await;
+        submitted.map_err(|_| self.stopped())?;
+        closed.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    /// What [`Replica::remember`] kept.
     ///
     /// # Errors
     /// If the record cannot be read.
@@ -443,72 +464,6 @@ impl Replica {
     }
 }
 
-/// How many records are erased at a time.
-const ERASE: usize = 512;
-
-impl Replica {
-    /// Erases the records of buckets that are gone: every incarnation that is not `known` and not newer
-    /// than the registry document that says so. Blocks; answers how many records went.
-    ///
-    /// # Errors
-    /// If the store cannot be read or written.
-    pub fn sweep(
-        &self,
-        partitions: u32,
-        known: &BTreeSet<Incarnation>,
-        number: u64,
-    ) -> Result<usize, Failure> {
-        let mut erased = 0;
-        for partition in (0..partitions).map(Partition) {
-            let mut from = record(partition, Incarnation(0), b"");
-            let end = record(Partition(partition.0 + 1), Incarnation(0), b"");
-            while let Some(bucket) = self.first_bucket(&from, &end)? {
-                if !known.contains(&bucket) && bucket.0 <= number {
-                    erased += self.erase(partition, bucket)?;
-                }
-                from = record(partition, Incarnation(bucket.0 + 1), b"");
-            }
-        }
-        Ok(erased)
-    }
-
-    fn first_bucket(&self, from: &[u8], end: &[u8]) -> Result<Option<Incarnation>, Failure> {
-        let first = self
-            .store
-            .scan(Space::Objects, from, end, 1)
-            .map_err(|error| unreadable(&error))?;
-        let bucket = |(key, _): &(Bytes, Bytes)| {
-            let number = key.get(4..RECORD_HEAD)?.try_into().ok()?;
-            Some(Incarnation(u64::from_be_bytes(number)))
-        };
-        Ok(first.first().and_then(bucket))
-    }
-
-    fn erase(&self, partition: Partition, bucket: Incarnation) -> Result<usize, Failure> {
-        let (start, end) = (
-            record(partition, bucket, b""),
-            record(partition, Incarnation(bucket.0 + 1), b""),
-        );
-        let mut erased = 0;
-        loop {
-            let found = self
-                .store
-                .scan(Space::Objects, &start, &end, ERASE)
-                .map_err(|error| unreadable(&error))?;
-            if found.is_empty() {
-                return Ok(erased);
-            }
-            erased += found.len();
-            let records = found.into_iter().map(|(key, _)| key).collect();
-            let (done, gone) = std::sync::mpsc::sync_channel(1);
-            let counts = Box::new(move |result| drop(done.send(result)));
-            self.submit_in_turn(Command::Erase { records, counts });
-            gone.recv()
-                .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
-        }
-    }
-}
-
 impl Command {
     fn refuse(self, failure: &Failure) {
         match self {
@@ -516,6 +471,7 @@ impl Command {
             Self::Join { counts, .. }
             | Self::Meta { counts, .. }
             | Self::Erase { counts, .. }
+            | Self::Close { counts, .. }
             | Self::Flush { counts } => {
                 counts(Err(failure.clone()));
             }

@@ -90,6 +90,13 @@ pub enum Request {
         /// At most so many entries.
         limit: u32,
     },
+    /// Take no more writes for a bucket that is about to be deleted; answered once those taken before are there.
+    Close {
+        /// Which bucket.
+        bucket: Incarnation,
+        /// For so long; 0 opens it again.
+        hold_ms: u32,
+    },
     /// A question of membership: the body is the message.
     Gossip,
 }
@@ -232,6 +239,9 @@ pub enum Failure {
     /// The node is forming its cluster, or stopping.
     #[error("that node is not serving: {0}")]
     NotServing(String),
+    /// The bucket is about to be deleted: it takes no writes now.
+    #[error("the bucket is being deleted: it takes no writes until that is decided")]
+    Closing,
 }
 
 /// Bytes that are not a head of this version.

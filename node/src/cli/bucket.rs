@@ -242,23 +242,14 @@ fn list(connection: &Connection) -> Result<(), Failure> {
         return output::print_json(&body);
     }
     let mut table = output::table(&["bucket", "n", "r", "w", "durability", "deletes", "resolver"]);
-    let buckets = body
-        .get("buckets")
-        .unwrap_or(&body)
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let buckets = output::entries(&body, "buckets");
     for bucket in buckets {
         let config = bucket.get("config").unwrap_or(bucket);
         let name = ["name", "bucket"]
             .iter()
             .find_map(|field| bucket.get(field))
             .unwrap_or(bucket);
-        let field = |name: &str| {
-            config
-                .get(name)
-                .map_or_else(|| "-".to_owned(), output::cell)
-        };
+        let field = |name: &str| output::field(config, name);
         let resolver = config
             .pointer("/resolver/name")
             .map_or_else(|| "-".to_owned(), output::cell);

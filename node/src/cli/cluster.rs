@@ -143,12 +143,7 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         "tokens",
         "heartbeat age",
     ]);
-    for member in body
-        .get("members")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
+    for member in output::entries(&body, "members") {
         table.add_row(row(member));
     }
     output::print_table(&table)?;
@@ -167,11 +162,7 @@ fn status(connection: &Connection) -> Result<(), Failure> {
 
 /// What is shown of a member.
 fn row(member: &Value) -> [String; 8] {
-    let field = |name: &str| {
-        member
-            .get(name)
-            .map_or_else(|| "-".to_owned(), output::cell)
-    };
+    let field = |name: &str| output::field(member, name);
     let age = member.get("heartbeat_age_ms").and_then(Value::as_u64);
     [
         field("node_id"),
@@ -187,9 +178,7 @@ fn row(member: &Value) -> [String; 8] {
 
 /// A member's state, and who says otherwise.
 fn state(member: &Value) -> String {
-    let state = member
-        .get("state")
-        .map_or_else(|| "-".to_owned(), output::cell);
+    let state = output::field(member, "state");
     let accusers = member.get("suspected_by").map(output::cell);
     let accusers = accusers.filter(|accusers| state == "alive" && !accusers.is_empty());
     let reachable = member.get("reachable").and_then(Value::as_bool);
@@ -209,18 +198,9 @@ fn ring(connection: &Connection) -> Result<(), Failure> {
         return output::print_json(&body);
     }
     let partitions = body.get("partitions").and_then(Value::as_u64).unwrap_or(0);
-    let owners = body
-        .get("owners")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let owners = output::entries(&body, "owners");
     let mut table = output::table(&["node", "tokens", "owned partitions", "first owner of"]);
-    for node in body
-        .get("nodes")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
+    for node in output::entries(&body, "nodes") {
         let id = node.get("node_id").unwrap_or(&Value::Null);
         let first = owners.iter().filter(|list| list.get(0) == Some(id)).count();
         let tokens = node

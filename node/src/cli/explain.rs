@@ -38,18 +38,26 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let resolver = body.get("resolver").filter(|resolver| !resolver.is_null());
     output::print_table(&output::facts(&[
-        ("bucket", field(&body, "bucket")),
-        ("key", field(&body, "key")),
-        ("partition", field(&body, "partition")),
+        ("bucket", output::field(&body, "bucket")),
+        ("key", output::field(&body, "key")),
+        ("partition", output::field(&body, "partition")),
         (
             "resolver",
             resolver
-                .map(|r| format!("{} {}", field(r, "name"), field(r, "version")))
+                .map(|r| {
+                    format!(
+                        "{} {}",
+                        output::field(r, "name"),
+                        output::field(r, "version")
+                    )
+                })
                 .unwrap_or_default(),
         ),
         (
             "outcome",
-            resolver.map(|r| field(r, "outcome")).unwrap_or_default(),
+            resolver
+                .map(|r| output::field(r, "outcome"))
+                .unwrap_or_default(),
         ),
     ]))?;
     let titles = ["node_id", "role", "state", "siblings", "object_digest"];
@@ -84,15 +92,11 @@ fn rows<'a>(body: &'a Value, name: &str) -> &'a [Value] {
         .unwrap_or_default()
 }
 
-fn field(value: &Value, name: &str) -> String {
-    value.get(name).map_or_else(|| "-".to_owned(), output::cell)
-}
-
 fn print_rows(heading: &str, titles: &[&str], rows: &[Value]) -> Result<(), Failure> {
     output::print(heading)?;
     let mut table = output::table(titles);
     for row in rows {
-        table.add_row(titles.iter().map(|title| field(row, title)));
+        table.add_row(titles.iter().map(|title| output::field(row, title)));
     }
     output::print_table(&table)
 }

@@ -75,6 +75,17 @@ pub(super) fn facts(rows: &[(&str, String)]) -> Table {
     table
 }
 
+/// One table cell of a field; absent as `-`.
+pub(super) fn field(value: &Value, name: &str) -> String {
+    value.get(name).map_or_else(|| "-".to_owned(), cell)
+}
+
+/// The entries of a field; none if it is not there, or no list.
+pub(super) fn entries<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    let list = value.get(name).and_then(Value::as_array);
+    list.map(Vec::as_slice).unwrap_or_default()
+}
+
 /// One table cell of a JSON value: text as it is, absent as `-`.
 pub(super) fn cell(value: &Value) -> String {
     match value {

@@ -238,11 +238,7 @@ fn bind(args: &BindArgs) -> Result<(), Failure> {
 /// Digest of the version that was uploaded last.
 fn newest(client: &Client, name: &str) -> Result<String, Failure> {
     let body = client.get(&resolver_path(name), Parts::default())?.json()?;
-    let versions = body
-        .get("versions")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let versions = output::entries(&body, "versions");
     let uploaded = |version: &&Value| {
         version
             .get("uploaded_at")
@@ -269,18 +265,8 @@ fn names(connection: &Connection) -> Result<(), Failure> {
         return output::print_json(&body);
     }
     let mut table = output::table(&["resolver", "versions", "bound"]);
-    for resolver in body
-        .get("resolvers")
-        .unwrap_or(&body)
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
-        let versions = resolver
-            .get("versions")
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+    for resolver in output::entries(&body, "resolvers") {
+        let versions = output::entries(resolver, "versions");
         let name = resolver.get("name").unwrap_or(resolver);
         let buckets = versions
             .iter()
@@ -313,17 +299,8 @@ fn versions(name: &str, connection: &Connection) -> Result<(), Failure> {
         "bound",
         "nodes",
     ]);
-    for version in body
-        .get("versions")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
-        let field = |name: &str| {
-            version
-                .get(name)
-                .map_or_else(|| "-".to_owned(), output::cell)
-        };
+    for version in output::entries(&body, "versions") {
+        let field = |name: &str| output::field(version, name);
         let tier = version
             .pointer("/certificate/tier")
             .map_or_else(|| "-".to_owned(), output::cell);
@@ -410,12 +387,7 @@ fn print_try(body: &Value) -> Result<(), Failure> {
         ("memory bytes", field("/memory_bytes")),
         ("microseconds", field("/duration_us")),
     ]))?;
-    for line in body
-        .get("log")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
+    for line in output::entries(body, "log") {
         let part = |name: &str| line.get(name).map(output::cell).unwrap_or_default();
         output::print(format!("log {}: {}\n", part("level"), part("message")))?;
     }

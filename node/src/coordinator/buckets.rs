@@ -6,14 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use sibyl_core::id::Incarnation;
+use sibyl_core::id::{Incarnation, NodeId};
 use sibyl_core::registry::{Binding, BucketConfig, Change, Expect};
 
 use super::Coordinator;
 use super::modules::ModuleFailed;
 use super::request::{ListError, ListRequest};
+use crate::replica::Swept;
 use crate::resolver::Failure;
 use crate::tasks::registry::{ChangeFailed, View};
 use crate::telemetry::Span;
@@ -45,6 +47,19 @@ pub enum BucketFailed {
     /// It holds keys.
     #[error("the bucket holds keys: delete them first, or delete it with ?purge=true")]
     NotEmpty,
+    /// A node may hold a write that nobody else has.
+    #[error(
+        "{node} cannot be asked to take no more writes ({why}), and may hold one: try again, or delete the bucket with ?purge=true"
+    )]
+    NotClosed {
+        /// Which node.
+        node: NodeId,
+        /// Why not.
+        why: String,
+    },
+    /// Looking for keys took too long for writes to be kept out.
+    #[error("looking for keys took too long: try again, or delete the bucket with ?purge=true")]
+    TooSlow,
     /// Whether it holds keys is not known.
     #[error(transparent)]
     List(ListError),
@@ -107,22 +122,28 @@ impl Coordinator {
         emptiness: Emptiness,
         expect: Expect,
     ) -> Result<(), BucketFailed> {
-        let exists = self.registry().view().bucket(name).is_some();
-        if exists && emptiness == Emptiness::Required {
-            let empty = self
-                .is_empty(span, name)
-                .await
-                .map_err(BucketFailed::List)?;
-            if !empty {
-                return Err(BucketFailed::NotEmpty);
-            }
-        }
         let change = Change::DeleteBucket {
             name: name.to_owned(),
             expect,
         };
-        self.change(span, change).await?;
-        Ok(())
+        let bucket = self.registry().view().bucket(name).cloned();
+        let Some(bucket) = bucket.filter(|_| emptiness == Emptiness::Required) else {
+            self.change(span, change).await?;
+            return Ok(());
+        };
+        let work = async {
+            let began = Instant::now();
+            let empty = self.is_empty(span, name).await;
+            if !empty.map_err(BucketFailed::List)? {
+                return Err(BucketFailed::NotEmpty);
+            }
+            if !Self::is_still_closed(began) {
+                return Err(BucketFailed::TooSlow);
+            }
+            self.change(span, change).await?;
+            Ok(())
+        };
+        self.while_closed(span, bucket.incarnation, work).await
     }
 
     /// Whether a bucket holds no living key. Ends because every page begins behind the one before.
@@ -134,6 +155,7 @@ impl Coordinator {
                 prefix: Bytes::new(),
                 after,
                 limit: LOOK_AHEAD,
+                all: true,
             };
             let listed = self.list(span, page).await?;
             if !listed.keys.is_empty() || listed.next.is_none() {
@@ -164,11 +186,12 @@ impl Coordinator {
                         .await;
                 self.inner.feed.forget_others(&known);
                 match erased {
-                    Ok(Ok(records)) => {
-                        if records > 0 {
-                            tracing::info!(records, "erased what deleted buckets left");
+                    Ok(Ok(done)) => {
+                        report(&done);
+                        // What could not be read is tried again with the next document.
+                        if done.unread == 0 {
+                            swept = known;
                         }
-                        swept = known;
                     }
                     // The next document tries again.
                     Ok(Err(failure)) => {
@@ -184,5 +207,19 @@ impl Coordinator {
                 return;
             }
         }
+    }
+}
+
+fn report(swept: &Swept) {
+    let (records, damaged) = (swept.erased, swept.damaged);
+    if records > 0 {
+        tracing::info!(records, "erased what deleted buckets left");
+    }
+    if damaged > 0 {
+        tracing::warn!(damaged, "damaged records were among them: examine the disk");
+    }
+    if let Some(why) = &swept.why {
+        let partitions = swept.unread;
+        tracing::warn!(partitions, %why, "deleted buckets are not erased yet where the store cannot be read");
     }
 }

@@ -14,6 +14,7 @@ use futures_util::stream::{self, FuturesUnordered};
 use sibyl_core::flow::list::{self, Agreement, Entry, Page};
 use sibyl_core::id::{Incarnation, Partition};
 use sibyl_core::message::{self, Failure, Reply, Request};
+use sibyl_core::quorum::Level;
 use sibyl_core::view::View;
 
 use super::request::{GetRequest, ListError, ListRequest, Listed};
@@ -75,11 +76,12 @@ impl Coordinator {
             .map(|at| view.owners(bucket, Partition(at)).to_vec())
             .collect();
         let members = owners.first().map_or(0, Vec::len);
-        let need = bucket
-            .config
-            .r
-            .need(usize::from(bucket.config.n), members)
-            .min(members);
+        let r = if request.all {
+            Level::All
+        } else {
+            bucket.config.r
+        };
+        let need = r.need(usize::from(bucket.config.n), members).min(members);
         let partition_of = |key: &[u8]| view.ring.partition(incarnation, key);
         let listing = list::merge(&pages, &owners, need, request.limit, partition_of)
             .map_err(|uncovered| ListError::Uncovered(uncovered.to_string()))?;
@@ -110,7 +112,7 @@ impl Coordinator {
         let read = GetRequest {
             bucket: request.bucket.clone(),
             key: key.clone(),
-            r: None,
+            r: request.all.then_some(Level::All),
             timeout: None,
             partial: false,
             resolve: false,

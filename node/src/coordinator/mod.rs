@@ -6,6 +6,7 @@
 
 mod buckets;
 mod change;
+mod closing;
 mod conflicts;
 mod explain;
 mod list;
@@ -14,6 +15,8 @@ mod read;
 mod remote;
 mod request;
 mod resolve;
+mod settled;
+mod unnamed;
 mod write;
 
 use std::collections::BTreeSet;
@@ -34,6 +37,8 @@ pub use request::{
     Listed, Owner, PutError, PutRequest, Resolved, ResolverNote, Stored,
 };
 
+pub use unnamed::{UNNAMED_EVERY, UNNAMED_GRACE};
+
 use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::resolver::Platform;
@@ -45,6 +50,9 @@ use crate::telemetry::Metrics;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest a client may wait.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why a node that stops serves nothing.
+pub const STOPPING: &str = "the node is stopping: ask another one";
 
 /// What a coordinator stands on.
 pub struct Ground {
@@ -74,6 +82,7 @@ struct Inner {
     ground: Ground,
     views: resolve::Cache,
     feed: conflicts::Feed,
+    leaving: AtomicBool,
     draining: AtomicBool,
     low_on_disk: AtomicBool,
     /// Modules that a read asked for and that are being had.
@@ -87,6 +96,7 @@ impl Coordinator {
             ground,
             views: resolve::Cache::new(),
             feed: conflicts::Feed::new(),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             low_on_disk: AtomicBool::new(false),
             fetching: Mutex::default(),
@@ -138,6 +148,16 @@ impl Coordinator {
         self.registry().is_rebuilding()
     }
 
+    /// From now on this node says that it is not ready. What was accepted, and what peers ask, is still served.
+    pub fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node has begun to stop.
+    pub fn is_leaving(&self) -> bool {
+        self.inner.leaving.load(Ordering::Relaxed)
+    }
+
     /// From now on no request is begun here; those under way go on.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
@@ -165,7 +185,7 @@ impl Coordinator {
     pub fn serving(&self) -> Result<Arc<View>, String> {
         let view = self.registry().view();
         if self.is_draining() {
-            Err("the node is stopping: ask another one".into())
+            Err(STOPPING.into())
         } else if view.forming() {
             Err("the cluster is still forming: every first member must be reachable once".into())
         } else {
@@ -228,5 +248,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Overloaded
             | Failure::NotServing(_)
             | Failure::Malformed(_)
+            | Failure::Closing
     )
 }

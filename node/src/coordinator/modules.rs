@@ -21,7 +21,7 @@ use crate::tasks::registry::{ChangeFailed, View};
 use crate::telemetry::{self, Rpc, Span, names};
 
 /// How long a peer may take to receive and compile a module: the compile limit and the way there.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(210);
+pub(super) const PREPARE_TIMEOUT: Duration = Duration::from_secs(210);
 /// How long a fetch of a module's bytes may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a node that lacks a module looks for it again.

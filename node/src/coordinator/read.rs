@@ -17,13 +17,14 @@ use sibyl_core::object::Object;
 use sibyl_core::registry::{Bucket, Durability};
 use tokio::time::Instant as Deadline;
 
-use super::remote::{REFUSED, TIMEOUT, missed};
+use super::remote::{REFUSED, TIMEOUT};
 use super::request::{GetError, GetRequest, Got};
+use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, slot};
 use crate::replica::Slot;
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{Quorum, RepairMode, StorageOp, Success};
-use crate::telemetry::{QuorumEnd, Rpc, Span};
+use crate::telemetry::{Rpc, Span};
 
 /// After this long without an object, another replica is asked for it: above the usual answer, far below a
 /// client's patience.
@@ -341,21 +342,17 @@ impl Reading {
     }
 
     fn settle(&self, outcome: &Outcome) {
-        let wait = self.began.elapsed();
-        let (acks, failures, met) = (outcome.replies, outcome.failed, outcome.met);
         self.span.digests_differ(outcome.differed);
-        self.span.quorum_settled(QuorumEnd {
-            acks,
-            failures,
-            sloppy: false,
-            met,
-            wait,
-        });
-        let metrics = &self.coordinator.inner.ground.metrics;
-        metrics.quorum(Quorum::Read, acks, wait, &self.span);
-        if !met {
-            metrics.quorum_failed(Quorum::Read, missed(self.deadline, self.refusals));
-        }
+        let settled = Settled {
+            which: Quorum::Read,
+            acks: outcome.replies,
+            failures: outcome.failed,
+            met: outcome.met,
+            began: self.began,
+            deadline: self.deadline,
+            refusals: self.refusals,
+        };
+        settled.tell(&self.span, &self.coordinator.inner.ground.metrics);
     }
 
     /// Sends the joined object to those who lack part of it. A repair is offered once: whoever misses it

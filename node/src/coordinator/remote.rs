@@ -11,24 +11,14 @@ use sibyl_core::message::{self, Failure, Reply, Request};
 
 use super::Coordinator;
 use crate::peer::{CallError, Outgoing, Reason, Sent};
-use crate::telemetry::metrics::{QuorumFailure, RpcResult};
+use crate::tasks::registry::result_of_call;
+use crate::telemetry::metrics::RpcResult;
 use crate::telemetry::{Rpc, Span};
 
 /// The word of a replica that did not answer in time.
 pub(super) const TIMEOUT: &str = RpcResult::Timeout.as_str();
 /// The word of a replica that said it could not.
 pub(super) const REFUSED: &str = RpcResult::Rejected.as_str();
-
-/// Why a quorum was missed: the time ran out before enough had spoken, or some refused, or were away.
-pub(super) fn missed(deadline: tokio::time::Instant, refusals: usize) -> QuorumFailure {
-    if tokio::time::Instant::now() >= deadline {
-        QuorumFailure::Timeout
-    } else if refusals > 0 {
-        QuorumFailure::Rejected
-    } else {
-        QuorumFailure::Unavailable
-    }
-}
 
 /// Why a peer gave no answer that can be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -72,15 +62,7 @@ impl AskError {
 
     fn result(&self) -> RpcResult {
         match self {
-            Self::Call(CallError {
-                reason: Reason::Timeout,
-                ..
-            }) => RpcResult::Timeout,
-            Self::Call(CallError {
-                reason: Reason::Remote(_) | Reason::TooLarge,
-                ..
-            }) => RpcResult::Rejected,
-            Self::Call(_) => RpcResult::Unavailable,
+            Self::Call(error) => result_of_call(error),
             Self::Failed(_) | Self::Nonsense => RpcResult::Rejected,
         }
     }
@@ -136,7 +118,7 @@ impl Coordinator {
                     error.result()
                 }
             };
-            metrics.rpc(rpc, to.as_str(), word, began.elapsed(), &span);
+            metrics.rpc(rpc, to.as_str(), word, began.elapsed(), Some(&span));
             result
         }
     }

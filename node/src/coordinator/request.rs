@@ -228,6 +228,8 @@ pub struct ListRequest {
     pub after: Option<Bytes>,
     /// At most so many keys.
     pub limit: usize,
+    /// Every owner of every partition must be heard, not only R.
+    pub all: bool,
 }
 
 /// A page of keys.

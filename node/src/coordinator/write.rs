@@ -20,13 +20,14 @@ use sibyl_core::registry::{Bucket, Deletes, Durability};
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
-use super::remote::{AskError, REFUSED, TIMEOUT, missed};
+use super::remote::{AskError, REFUSED, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
+use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
 use crate::replica::{Minted, Slot};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::Quorum;
-use crate::telemetry::{QuorumEnd, Rpc, Span};
+use crate::telemetry::{Rpc, Span};
 
 /// The most intervals a context may take to be minted into: sealed as base64url they stay below the 16 KiB
 /// that a client can be handed (at most 21 bytes each, a third more as text, with room for joins).
@@ -38,6 +39,8 @@ impl Coordinator {
     /// # Errors
     /// [`PutError`]; only [`PutError::Unknown`] may have been written.
     pub async fn put(&self, span: &Span, request: PutRequest) -> Result<Stored, PutError> {
+        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let until = Deadline::now() + timeout;
         let view = self.serving().map_err(PutError::NotServing)?;
         let bucket = view
             .bucket(&request.bucket)
@@ -66,9 +69,8 @@ impl Coordinator {
             self.accepts(&request, bucket, value).await?;
         }
         let tombstones = self
-            .tombstones(span, &view, bucket, &slot, &request)
+            .tombstones(span, &view, bucket, &slot, &request, until)
             .await?;
-        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
         let coordinate = Coordinate {
             place: slot.place.clone(),
             context: request.context,
@@ -82,9 +84,7 @@ impl Coordinator {
             trace: Some(span.context()),
             w: u32::try_from(w).expect("n is at most 255"),
         };
-        let written = self
-            .hand_on(span, owners, coordinate, value, timeout)
-            .await?;
+        let written = self.hand_on(span, owners, coordinate, value, until).await?;
         span.conflict_left(written.siblings as usize);
         Ok(Stored {
             dot: written.dot,
@@ -108,6 +108,7 @@ impl Coordinator {
         bucket: &Bucket,
         slot: &Slot,
         request: &PutRequest,
+        until: Deadline,
     ) -> Result<Context, PutError> {
         let reads = bucket.config.deletes == Deletes::DeleteWins && request.context.is_none();
         if !reads || request.value.is_none() {
@@ -117,7 +118,7 @@ impl Coordinator {
             bucket: request.bucket.clone(),
             key: request.key.clone(),
             r: None,
-            timeout: request.timeout,
+            timeout: Some(until.saturating_duration_since(Deadline::now())),
             partial: false,
             resolve: false,
         };
@@ -143,9 +144,8 @@ impl Coordinator {
         owners: &[NodeId],
         coordinate: Coordinate,
         value: Bytes,
-        timeout: Duration,
+        deadline: Deadline,
     ) -> Result<Written, PutError> {
-        let deadline = Deadline::now() + timeout;
         let w = coordinate.w as usize;
         let mut refused = None;
         for owner in self.candidates(owners) {
@@ -435,23 +435,20 @@ impl Writing {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let wait = self.began.elapsed();
         let (acks, failures, met) = match outcome {
             Outcome::Written { owners } => (owners, self.put.failures(), true),
             Outcome::Unknown { owners, failed } => (owners, failed, false),
         };
-        self.span.quorum_settled(QuorumEnd {
+        let settled = Settled {
+            which: Quorum::Write,
             acks,
             failures,
-            sloppy: false,
             met,
-            wait,
-        });
-        let metrics = &self.coordinator.inner.ground.metrics;
-        metrics.quorum(Quorum::Write, acks, wait, &self.span);
-        if !met {
-            metrics.quorum_failed(Quorum::Write, missed(self.deadline, self.refusals));
-        }
+            began: self.began,
+            deadline: self.deadline,
+            refusals: self.refusals,
+        };
+        settled.tell(&self.span, &self.coordinator.inner.ground.metrics);
         let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let result = match (&self.minted, met) {
             (Some(minted), true) => Ok(Written {

@@ -17,6 +17,7 @@ use sibyl_core::context::Context;
 
 use super::api::Call;
 use super::body::{self, Intake, Room};
+use super::form::Sealed;
 use super::header;
 use super::json;
 use super::problem::Problem;
@@ -96,17 +97,23 @@ impl Asked {
         json::parse(&self.body(cap).await?)
     }
 
-    /// The context of an earlier answer, if the request has one.
-    pub(super) fn context(&self, bucket: &str, key: &[u8]) -> Result<Option<Context>, Problem> {
-        match header::once(self.headers(), &header::CONTEXT)? {
-            Some(text) => self.open(bucket, key, text).map(Some),
-            None => Ok(None),
-        }
+    /// The context of an earlier answer, if the request has one, not opened yet.
+    pub(super) fn sealed(&self) -> Result<Option<Sealed>, Problem> {
+        let text = header::once(self.headers(), &header::CONTEXT)?;
+        let sealed = |text| json::sealed_bytes(text).map(Sealed);
+        text.map(sealed)
+            .transpose()
+            .map_err(|why| Problem::bad("bad_context", why))
     }
 
-    /// Opens a context that came as text.
-    pub(super) fn open(&self, bucket: &str, key: &[u8], text: &str) -> Result<Context, Problem> {
-        Ok(self.call.open(bucket, key, &json::context_bytes(text)?)?)
+    /// Opens a context of an earlier answer.
+    pub(super) fn open(
+        &self,
+        bucket: &str,
+        key: &[u8],
+        sealed: &Sealed,
+    ) -> Result<Context, Problem> {
+        Ok(self.call.open(bucket, key, &sealed.0)?)
     }
 }
 

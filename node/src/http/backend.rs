@@ -445,6 +445,10 @@ fn refused(failed: BucketFailed) -> AdminError {
             code: "bucket_not_empty",
             detail,
         },
+        BucketFailed::NotClosed { .. } | BucketFailed::TooSlow => AdminError::Busy {
+            code: "cannot_close",
+            detail,
+        },
         BucketFailed::List(_) => AdminError::Busy {
             code: "cannot_list",
             detail,

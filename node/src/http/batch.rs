@@ -3,6 +3,7 @@
 //! Not a transaction. Operations on one key run in their order, those on different keys beside each other;
 //! results stand in the order of the operations.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -10,10 +11,13 @@ use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sibyl_core::view::View;
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AdditionalProperties, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::asked::{Answer, Asked, ok};
 use super::document::{BucketPath, problems};
+use super::form::{Attributes, MediaType, Sealed};
 use super::header;
 use super::json::{self, KeyOctets, Octets};
 use super::keys::Target;
@@ -32,10 +36,10 @@ pub(super) const MAX_BODY_BYTES: usize = 24 << 20;
 /// How many keys are worked on at once. One client must not take the node for itself.
 const KEYS_AT_ONCE: usize = 16;
 
-problems!(BatchProblems: 404 503);
+problems!(BatchProblems: 404 414 503);
 
 /// What an operation does.
-#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Get,
@@ -45,28 +49,85 @@ enum Kind {
 
 /// One operation.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Op {
-    op: Kind,
-    /// 1 to 1024 bytes.
-    #[schema(value_type = KeyOctets)]
-    key: Octets,
-    /// For `put`.
-    value: Option<Octets>,
-    /// For `put`; default `application/octet-stream`.
-    content_type: Option<String>,
-    /// For `put`, and needed for `delete`: of your last read.
-    #[schema(pattern = "^[A-Za-z0-9_-]+=*$")]
-    context: Option<String>,
-    /// For `put`: at most 16, 1 KiB together.
-    attributes: Option<BTreeMap<String, String>>,
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+enum Op {
+    /// Read a key.
+    Get {
+        /// 1 to 1024 bytes.
+        #[schema(value_type = KeyOctets)]
+        key: Octets,
+    },
+    /// Write a key.
+    Put {
+        /// 1 to 1024 bytes.
+        #[schema(value_type = KeyOctets)]
+        key: Octets,
+        value: Octets,
+        /// Default `application/octet-stream`.
+        content_type: Option<MediaType>,
+        /// Of your last read.
+        context: Option<Sealed>,
+        attributes: Option<Attributes>,
+    },
+    /// Delete a key.
+    Delete {
+        /// 1 to 1024 bytes.
+        #[schema(value_type = KeyOctets)]
+        key: Octets,
+        /// Of your last read.
+        context: Sealed,
+    },
+}
+
+impl Op {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Get { .. } => Kind::Get,
+            Self::Put { .. } => Kind::Put,
+            Self::Delete { .. } => Kind::Delete,
+        }
+    }
+
+    fn key(&self) -> &Octets {
+        match self {
+            Self::Get { key } | Self::Put { key, .. } | Self::Delete { key, .. } => key,
+        }
+    }
+}
+
+/// Documents an operation: each kind has its own fields and takes no others.
+struct ClosedOp;
+
+impl PartialSchema for ClosedOp {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = Op::schema();
+        if let RefOr::T(Schema::OneOf(kinds)) = &mut schema {
+            for kind in &mut kinds.items {
+                if let RefOr::T(Schema::Object(fields)) = kind {
+                    fields.additional_properties =
+                        Some(Box::new(AdditionalProperties::FreeForm(false)));
+                }
+            }
+        }
+        schema
+    }
+}
+
+impl ToSchema for ClosedOp {
+    fn name() -> Cow<'static, str> {
+        Op::name()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Op::schemas(schemas);
+    }
 }
 
 /// Operations.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Batch {
-    #[schema(max_items = 128)]
+    #[schema(max_items = 128, value_type = Vec<ClosedOp>)]
     ops: Vec<Op>,
 }
 
@@ -106,6 +167,9 @@ pub(super) struct BatchResult {
 }
 
 /// Run many operations
+///
+/// A body that breaks its schema is refused whole and does nothing; what goes wrong with an operation otherwise
+/// is in its result.
 #[utoipa::path(post, path = "/v1/buckets/{bucket}/batch", tag = "keys", operation_id = "batch",
     params(BucketPath),
     request_body(content = Batch),
@@ -113,19 +177,9 @@ pub(super) struct BatchResult {
 pub(super) async fn batch(mut asked: Asked) -> Answer {
     asked.query(&[])?;
     let bucket = path::bucket(asked.path(), 2)?;
-    asked.call.max_value_bytes(&bucket)?;
     let batch: Batch = asked.json(MAX_BODY_BYTES).await?;
-    if batch.ops.len() > MAX_OPS {
-        let detail = format!(
-            "{} operations, one request takes at most {MAX_OPS}",
-            batch.ops.len()
-        );
-        return Err(Problem::bad("too_many_ops", detail));
-    }
-    let mut lanes: BTreeMap<Bytes, Vec<(usize, Op)>> = BTreeMap::new();
-    for (at, op) in batch.ops.into_iter().enumerate() {
-        lanes.entry(op.key.0.clone()).or_default().push((at, op));
-    }
+    let lanes = lanes(batch.ops)?;
+    asked.call.max_value_bytes(&bucket)?;
     let (asked, bucket) = (&asked, bucket.as_str());
     let mut results: Vec<_> = stream::iter(lanes.into_values())
         .map(|lane| run_lane(asked, bucket, lane))
@@ -139,10 +193,30 @@ pub(super) async fn batch(mut asked: Asked) -> Answer {
     })
 }
 
+/// Operations by their key, each with its place.
+type Lanes = BTreeMap<Bytes, Vec<(usize, Op)>>;
+
+fn lanes(ops: Vec<Op>) -> Result<Lanes, Problem> {
+    if ops.len() > MAX_OPS {
+        let detail = format!(
+            "{} operations, one request takes at most {MAX_OPS}",
+            ops.len()
+        );
+        return Err(Problem::bad("too_many_ops", detail));
+    }
+    let mut lanes = Lanes::new();
+    for (at, op) in ops.into_iter().enumerate() {
+        let key =
+            path::checked_key(op.key().0.clone()).map_err(|problem| problem.with("op", at))?;
+        lanes.entry(key).or_default().push((at, op));
+    }
+    Ok(lanes)
+}
+
 async fn run_lane(asked: &Asked, bucket: &str, lane: Vec<(usize, Op)>) -> Vec<(usize, OpResult)> {
     let mut results = Vec::with_capacity(lane.len());
     for (at, op) in lane {
-        let mut result = OpResult::new(op.op, op.key.clone());
+        let mut result = OpResult::new(op.kind(), op.key().clone());
         if let Err(problem) = run(asked, bucket, op, &mut result).await {
             let trace_id = json::trace_id(asked.call.trace_id());
             result.status = problem.status().as_u16();
@@ -154,58 +228,39 @@ async fn run_lane(asked: &Asked, bucket: &str, lane: Vec<(usize, Op)>) -> Vec<(u
 }
 
 async fn run(asked: &Asked, bucket: &str, op: Op, result: &mut OpResult) -> Result<(), Problem> {
-    let key = path::checked_key(op.key.0.clone())?;
+    let key = op.key().0.clone();
     let target = Target::new(bucket.to_owned(), key.clone(), &Query::default())?;
-    refuse_misplaced(&op)?;
-    let context = match &op.context {
-        Some(text) => Some(asked.open(bucket, &key, text)?),
-        None => None,
-    };
-    let request = match op.op {
-        Kind::Get => {
+    let request = match op {
+        Op::Get { .. } => {
             let got = asked.call.get(target.get(false, true)).await?;
             return result.read(asked, &key, got);
         }
-        Kind::Put => {
-            let value = op.value.ok_or_else(|| misplaced("put needs a value"))?;
-            let kind = header::checked_content_type(
-                op.content_type.as_deref().unwrap_or(header::OCTET_STREAM),
-            )?;
-            let attributes = op.attributes.unwrap_or_default();
+        Op::Put {
+            value,
+            content_type,
+            context,
+            attributes,
+            ..
+        } => {
+            let attributes = attributes.unwrap_or_default().0;
             header::check_attributes(&attributes)?;
+            let open = |sealed| asked.open(bucket, &key, sealed);
+            let context = context.as_ref().map(open).transpose()?;
+            let kind = content_type.map_or_else(|| header::OCTET_STREAM.to_owned(), |kind| kind.0);
             let mut request = target.put(context, Some(value.0), kind);
             request.attributes = attributes;
             request
         }
-        Kind::Delete if context.is_none() => {
-            return Err(Problem::bad(
-                "context_required",
-                "a delete needs the context of a read",
-            ));
+        Op::Delete { context, .. } => {
+            let context = asked.open(bucket, &key, &context)?;
+            target.put(Some(context), None, header::OCTET_STREAM.to_owned())
         }
-        Kind::Delete => target.put(context, None, header::OCTET_STREAM.to_owned()),
     };
     let stored = asked.call.put(request).await?;
     result.status = 204;
     result.modified_at = Some(moment::rfc3339(stored.modified_at));
     result.context = Some(reading::sealed(asked, stored.bucket, &key, &stored.context));
     Ok(())
-}
-
-/// A field that the operation does not use would be ignored: refused instead.
-fn refuse_misplaced(op: &Op) -> Result<(), Problem> {
-    let put_only = op.value.is_some() || op.content_type.is_some() || op.attributes.is_some();
-    match op.op {
-        Kind::Get if put_only || op.context.is_some() => {
-            Err(misplaced("get takes a key and nothing else"))
-        }
-        Kind::Delete if put_only => Err(misplaced("delete takes a key and a context")),
-        _ => Ok(()),
-    }
-}
-
-fn misplaced(detail: &str) -> Problem {
-    Problem::bad("bad_op", detail)
 }
 
 impl OpResult {

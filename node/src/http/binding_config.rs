@@ -9,6 +9,7 @@ use sibyl_core::id::Digest;
 use sibyl_core::registry::{Binding, Laws, Limits, Mode};
 use utoipa::ToSchema;
 
+use super::json::Whole;
 use super::path;
 use super::problem::Problem;
 
@@ -102,14 +103,14 @@ enum ModeJson {
 #[serde(deny_unknown_fields)]
 struct LimitsJson {
     /// WebAssembly instructions, about.
-    #[schema(required = false, minimum = 10_000, maximum = 100_000_000_000_u64)]
-    fuel: Option<u64>,
+    #[schema(value_type = Option<u64>, required = false, minimum = 10_000, maximum = 100_000_000_000_u64)]
+    fuel: Option<Whole<u64>>,
     /// Linear memory.
-    #[schema(required = false, minimum = 65_536, maximum = 67_108_864)]
-    memory_bytes: Option<u64>,
+    #[schema(value_type = Option<u64>, required = false, minimum = 65_536, maximum = 67_108_864)]
+    memory_bytes: Option<Whole<u64>>,
     /// The size of its answer.
-    #[schema(required = false, minimum = 1, maximum = 16_777_216)]
-    output_bytes: Option<u64>,
+    #[schema(value_type = Option<u64>, required = false, minimum = 1, maximum = 16_777_216)]
+    output_bytes: Option<Whole<u64>>,
 }
 
 impl BindingBody {
@@ -137,9 +138,15 @@ impl BindingBody {
         };
         let mut limits = Limits::default();
         if let Some(body) = self.limits {
-            set(&mut limits.fuel, body.fuel);
-            set(&mut limits.memory_bytes, body.memory_bytes);
-            set(&mut limits.output_bytes, body.output_bytes);
+            set(&mut limits.fuel, body.fuel.map(|number| number.0));
+            set(
+                &mut limits.memory_bytes,
+                body.memory_bytes.map(|number| number.0),
+            );
+            set(
+                &mut limits.output_bytes,
+                body.output_bytes.map(|number| number.0),
+            );
         }
         let mode = match self.mode {
             Some(ModeJson::Paused) => Mode::Paused,
@@ -196,9 +203,9 @@ impl BindingJson {
                 Laws::Off => "off",
             },
             limits: LimitsJson {
-                fuel: Some(fuel),
-                memory_bytes: Some(memory_bytes),
-                output_bytes: Some(output_bytes),
+                fuel: Some(Whole(fuel)),
+                memory_bytes: Some(Whole(memory_bytes)),
+                output_bytes: Some(Whole(output_bytes)),
             },
         }
     }

@@ -12,6 +12,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::binding_config::{BindingBody, BindingJson, Unsupported, WantedBinding, set};
+use super::json::Whole;
 use super::problem::Problem;
 
 /// How many replicas: `one`, `quorum`, `all` or a number.
@@ -22,7 +23,7 @@ use super::problem::Problem;
 )]
 enum LevelJson {
     Word(LevelWord),
-    Count(u8),
+    Count(Whole<u8>),
 }
 
 impl PartialSchema for LevelJson {
@@ -53,7 +54,7 @@ impl From<Level> for LevelJson {
             Level::One => Self::Word(LevelWord::One),
             Level::Quorum => Self::Word(LevelWord::Quorum),
             Level::All => Self::Word(LevelWord::All),
-            Level::Count(count) => Self::Count(count),
+            Level::Count(count) => Self::Count(Whole(count)),
         }
     }
 }
@@ -64,7 +65,7 @@ impl From<LevelJson> for Level {
             LevelJson::Word(LevelWord::One) => Self::One,
             LevelJson::Word(LevelWord::Quorum) => Self::Quorum,
             LevelJson::Word(LevelWord::All) => Self::All,
-            LevelJson::Count(count) => Self::Count(count),
+            LevelJson::Count(Whole(count)) => Self::Count(count),
         }
     }
 }
@@ -98,8 +99,8 @@ pub(super) struct ConfigBody {
     /// Must be the name in the path; answers carry it.
     name: Option<String>,
     /// Copies of each key; fixed at creation.
-    #[schema(minimum = 1, maximum = 15)]
-    n: Option<u8>,
+    #[schema(value_type = Option<u8>, minimum = 1, maximum = 15)]
+    n: Option<Whole<u8>>,
     r: Option<LevelJson>,
     w: Option<LevelJson>,
     /// Whether nodes that stand in for an owner count. Stored; not yet in effect.
@@ -107,12 +108,12 @@ pub(super) struct ConfigBody {
     durability: Option<DurabilityJson>,
     deletes: Option<DeletesJson>,
     /// Live siblings above which a blind write is refused.
-    #[schema(minimum = 1, maximum = 1000)]
-    max_siblings: Option<u32>,
-    #[schema(minimum = 1, maximum = 16_777_216)]
-    max_value_bytes: Option<u64>,
-    #[schema(minimum = 1, maximum = 67_108_864)]
-    max_object_bytes: Option<u64>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    max_siblings: Option<Whole<u32>>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 16_777_216)]
+    max_value_bytes: Option<Whole<u64>>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 67_108_864)]
+    max_object_bytes: Option<Whole<u64>>,
     /// Who merges siblings; null or left out: nobody.
     resolver: Option<BindingBody>,
     /// Refused by name.
@@ -144,7 +145,7 @@ impl ConfigBody {
         let resolver = self.resolver.map(BindingBody::wanted).transpose()?;
         let mut config = BucketConfig::default();
         let keep_n = self.n.is_none();
-        set(&mut config.n, self.n);
+        set(&mut config.n, self.n.map(|number| number.0));
         set(&mut config.r, self.r.map(Level::from));
         set(&mut config.w, self.w.map(Level::from));
         set(&mut config.sloppy, self.sloppy);
@@ -163,9 +164,18 @@ impl ConfigBody {
                 DeletesJson::Resolver => Deletes::Resolver,
             }),
         );
-        set(&mut config.max_siblings, self.max_siblings);
-        set(&mut config.max_value_bytes, self.max_value_bytes);
-        set(&mut config.max_object_bytes, self.max_object_bytes);
+        set(
+            &mut config.max_siblings,
+            self.max_siblings.map(|number| number.0),
+        );
+        set(
+            &mut config.max_value_bytes,
+            self.max_value_bytes.map(|number| number.0),
+        );
+        set(
+            &mut config.max_object_bytes,
+            self.max_object_bytes.map(|number| number.0),
+        );
         // A bucket for larger values than the default object holds wants room for at least one of them.
         if self.max_object_bytes.is_none() {
             config.max_object_bytes = config.max_object_bytes.max(config.max_value_bytes);

@@ -7,6 +7,7 @@ use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sibyl_core::id::Digest;
 use sibyl_core::registry::{Bucket, Expect};
 use utoipa::ToSchema;
 
@@ -98,7 +99,7 @@ pub(super) async fn get(asked: Asked) -> Answer {
 pub(super) async fn put(mut asked: Asked) -> Answer {
     asked.query(&[])?;
     let name = path::bucket(asked.path(), 2)?;
-    let expect = expect(&asked, &name)?;
+    let precondition = Precondition::of(&asked)?;
     let body = asked.body(MAX_BODY_BYTES).await?;
     let body: ConfigBody = if body.is_empty() {
         super::json::parse(b"{}")?
@@ -110,19 +111,25 @@ pub(super) async fn put(mut asked: Asked) -> Answer {
         keep_n,
         resolver,
     } = body.wanted(&name)?;
-    if let Some(wanted) = resolver {
-        let version = match wanted.version {
-            Some(version) => version,
-            None => asked.call.resolver(&wanted.name).await?.newest()?,
-        };
-        config.resolver = Some(wanted.bound(version));
-    }
     if keep_n && let Ok(present) = asked.call.bucket(&name) {
         config.n = present.config.n;
     }
+    // Which version is the newest is state; whether the rest fits is not.
+    let (newest, named) = (
+        Digest::of(b""),
+        resolver.as_ref().map(|wanted| wanted.version),
+    );
+    config.resolver = resolver.map(|wanted| {
+        let version = wanted.version.unwrap_or(newest);
+        wanted.bound(version)
+    });
     config
         .check()
         .map_err(|error| Problem::bad("bad_config", error.to_string()))?;
+    let expect = precondition.expect(&asked, &name)?;
+    if let (Some(None), Some(binding)) = (named, &mut config.resolver) {
+        binding.version = asked.call.resolver(&binding.name).await?.newest()?;
+    }
     let change = PutBucket {
         name: name.clone(),
         config,
@@ -145,7 +152,8 @@ pub(super) async fn put(mut asked: Asked) -> Answer {
 pub(super) async fn delete(asked: Asked) -> Answer {
     let query = asked.query(DELETE)?;
     let name = path::bucket(asked.path(), 2)?;
-    let (purge, expect) = (query.flag("purge")?, expect(&asked, &name)?);
+    let (purge, precondition) = (query.flag("purge")?, Precondition::of(&asked)?);
+    let expect = precondition.expect(&asked, &name)?;
     asked
         .call
         .delete_bucket(DeleteBucket {
@@ -166,36 +174,55 @@ fn shown(status: StatusCode, name: &str, bucket: &Bucket) -> Response {
         .into_response()
 }
 
-/// What the preconditions ask of the bucket. A list of tags becomes the one that fits now.
-fn expect(asked: &Asked, name: &str) -> Result<Expect, Problem> {
-    let tags = header::once(asked.headers(), &IF_MATCH)?;
-    match (tags, header::once(asked.headers(), &IF_NONE_MATCH)?) {
-        (None, None) => Ok(Expect::Anything),
-        (None, Some("*")) => Ok(Expect::Absent),
-        (Some(tags), None) => matching(asked, name, tags),
-        (None, Some(_)) => Err(bad(&IF_NONE_MATCH, "is * here")),
-        (Some(_), Some(_)) => Err(bad(&IF_MATCH, "and If-None-Match contradict each other")),
+/// What the headers ask of the bucket, in form.
+enum Precondition {
+    Nothing,
+    Absent,
+    /// Its revision is one of these; `*` is any.
+    Tags(Vec<String>),
+    /// `If-Match` and `If-None-Match: *` at once: no bucket is both there and not there.
+    Contradiction,
+}
+
+impl Precondition {
+    fn of(asked: &Asked) -> Result<Self, Problem> {
+        let tags = header::once(asked.headers(), &IF_MATCH)?;
+        let none = header::once(asked.headers(), &IF_NONE_MATCH)?;
+        if none.is_some_and(|none| none != "*") {
+            return Err(bad(&IF_NONE_MATCH, "is * here"));
+        }
+        match (tags, none) {
+            (None, None) => Ok(Self::Nothing),
+            (None, Some(_)) => Ok(Self::Absent),
+            (Some(tags), None) => Self::tags(tags).map(Self::Tags),
+            (Some(tags), Some(_)) => Self::tags(tags).map(|_| Self::Contradiction),
+        }
+    }
+
+    fn tags(tags: &str) -> Result<Vec<String>, Problem> {
+        let parse = |tag: &str| {
+            let tag = tag.trim();
+            let quoted = || tag.strip_prefix('"')?.strip_suffix('"');
+            if tag == "*" { Some(tag) } else { quoted() }.map(str::to_owned)
+        };
+        let tags: Option<Vec<_>> = tags.split(',').map(parse).collect();
+        tags.ok_or_else(|| bad(&IF_MATCH, "is the ETag of a read, in its quotes"))
+    }
+
+    /// What the registry is asked to see to. A list of tags becomes the one that fits now.
+    fn expect(&self, asked: &Asked, name: &str) -> Result<Expect, Problem> {
+        match self {
+            Self::Nothing => Ok(Expect::Anything),
+            Self::Absent => Ok(Expect::Absent),
+            Self::Tags(tags) => matching(asked, name, tags),
+            Self::Contradiction => Err(failed(
+                "If-Match asks for a bucket that is there, If-None-Match: * for one that is not",
+            )),
+        }
     }
 }
 
-fn matching(asked: &Asked, name: &str, tags: &str) -> Result<Expect, Problem> {
-    let parse = |tag: &str| {
-        tag.trim()
-            .strip_prefix('"')?
-            .strip_suffix('"')
-            .map(str::to_owned)
-    };
-    let tags: Option<Vec<_>> = tags
-        .split(',')
-        .map(|tag| {
-            if tag.trim() == "*" {
-                Some("*".into())
-            } else {
-                parse(tag)
-            }
-        })
-        .collect();
-    let tags = tags.ok_or_else(|| bad(&IF_MATCH, "is the ETag of a read, in its quotes"))?;
+fn matching(asked: &Asked, name: &str, tags: &[String]) -> Result<Expect, Problem> {
     let bucket = match asked.call.bucket(name) {
         Ok(bucket) => bucket,
         Err(AdminError::NotFound { .. }) => {

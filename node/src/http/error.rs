@@ -97,6 +97,7 @@ fn refused(failure: Failure) -> Problem {
     let conflict = |code, detail: String| Problem::new(StatusCode::CONFLICT, code, detail);
     match &failure {
         Failure::Bucket => conflict("bucket_recreated", failure.to_string()),
+        Failure::Closing => not_written(conflict("change_under_way", failure.to_string())).retry(),
         Failure::Refused(refused) => match refused {
             Refused::Siblings { siblings, cap } => conflict(
                 "sibling_cap",

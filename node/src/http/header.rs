@@ -103,20 +103,26 @@ pub(super) fn attributes(headers: &HeaderMap) -> Result<BTreeMap<String, String>
 
 /// Whether attributes of any origin keep their bounds and can be headers of an answer.
 pub(super) fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Problem> {
-    let bad = |detail: String| Err(Problem::bad("bad_attributes", detail));
-    if attributes.len() > MAX_ATTRIBUTES {
-        return bad(format!(
-            "{} attributes, a value has at most {MAX_ATTRIBUTES}",
-            attributes.len()
-        ));
-    }
+    let bad = |detail: String| Problem::bad("bad_attributes", detail);
+    check_attribute_form(attributes).map_err(bad)?;
     let bytes: usize = attributes
         .iter()
         .map(|(name, value)| name.len() + value.len())
         .sum();
     if bytes > MAX_ATTRIBUTE_BYTES {
-        return bad(format!(
+        return Err(bad(format!(
             "the names and values of all attributes have {bytes} bytes, at most {MAX_ATTRIBUTE_BYTES} are kept"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether attributes are few and can be headers of an answer; a sentence that says why not.
+pub(super) fn check_attribute_form(attributes: &BTreeMap<String, String>) -> Result<(), String> {
+    if attributes.len() > MAX_ATTRIBUTES {
+        return Err(format!(
+            "{} attributes, a value has at most {MAX_ATTRIBUTES}",
+            attributes.len()
         ));
     }
     let fits = |(name, value): (&String, &String)| {
@@ -125,7 +131,7 @@ pub(super) fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<
             && HeaderValue::from_str(value).is_ok()
     };
     match attributes.iter().find(|pair| !fits(*pair)) {
-        Some((name, _)) => bad(format!(
+        Some((name, _)) => Err(format!(
             "the attribute {name:?} cannot be sent as a header: names are a-z 0-9 and - , values have no control characters"
         )),
         None => Ok(()),
@@ -137,27 +143,30 @@ pub(super) fn content_type(headers: &HeaderMap) -> Result<String, Problem> {
     checked_content_type(once(headers, &CONTENT_TYPE)?.unwrap_or(OCTET_STREAM))
 }
 
+/// What a media type has to be.
+pub(super) const CONTENT_TYPE_FORM: &str =
+    "the content type is type/subtype in ASCII, at most 255 bytes";
+
 /// A media type of any origin: `type/subtype`, perhaps with parameters.
 pub(super) fn checked_content_type(text: &str) -> Result<String, Problem> {
+    if is_content_type(text) {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::bad("bad_content_type", CONTENT_TYPE_FORM))
+}
+
+/// Whether this is `type/subtype`, perhaps with parameters, in ASCII and not too long.
+pub(super) fn is_content_type(text: &str) -> bool {
     let token = |part: &str| {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         !part.is_empty() && part.bytes().all(allowed)
     };
     let essence = text.split(';').next().unwrap_or_default().trim();
-    let fits = text.len() <= MAX_CONTENT_TYPE_BYTES
+    text.len() <= MAX_CONTENT_TYPE_BYTES
         && text.bytes().all(|b| (b' '..0x7f).contains(&b))
         && essence
             .split_once('/')
-            .is_some_and(|(kind, sub)| token(kind) && token(sub));
-    if fits {
-        return Ok(text.to_owned());
-    }
-    Err(Problem::bad(
-        "bad_content_type",
-        format!(
-            "the content type is type/subtype in ASCII, at most {MAX_CONTENT_TYPE_BYTES} bytes"
-        ),
-    ))
+            .is_some_and(|(kind, sub)| token(kind) && token(sub))
 }
 
 /// Whether a request names this media type as what it carries, parameters aside.

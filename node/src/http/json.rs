@@ -93,7 +93,7 @@ impl ToSchema for KeyOctets {}
 /// Text, or base64 of so many groups of three bytes and a rest.
 fn octets_schema(text: ObjectBuilder, groups: &str) -> RefOr<Schema> {
     // The last character before the padding has unused bits, which are zero.
-    let end = "([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)";
+    let end = "([A-Za-z0-9+/][AQgw]={0,2}|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=?)";
     let end = if groups == "*" {
         format!("{end}?")
     } else {
@@ -129,31 +129,76 @@ impl PartialSchema for Raw {
 
 impl ToSchema for Raw {}
 
+/// A whole number as JSON has it: `3`, and `3.0` too.
+#[derive(Clone, Copy)]
+pub(super) struct Whole<T>(pub(super) T);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a whole number that is not negative")]
+enum Number {
+    Whole(u64),
+    Real(f64),
+}
+
+/// The largest number below which a float tells all whole ones apart.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = match Number::deserialize(deserializer)? {
+            Number::Whole(number) => Some(number),
+            Number::Real(number) => whole(number),
+        };
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("a number is not whole, or out of bounds"))
+    }
+}
+
+fn whole(number: f64) -> Option<u64> {
+    let fits = number.fract() == 0.0 && (0.0..MAX_EXACT).contains(&number);
+    fits.then(|| format!("{number:.0}").parse().ok()).flatten()
+}
+
+impl<T: Serialize> Serialize for Whole<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<T: PartialSchema> PartialSchema for Whole<T> {
+    fn schema() -> RefOr<Schema> {
+        T::schema()
+    }
+}
+
 /// Writes a sealed context.
 pub(super) fn context_text(sealed: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(sealed)
 }
 
-/// Reads a sealed context, padded or not.
-pub(super) fn context_bytes(text: &str) -> Result<Vec<u8>, Problem> {
-    ANY_URL.decode(text.trim()).map_err(|error| {
-        Problem::bad(
-            "bad_context",
-            format!(
-                "the context is not base64url ({error}): pass it on exactly as it was received"
-            ),
-        )
-    })
+/// Reads a sealed context, padded or not; a sentence that says what is wrong with it.
+pub(super) fn sealed_bytes(text: &str) -> Result<Vec<u8>, String> {
+    if text.is_empty() {
+        return Err(format!("{NO_CONTEXT} (it is empty): leave it out instead"));
+    }
+    ANY_URL
+        .decode(text)
+        .map_err(|error| format!("{NO_CONTEXT} ({error}): pass it on exactly as it was received"))
 }
+
+/// How a sentence about an unreadable context begins.
+const NO_CONTEXT: &str = "the context is not base64url";
 
 /// A request's body.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
-        let code = if text.starts_with("unknown field") {
-            "unknown_field"
-        } else {
-            "bad_json"
+        let code = match &text {
+            text if text.starts_with("unknown field") => "unknown_field",
+            text if text.starts_with(NO_CONTEXT) => "bad_context",
+            _ => "bad_json",
         };
         Problem::bad(
             code,
@@ -181,6 +226,23 @@ mod tests {
         check(b"", r#""""#);
         check(b"a\"b", r#""a\"b""#);
         check(b"\xff", r#"{"base64":"/w=="}"#);
+    }
+
+    #[test]
+    fn whole_numbers_have_two_forms() {
+        let check = |json: &str, number: Option<u8>| {
+            let read = parse::<Whole<u8>>(json.as_bytes()).ok();
+            assert_eq!(read.map(|whole| whole.0), number, "{json}");
+        };
+        check("3", Some(3));
+        check("3.0", Some(3));
+        check("3.5", None);
+        check("256", None);
+        check("256.0", None);
+        check("-1", None);
+        check("-1.0", None);
+        check("1e400", None);
+        check("\"3\"", None);
     }
 
     #[test]

@@ -12,10 +12,12 @@ use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::quorum::Level;
 use sibyl_core::view::View;
+use tokio::time::Instant;
 
 use super::asked::{Answer, Asked};
 use super::document::{self, KeyPath, parameters, problems};
 use super::explain;
+use super::form;
 use super::header;
 use super::json::Raw;
 use super::path;
@@ -23,7 +25,7 @@ use super::problem::Problem;
 use super::query::{Kind, Parameter, Query, parameter};
 use super::reading;
 use super::siblings::SiblingList;
-use crate::coordinator::{GetRequest, PutRequest, Stored};
+use crate::coordinator::{DEFAULT_TIMEOUT, GetRequest, MAX_TIMEOUT, PutRequest, Stored};
 
 const R: Parameter = parameter(
     "r",
@@ -118,7 +120,7 @@ problems!(DeleteProblems: 404 409 412 414 503 507);
 fn context_header() -> utoipa::openapi::path::Parameter {
     let about =
         "The context of your last read of this key: the write replaces exactly what that read saw.";
-    document::request_header("Sibyl-Context", about, Some("^[A-Za-z0-9_-]+=*$"))
+    document::request_header("Sibyl-Context", about, Some(form::CONTEXT_PATTERN))
 }
 
 /// Which key a request is about, and what any request for a key says.
@@ -127,7 +129,9 @@ pub(super) struct Target {
     pub(super) key: Bytes,
     pub(super) r: Option<Level>,
     pub(super) w: Option<Level>,
-    pub(super) timeout: Option<Duration>,
+    timeout: Option<Duration>,
+    /// When all that the request does is over; `None` before it does anything.
+    until: Option<Instant>,
 }
 
 impl Target {
@@ -140,7 +144,20 @@ impl Target {
             r: query.level("r")?,
             w: query.level("w")?,
             timeout: query.timeout()?,
+            until: None,
         })
+    }
+
+    /// The request is here, body and all: from now on its reads and its write share one deadline.
+    pub(super) fn begin(&mut self) {
+        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        self.until = Some(Instant::now() + timeout);
+    }
+
+    /// How long the next step may take.
+    fn left(&self) -> Option<Duration> {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        self.until.map(left).or(self.timeout)
     }
 
     fn of(asked: &Asked, query: &Query) -> Result<Self, Problem> {
@@ -154,7 +171,7 @@ impl Target {
             bucket: self.bucket.clone(),
             key: self.key.clone(),
             r: self.r,
-            timeout: self.timeout,
+            timeout: self.left(),
             partial,
             resolve,
         }
@@ -176,7 +193,7 @@ impl Target {
             attributes: std::collections::BTreeMap::new(),
             write_id: None,
             w: self.w,
-            timeout: self.timeout,
+            timeout: self.left(),
         }
     }
 }
@@ -250,14 +267,16 @@ async fn read(asked: Asked) -> Answer {
     ))]
 pub(super) async fn put(mut asked: Asked) -> Answer {
     let query = asked.query(WRITE)?;
-    let target = Target::of(&asked, &query)?;
+    let mut target = Target::of(&asked, &query)?;
     let returns = query.word("return")? == Some("value");
     let content_type = header::content_type(asked.headers())?;
     let attributes = header::attributes(asked.headers())?;
-    let context = asked.context(&target.bucket, &target.key)?;
-    let absent = only_if_absent(&asked)?;
+    let (sealed, absent) = (asked.sealed()?, only_if_absent(&asked)?);
+    let open = |sealed| asked.open(&target.bucket, &target.key, sealed);
+    let context = sealed.as_ref().map(open).transpose()?;
     let cap = asked.call.max_value_bytes(&target.bucket)?;
     let value = asked.body(cap).await?;
+    target.begin();
     if absent {
         refuse_present(&asked, &target).await?;
     }
@@ -281,19 +300,17 @@ pub(super) async fn put(mut asked: Asked) -> Answer {
     ))]
 pub(super) async fn delete(asked: Asked) -> Answer {
     let query = asked.query(DELETE)?;
-    let target = Target::of(&asked, &query)?;
+    let mut target = Target::of(&asked, &query)?;
+    target.begin();
     let returns = query.word("return")? == Some("value");
-    let context = match (
-        asked.context(&target.bucket, &target.key)?,
-        query.flag("blind")?,
-    ) {
+    let context = match (asked.sealed()?, query.flag("blind")?) {
         (Some(_), true) => {
             return Err(Problem::bad(
                 "bad_parameter",
                 "blind=true is for a delete without Sibyl-Context: send one of them",
             ));
         }
-        (Some(context), false) => context,
+        (Some(sealed), false) => asked.open(&target.bucket, &target.key, &sealed)?,
         (None, true) => seen(&asked, &target).await?,
         (None, false) => {
             return Err(Problem::bad(

@@ -67,5 +67,6 @@ pub(super) fn request(asked: &Asked, query: &Query) -> Result<ListRequest, Probl
         prefix: query.bytes("prefix")?.unwrap_or_default(),
         after: query.bytes("start")?,
         limit: query.limit()?,
+        all: false,
     })
 }

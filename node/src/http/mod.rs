@@ -20,6 +20,7 @@ mod document;
 mod edge;
 mod error;
 mod explain;
+mod form;
 mod header;
 mod json;
 mod keys;

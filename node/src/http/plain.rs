@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::asked::{Answer, Asked, json_answer, ok};
 use super::document::{PlainKeyPath, problems};
+use super::form::Sealed;
 use super::header::OCTET_STREAM;
 use super::json::{KeyOctets, Octets};
 use super::keys::Target;
@@ -40,8 +41,7 @@ pub(super) struct PlainWrite {
     /// The value.
     value: Octets,
     /// Of your last read; without it the write replaces what the node sees now.
-    #[schema(pattern = "^[A-Za-z0-9_-]+=*$")]
-    context: Option<String>,
+    context: Option<Sealed>,
 }
 
 /// A value that was stored.
@@ -87,9 +87,10 @@ pub(super) async fn post(mut asked: Asked) -> Answer {
         )
         .await?;
     let key = path::checked_key(body.key.0)?;
-    let target = Target::new(BUCKET.to_owned(), key.clone(), &Query::default())?;
+    let mut target = Target::new(BUCKET.to_owned(), key.clone(), &Query::default())?;
+    target.begin();
     let context = match &body.context {
-        Some(text) => asked.open(BUCKET, &key, text)?,
+        Some(sealed) => asked.open(BUCKET, &key, sealed)?,
         None => asked.call.get(target.get(false, true)).await?.context,
     };
     let kind = if std::str::from_utf8(&body.value.0).is_ok() {

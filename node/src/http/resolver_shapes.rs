@@ -9,9 +9,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sibyl_core::id::Digest;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::api::{LogLine, Trial, TrialSibling, Tried, TriedOutcome};
+use super::form::{Attributes, MediaType};
 use super::header;
 use super::json::{KeyOctets, Octets};
 use super::moment;
@@ -155,18 +158,82 @@ pub(super) struct ResolverList {
     pub(super) resolvers: Vec<ResolverView>,
 }
 
-/// A sibling to try a resolver on.
+/// A sibling to try a resolver on: a value, or a tombstone.
+#[derive(Deserialize)]
+#[serde(try_from = "SiblingFields")]
+struct TrySibling {
+    /// `None`: a tombstone.
+    value: Option<Bytes>,
+    modified_at: Option<String>,
+    content_type: Option<MediaType>,
+    attributes: Option<Attributes>,
+}
+
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct TrySibling {
+struct SiblingFields {
     /// Null or left out, with `deleted`: a tombstone.
     value: Option<Octets>,
-    /// RFC 3339; default: the epoch and as many milliseconds as its place in the list.
+    /// RFC 3339, from 1970 on; default: the epoch and as many milliseconds as its place in the list.
     #[schema(format = DateTime)]
     modified_at: Option<String>,
     deleted: Option<bool>,
-    content_type: Option<String>,
-    attributes: Option<BTreeMap<String, String>>,
+    content_type: Option<MediaType>,
+    attributes: Option<Attributes>,
+}
+
+impl TryFrom<SiblingFields> for TrySibling {
+    type Error = &'static str;
+
+    fn try_from(fields: SiblingFields) -> Result<Self, Self::Error> {
+        let value = match (fields.value, fields.deleted.unwrap_or(false)) {
+            (Some(value), false) => Some(value.0),
+            (None, true) => None,
+            (Some(_), true) => return Err("a sibling has a value and is deleted"),
+            (None, false) => return Err("a sibling has no value and is not deleted"),
+        };
+        Ok(Self {
+            value,
+            modified_at: fields.modified_at,
+            content_type: fields.content_type,
+            attributes: fields.attributes,
+        })
+    }
+}
+
+impl PartialSchema for TrySibling {
+    fn schema() -> RefOr<Schema> {
+        let kind = |needed: &str, value: RefOr<Schema>, deleted: Vec<Value>| {
+            let mut fields = SiblingFields::schema();
+            if let RefOr::T(Schema::Object(fields)) = &mut fields {
+                fields.required = vec![needed.to_owned()];
+                fields.properties.insert("value".to_owned(), value);
+                let deleted = ObjectBuilder::new()
+                    .enum_values(Some(deleted))
+                    .schema_type(SchemaType::from_iter([Type::Boolean, Type::Null]));
+                fields
+                    .properties
+                    .insert("deleted".to_owned(), deleted.into());
+            }
+            fields
+        };
+        let null = ObjectBuilder::new().schema_type(Type::Null);
+        let octets = Ref::from_schema_name(Octets::name());
+        OneOfBuilder::new()
+            .item(kind(
+                "value",
+                octets.into(),
+                vec![false.into(), Value::Null],
+            ))
+            .item(kind("deleted", null.into(), vec![true.into()]))
+            .into()
+    }
+}
+
+impl ToSchema for TrySibling {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        SiblingFields::schemas(schemas);
+    }
 }
 
 /// A trial.
@@ -213,18 +280,6 @@ impl TryBody {
 
 impl TrySibling {
     fn checked(self, at: usize) -> Result<TrialSibling, Problem> {
-        let value = match (self.value, self.deleted.unwrap_or(false)) {
-            (Some(value), false) => Some(value.0),
-            (None, true) => None,
-            (Some(_), true) => {
-                return Err(bad(&format!("sibling {at} has a value and is deleted")));
-            }
-            (None, false) => {
-                return Err(bad(&format!(
-                    "sibling {at} has no value and is not deleted"
-                )));
-            }
-        };
         let modified_at = match &self.modified_at {
             None => at as u64,
             Some(text) => moment::parse(text).ok_or_else(|| {
@@ -233,12 +288,13 @@ impl TrySibling {
                 ))
             })?,
         };
-        let attributes = self.attributes.unwrap_or_default();
+        let attributes = self.attributes.unwrap_or_default().0;
         header::check_attributes(&attributes)?;
-        let content_type = self.content_type.as_deref().unwrap_or(header::OCTET_STREAM);
-        let content_type = header::checked_content_type(content_type)?;
+        let content_type = self
+            .content_type
+            .map_or_else(|| header::OCTET_STREAM.to_owned(), |kind| kind.0);
         Ok(TrialSibling {
-            value,
+            value: self.value,
             modified_at,
             content_type,
             attributes,

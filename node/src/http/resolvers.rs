@@ -32,6 +32,7 @@ problems!(ListProblems: 503);
 problems!(GetProblems: 404 503);
 problems!(UploadProblems: 409 415 422 503);
 problems!(DeleteProblems: 404 409 503);
+problems!(TryProblems: 404 414 503);
 
 /// Upload a resolver version
 #[utoipa::path(put, path = "/v1/resolvers/{name}", tag = "resolvers", operation_id = "putResolver",
@@ -160,7 +161,7 @@ pub(super) async fn delete(asked: Asked) -> Answer {
 #[utoipa::path(post, path = "/v1/resolvers/{name}/try", tag = "resolvers", operation_id = "tryResolver",
     params(ResolverPath),
     request_body(content = TryBody),
-    responses((status = 200, description = "What it came to, failures too", body = TryResult), GetProblems))]
+    responses((status = 200, description = "What it came to, failures too", body = TryResult), TryProblems))]
 pub(super) async fn try_resolver(mut asked: Asked) -> Answer {
     asked.query(&[])?;
     let name = path::resolver(asked.path(), 2)?;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::{FLAGS, Layer, Settings as Given};
 use crate::coordinator::{
-    BucketFailed, Emptiness, GetError, GetRequest, Got, PutRequest, Resolved,
+    BucketFailed, Emptiness, GetError, GetRequest, Got, PutError, PutRequest, Resolved, Stored,
 };
 use crate::telemetry::Span;
 
@@ -99,6 +99,17 @@ impl Running {
     }
 
     fn put(&self, bucket: &str, key: &str, value: Option<&'static str>, got: Option<&Got>) {
+        self.try_put(bucket, key, value, got)
+            .expect("all copies are written");
+    }
+
+    fn try_put(
+        &self,
+        bucket: &str,
+        key: &str,
+        value: Option<&'static str>,
+        got: Option<&Got>,
+    ) -> Result<Stored, PutError> {
         let request = PutRequest {
             bucket: bucket.to_owned(),
             key: Bytes::copy_from_slice(key.as_bytes()),
@@ -112,7 +123,6 @@ impl Running {
         };
         self.runtime
             .block_on(self.coordinator().put(&self.span(), request))
-            .expect("all copies are written");
     }
 
     fn get(&self, bucket: &str, key: &str, r: Level, resolve: bool) -> Result<Got, GetError> {
@@ -164,6 +174,14 @@ impl Running {
         self.runtime.block_on(deleted)
     }
 
+    fn exists(&self, bucket: &str) -> bool {
+        self.coordinator()
+            .registry()
+            .view()
+            .bucket(bucket)
+            .is_some()
+    }
+
     fn records(&self, bucket: Incarnation) -> usize {
         let scan = |at| {
             self.coordinator()
@@ -201,6 +219,7 @@ fn a_wiped_node_comes_back_under_a_new_store_and_does_not_count() {
         assert!(!node.coordinator().is_rebuilding());
     }
     nodes[0].put("default", "k", Some("v"), None);
+    nodes[0].bucket("b");
 
     let wiped = nodes.pop().expect("three nodes");
     let (id, before) = (
@@ -208,6 +227,12 @@ fn a_wiped_node_comes_back_under_a_new_store_and_does_not_count() {
         wiped.coordinator().replica().actor(),
     );
     wiped.stop();
+    let kept = nodes[0].delete("b", Emptiness::Required);
+    let away = |kept: &_| matches!(kept, Err(BucketFailed::NotClosed { node, .. }) if *node == id);
+    assert!(
+        away(&kept),
+        "it may hold a write that nobody else has: {kept:?}"
+    );
     std::fs::remove_dir_all(folder.path().join("n3")).expect("its folder is there");
     let wiped = start(2);
     let after = wiped.coordinator().replica().actor();
@@ -361,5 +386,150 @@ fn below_the_low_water_mark_deletes_go_on() {
         crate::answers::has_room(node.coordinator(), &live),
         Err(Failure::DiskFull)
     );
+    node.stop();
+}
+
+#[test]
+fn a_node_that_stops_says_so_at_once_and_finishes_what_it_accepted() {
+    use std::io::{Read as _, Write as _};
+
+    use crate::http::{Api as _, Arrival};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let Running { runtime, node } = Running::alone(folder.path());
+    let (coordinator, telemetry) = (node.coordinator.clone(), node.telemetry.clone());
+    let given = Given::default();
+    let config = Config::resolve(&given).expect("the defaults are good");
+    let backend = backend::Backend::new(coordinator.clone(), telemetry, &config);
+    let health = || {
+        let arrival = Arrival {
+            method: "GET",
+            route: "/health/ready",
+            query: None,
+            traceparent: None,
+            request_bytes: 0,
+        };
+        backend.begin(arrival).health()
+    };
+    assert!(health().ready);
+
+    let mut client = std::net::TcpStream::connect(node.listen()).expect("it listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("a time");
+    let head = "PUT /v1/buckets/default/keys/k HTTP/1.1\r\nhost: n1\r\ncontent-length: 2\r\n\
+                expect: 100-continue\r\n\r\n";
+    client.write_all(head.as_bytes()).expect("sent");
+    let mut answer = [0; 64];
+    let length = client.read(&mut answer).expect("asked to go on");
+    assert!(answer[..length].starts_with(b"HTTP/1.1 100"), "accepted");
+
+    let stopping = runtime.spawn(node.stop());
+    let until = std::time::Instant::now() + PATIENCE;
+    while health().ready {
+        assert!(std::time::Instant::now() < until, "it stays ready");
+        std::thread::yield_now();
+    }
+    assert!(!stopping.is_finished(), "a request is under way");
+    assert_eq!(
+        health().reasons.first().map(String::as_str),
+        Some(crate::coordinator::STOPPING)
+    );
+    client
+        .write_all(b"vv")
+        .expect("the connection is still there");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    runtime.block_on(stopping).expect("it stops");
+    runtime.shutdown_timeout(PATIENCE);
+}
+
+#[test]
+fn a_module_that_nothing_names_is_erased_and_one_with_a_name_is_not() {
+    use crate::resolver::ModuleState;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    let (named, unnamed) = (b"(module $named)", b"(module $unnamed)");
+    let version = Version {
+        bytes: 1,
+        kind: Kind::Wat,
+        uploaded_at_ms: 0,
+        description: String::new(),
+        tier: Tier::Unchecked,
+    };
+    node.change(Change::AddVersion {
+        name: "r".into(),
+        digest: Digest::of(named),
+        version,
+    });
+    let platform = node.coordinator().platform().clone();
+    for bytes in [&named[..], unnamed] {
+        platform.keep(Digest::of(bytes), bytes).expect("kept");
+    }
+    let coordinator = node.coordinator().clone();
+    let erasing = coordinator.erase_unnamed(Duration::ZERO, Duration::from_millis(1));
+    let erasing = node.runtime.spawn(erasing);
+    let until = std::time::Instant::now() + PATIENCE;
+    while platform.state(&Digest::of(unnamed)) != ModuleState::Absent {
+        assert!(std::time::Instant::now() < until, "it is never erased");
+        std::thread::yield_now();
+    }
+    assert_ne!(platform.state(&Digest::of(named)), ModuleState::Absent);
+    erasing.abort();
+    node.stop();
+}
+
+#[test]
+fn a_bucket_that_is_being_deleted_takes_no_writes_and_opens_again_if_it_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    let bucket = node.bucket("b");
+    let close = |hold| {
+        let closed = node.coordinator().replica().close(bucket, hold);
+        node.runtime.block_on(closed).expect("the writer runs");
+    };
+    close(PATIENCE);
+    let refused = node.try_put("b", "k", Some("v"), None);
+    let closing = |refused: &_| matches!(refused, Err(PutError::NotWritten(Failure::Closing)));
+    assert!(closing(&refused), "{refused:?}");
+    node.put("default", "k", Some("v"), None);
+    close(Duration::ZERO);
+    node.put("b", "k", Some("v"), None);
+    let kept = node.delete("b", Emptiness::Required);
+    assert!(matches!(kept, Err(BucketFailed::NotEmpty)), "{kept:?}");
+    node.put("b", "l", Some("v"), None);
+    node.stop();
+}
+
+/// The race itself: whoever wins, an acknowledged write is not gone with its bucket.
+#[test]
+fn no_acknowledged_write_is_lost_with_its_bucket() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Running::alone(folder.path());
+    for round in 0..20 {
+        let name = format!("b{round}");
+        node.bucket(&name);
+        let written = std::thread::scope(|scope| {
+            let (name, node) = (&name, &node);
+            let writer = scope.spawn(move || {
+                let put = |at: usize| node.try_put(name, &at.to_string(), Some("v"), None);
+                (0..1000)
+                    .take_while(|_| node.exists(name))
+                    .any(|at| put(at).is_ok())
+            });
+            if round % 2 == 0 {
+                std::thread::yield_now();
+            }
+            let deleted = node.delete(name, Emptiness::Required);
+            (writer.join().expect("it writes"), deleted)
+        });
+        match written {
+            (true, deleted) => {
+                let kept = matches!(deleted, Err(BucketFailed::NotEmpty));
+                assert!(kept, "an acknowledged write is lost: {deleted:?}");
+            }
+            (false, deleted) => deleted.expect("it is empty"),
+        }
+    }
     node.stop();
 }

@@ -3,7 +3,7 @@
 //! [`Disk`] writes down every batch and sync, and callbacks write into the same log, so an order is a list of
 //! words. A gate holds the writer inside a batch while a test queues what the next one must carry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use sibyl_core::context::Interval;
@@ -12,7 +12,10 @@ use sibyl_core::object::{Content, Refused};
 
 use super::*;
 use crate::store::memory::Memory;
+use crate::store::record::Unsealed;
 use crate::store::{self, Batch, Size};
+
+mod sweeps;
 
 const ACTOR: Actor = Actor(7);
 /// The counter below the first: as if the node had run before.
@@ -30,10 +33,23 @@ struct Disk {
     memory: Memory,
     log: Log,
     gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    /// Records that fail their checksum.
+    damaged: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+impl Disk {
+    fn check(&self, space: Space, key: &[u8]) -> Result<(), ReadError> {
+        if space == Space::Objects && self.damaged.lock().unwrap().contains(key) {
+            let (key, why) = (Bytes::copy_from_slice(key), Unsealed::Short(0));
+            return Err(ReadError::Corrupt { space, key, why });
+        }
+        Ok(())
+    }
 }
 
 impl Store for Disk {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.check(space, key)?;
         self.memory.get(space, key)
     }
 
@@ -44,7 +60,11 @@ impl Store for Disk {
         until: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        self.memory.scan(space, from, until, limit)
+        let found = self.memory.scan(space, from, until, limit)?;
+        found
+            .iter()
+            .try_for_each(|(key, _)| self.check(space, key))?;
+        Ok(found)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), WriteError> {
@@ -103,6 +123,7 @@ impl Bench {
             memory: Memory::new(),
             log: Arc::clone(&log),
             gate: Mutex::default(),
+            damaged: Mutex::default(),
         });
         let replica = Replica::start(Ground {
             store: disk.clone(),
@@ -159,11 +180,22 @@ impl Bench {
         told.recv().unwrap()
     }
 
+    /// Queues a record of the node's own, or is refused at once.
+    fn keep(
+        &self,
+        key: &'static str,
+        value: Bytes,
+        counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
+    ) {
+        let counts = Box::new(counts);
+        self.replica.submit(Command::Meta { key, value, counts });
+    }
+
     /// Holds the writer inside a batch until what is returned is sent to.
     fn hold(&self) -> Sender<()> {
         let ((entered, on_entered), (open, opened)) = (channel(), channel());
         *self.disk.gate.lock().unwrap() = Some((entered, opened));
-        self.replica.keep("gate", Bytes::new(), |_| {});
+        self.keep("gate", Bytes::new(), |_| {});
         on_entered.recv().unwrap();
         open
     }
@@ -439,7 +471,7 @@ fn more_than_the_queue_holds_is_refused_at_once() {
     let (told, heard) = channel();
     for _ in 0..=QUEUE {
         let told = told.clone();
-        bench.replica.keep("key", Bytes::new(), move |result| {
+        bench.keep("key", Bytes::new(), move |result| {
             told.send(result).unwrap();
         });
     }
@@ -459,13 +491,12 @@ fn more_than_the_queue_holds_is_refused_at_once() {
 fn the_nodes_own_records_lie_beside_the_objects() {
     let bench = Bench::new();
     assert_eq!(bench.replica.kept("registry/chosen").unwrap(), None);
-    let (done, kept) = channel();
-    bench
-        .replica
-        .keep("registry/chosen", Bytes::from_static(b"2"), move |result| {
-            done.send(result).unwrap();
-        });
-    kept.recv().unwrap().unwrap();
+    let value = Bytes::from_static(b"2");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let remembered = bench.replica.remember("registry/chosen", value);
+    runtime.block_on(remembered).unwrap();
     assert_eq!(bench.logged(), ["apply", "sync"]);
     assert_eq!(
         bench.replica.kept("registry/chosen").unwrap().as_deref(),
@@ -503,27 +534,4 @@ fn a_scan_is_in_key_order_and_within_its_bucket_and_partition() {
     check(b"", 2, &["a", "b"]);
     check(b"b", 10, &["b", "c"]);
     check(b"d", 10, &[]);
-}
-
-#[test]
-fn a_sweep_erases_buckets_that_are_gone_and_none_that_is_yet_to_come() {
-    let bench = Bench::new();
-    // Incarnation 9 is newer than the document that the sweep goes by.
-    for (partition, bucket) in [(0, 1), (0, 2), (1, 2), (1, 9), (2, 3)] {
-        bench
-            .minted(&slot(partition, bucket, "k"), write("v", None))
-            .unwrap();
-    }
-    let known = BTreeSet::from([Incarnation(1)]);
-    assert_eq!(bench.replica.sweep(3, &known, 5).unwrap(), 3);
-    let left = |partition, bucket| {
-        bench
-            .replica
-            .encoded(&slot(partition, bucket, "k"))
-            .unwrap()
-            .is_some()
-    };
-    let all = [left(0, 1), left(0, 2), left(1, 2), left(1, 9), left(2, 3)];
-    assert_eq!(all, [true, false, false, true, false]);
-    assert_eq!(bench.replica.sweep(3, &known, 5).unwrap(), 0);
 }

@@ -7,16 +7,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sibyl_core::codec;
 use sibyl_core::context::Context;
-use sibyl_core::id::{Dot, Partition};
+use sibyl_core::id::{Dot, Incarnation, Partition};
 use sibyl_core::message::Failure;
 use sibyl_core::object::{Mint, Object};
 use sibyl_core::registry::Durability;
 use tokio::sync::mpsc;
 
+use super::census::{Census, is_deleted, is_deleted_record};
 use super::{Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, unreadable};
 use crate::store::{self, Batch, Space, WriteError};
 
@@ -83,15 +85,23 @@ pub(super) struct Writer {
     facts: Arc<Facts>,
     /// Lines raised since the start, by partition.
     lines: HashMap<Partition, u64>,
+    census: Census,
+    /// Buckets that are about to be deleted, and until when they take no writes.
+    closed: HashMap<Incarnation, Instant>,
 }
 
 impl Writer {
     pub(super) fn new(ground: Ground, facts: Arc<Facts>) -> Self {
-        let lines = HashMap::new();
+        let (lines, census) = (HashMap::new(), Census::open(ground.store.as_ref()));
+        facts
+            .tombstones
+            .store(census.tombstones(), Ordering::Relaxed);
         Self {
             ground,
             facts,
             lines,
+            census,
+            closed: HashMap::new(),
         }
     }
 
@@ -145,13 +155,16 @@ impl Writer {
                     break;
                 }
             }
+            self.census.put(&mut round.batch);
+            let tombstones = self.census.tombstones();
+            self.facts.tombstones.store(tombstones, Ordering::Relaxed);
             self.commit(round.batch, round.done, carried)?;
         }
         Ok(())
     }
 
     fn commit(&self, batch: Batch, done: Completions, commands: usize) -> Result<(), WriteError> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         if !batch.is_empty() {
             self.ground.store.apply(batch)?;
         }
@@ -162,7 +175,7 @@ impl Writer {
         done.buffered.into_iter().for_each(|counts| counts(Ok(())));
         let mut sync = None;
         if !done.synced.is_empty() {
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             match &self.ground.watermark {
                 Some(watermark) => store::commit(self.ground.store.as_ref(), watermark)?,
                 None => self.ground.store.sync()?,
@@ -180,6 +193,10 @@ impl Writer {
     }
 
     fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), Fatal> {
+        if self.is_closed(&command) {
+            command.refuse(&Failure::Closing);
+            return Ok(());
+        }
         if let Command::Join { object, .. } = &command {
             self.check_memory(object.context())?;
         }
@@ -192,7 +209,9 @@ impl Writer {
                 counts,
             } => match self.load(&slot, round) {
                 Ok(mut held) => {
+                    let before = is_deleted(&held);
                     if held.join(&object) {
+                        self.census.change(before, is_deleted(&held));
                         round.write(slot.record(), held);
                     }
                     round.done.count(durability, counts);
@@ -204,14 +223,37 @@ impl Writer {
                 round.done.synced.push(counts);
             }
             Command::Erase { records, counts } => {
-                records
-                    .iter()
-                    .for_each(|record| round.batch.delete(Space::Objects, record));
+                for record in &records {
+                    let held = self.ground.store.get(Space::Objects, record);
+                    let held = held.ok().flatten();
+                    let before = held.is_some_and(|bytes| is_deleted_record(&bytes));
+                    self.census.change(before, false);
+                    round.batch.delete(Space::Objects, record);
+                }
+                round.done.buffered.push(counts);
+            }
+            Command::Close {
+                bucket,
+                until,
+                counts,
+            } => {
+                let now = Instant::now();
+                self.closed.retain(|_, until| *until > now);
+                self.closed.insert(bucket, until);
                 round.done.buffered.push(counts);
             }
             Command::Flush { counts } => round.done.synced.push(counts),
         }
         Ok(())
+    }
+
+    /// Whether a command would write to a bucket that is about to be deleted.
+    fn is_closed(&self, command: &Command) -> bool {
+        let (Command::Mint(Asked { slot, .. }) | Command::Join { slot, .. }) = command else {
+            return false;
+        };
+        let until = self.closed.get(&slot.place.bucket);
+        until.is_some_and(|until| Instant::now() < *until)
     }
 
     fn mint(&mut self, asked: Asked, round: &mut Round) -> Result<(), Fatal> {
@@ -234,6 +276,7 @@ impl Writer {
         self.facts.highest.store(dot.counter, Ordering::Relaxed);
         let line = self.lines.get(&asked.slot.partition).copied();
         let line = line.unwrap_or(self.ground.line);
+        let before = is_deleted(&held);
         let written = match held.write(Mint { dot, line }, *asked.write, asked.caps) {
             Ok(written) => written,
             Err(refused) => {
@@ -241,6 +284,7 @@ impl Writer {
                 return Ok(());
             }
         };
+        self.census.change(before, is_deleted(&held));
         let sibling = written.shipment.siblings().first();
         let minted = Minted {
             dot,

@@ -50,11 +50,7 @@ pub fn compile_child() -> ExitCode {
         eprintln!("{COMPILE_COMMAND} is for the node's own use: ADDRESS_SPACE_BYTES CPU_SECONDS");
         return ExitCode::from(2);
     };
-    let done = limit(address_space, cpu_seconds).and_then(|()| {
-        let mut module = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut module)?;
-        answer(caught(module))
-    });
+    let done = limit(address_space, cpu_seconds).and_then(|()| answer(caught()));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -84,13 +80,23 @@ fn limit(address_space: u64, cpu_seconds: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Compiles on a thread of its own, for its stack, and turns a panic into a refusal.
-fn caught(module: Vec<u8>) -> Result<Artifact, Refusal> {
+/// Reads and compiles on a thread of its own, for its stack, and turns a panic into a refusal. The stack is there
+/// before the module takes its share, so that what is too much later is the module's doing.
+fn caught() -> Result<Artifact, Refusal> {
     std::panic::set_hook(Box::new(|_| {}));
+    let unavailable = |error: std::io::Error| Refusal::Unavailable(error.to_string());
+    let read_and_compile = move || {
+        let mut module = Vec::new();
+        std::io::stdin()
+            .lock()
+            .read_to_end(&mut module)
+            .map_err(unavailable)?;
+        compile(&module)
+    };
     let thread = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
-        .spawn(move || compile(&module));
-    let thread = thread.map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        .spawn(read_and_compile)
+        .map_err(unavailable)?;
     thread.join().unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());

@@ -31,6 +31,10 @@ const CODE_BYTES_MAX: u64 = 256 << 20;
 /// What is kept of the child's last words.
 const LAST_WORDS_BYTES_MAX: u64 = 4 << 10;
 
+/// How much address space the child's allocator takes at a time, in KiB, by the name it reads. Its own step of
+/// 1 GiB would count in full towards the child's limit before anything is compiled.
+const ALLOCATOR_STEP: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "32768");
+
 /// Starts compile children and counts them.
 pub(super) struct Compiler {
     program: PathBuf,
@@ -80,6 +84,7 @@ impl Compiler {
             .arg(self.memory_bytes.to_string())
             .arg(cpu_seconds.to_string())
             .env_clear()
+            .env(ALLOCATOR_STEP.0, ALLOCATOR_STEP.1)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

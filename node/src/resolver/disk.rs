@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -62,9 +63,26 @@ impl Disk {
         }
         let path = self.module_path(digest);
         if path.exists() && self.bytes(digest)?.is_some() {
-            return Ok(());
+            // Kept anew: whoever erases what is long unused must see that it is not.
+            return File::open(&path)?.set_modified(SystemTime::now());
         }
         put(&path, &[bytes])
+    }
+
+    /// The modules whose bytes were last kept so long ago. A name that is no digest is none of them.
+    pub(super) fn kept_for(&self, age: Duration) -> io::Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.modules)? {
+            let entry = entry?;
+            let old = entry
+                .metadata()?
+                .modified()?
+                .elapsed()
+                .is_ok_and(|elapsed| elapsed >= age);
+            let name = format!("sha256:{}", entry.file_name().to_string_lossy());
+            found.extend(name.parse::<Digest>().ok().filter(|_| old));
+        }
+        Ok(found)
     }
 
     /// The bytes of a module. Bytes that rotted are removed, so that they are fetched again.

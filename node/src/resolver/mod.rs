@@ -192,6 +192,11 @@ impl Platform {
         self.inner.disk.forget(digest)
     }
 
+    /// The modules whose bytes this node kept, and was not told to keep anew, for so long.
+    pub fn kept_for(&self, age: Duration) -> io::Result<Vec<Digest>> {
+        self.inner.disk.kept_for(age)
+    }
+
     /// Makes a module whose bytes are kept ready to be called; at once if it is.
     ///
     /// Callers at the same time share one compilation, which goes on if they leave. A module that was refused
@@ -273,12 +278,8 @@ impl Platform {
         digest: Digest,
         config: String,
     ) -> Result<Result<(), String>, Failure> {
-        let loaded = self
-            .inner
-            .shelf
-            .get(&digest)
-            .ok_or(Failure::MissingModule)?;
-        self.on_thread(move || loaded.check_config(&config)).await?
+        self.checked(digest, move |loaded| loaded.check_config(&config))
+            .await
     }
 
     /// Asks a ready module whether a value may be written: the only sibling of `call`. The outer error is a
@@ -288,12 +289,18 @@ impl Platform {
         digest: Digest,
         call: Call,
     ) -> Result<Result<(), String>, Failure> {
-        let loaded = self
-            .inner
-            .shelf
-            .get(&digest)
-            .ok_or(Failure::MissingModule)?;
-        self.on_thread(move || loaded.check_value(&call)).await?
+        self.checked(digest, move |loaded| loaded.check_value(&call))
+            .await
+    }
+
+    async fn checked(
+        &self,
+        digest: Digest,
+        check: impl FnOnce(&Loaded) -> Result<Result<(), String>, Failure> + Send + 'static,
+    ) -> Result<Result<(), String>, Failure> {
+        let loaded = self.inner.shelf.get(&digest);
+        let loaded = loaded.ok_or(Failure::MissingModule)?;
+        self.on_thread(move || check(&loaded)).await?
     }
 
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::RngExt as _;
@@ -23,12 +23,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::peer::{Net, Outgoing};
 use crate::replica::Replica;
 use crate::store::Watermark;
-use crate::telemetry::{Rpc, Span, Tracer};
+use crate::telemetry::metrics::RpcResult;
+use crate::telemetry::{Metrics, Span, Tracer};
 
 mod handle;
+mod rpc;
 mod view;
 
 pub use handle::{ChangeFailed, Registry};
+pub use rpc::{result_of_call, rpc_of_message};
 pub use view::View;
 
 /// Where the chosen document lies among the node's own records.
@@ -80,6 +83,8 @@ pub struct Ground {
     pub watermark: Arc<Watermark>,
     /// Starts spans.
     pub tracer: Tracer,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The machine, opened, before the network is there.
@@ -385,8 +390,9 @@ impl Task {
             .proposing
             .and_then(|id| self.waiting.get(&id))
             .map(|(span, _)| span);
+        let rpc = rpc_of_message(&message);
         let span = parent
-            .zip(rpc_of_message(&message))
+            .zip(rpc)
             .map(|(parent, rpc)| parent.rpc_client(rpc, &to));
         let outgoing = Outgoing {
             head: message::encode(&Request::Registry),
@@ -396,9 +402,18 @@ impl Task {
             span: span.as_ref().map(Span::context),
         };
         let call = self.net.call(&to, outgoing);
-        let inbox = self.inbox.clone();
+        let (inbox, metrics) = (self.inbox.clone(), Arc::clone(&self.ground.metrics));
+        let began = Instant::now();
         tokio::spawn(async move {
-            let delivered = matches!(call.await, Ok(answer) if matches!(message::decode(&answer.head), Ok(Reply::Joined)));
+            let result = match call.await.map(|answer| message::decode(&answer.head)) {
+                Ok(Ok(Reply::Joined)) => RpcResult::Ok,
+                Ok(_) => RpcResult::Rejected,
+                Err(error) => result_of_call(&error),
+            };
+            if let Some(rpc) = rpc {
+                metrics.rpc(rpc, to.as_str(), result, began.elapsed(), span.as_ref());
+            }
+            let delivered = result == RpcResult::Ok;
             if let (false, Some(span)) = (delivered, &span) {
                 span.fail("unreachable", "the message was not delivered");
             }
@@ -478,20 +493,5 @@ impl Task {
         self.alarms.send_modify(|alarms| {
             alarms.insert(kind, alarm.to_string());
         });
-    }
-}
-
-/// What a message is called in traces; `None` for answers, which are part of the call they answer.
-pub fn rpc_of_message(message: &Message) -> Option<Rpc> {
-    match message {
-        Message::Prepare { .. } => Some(Rpc::RegistryPrepare),
-        Message::Accept { .. } => Some(Rpc::RegistryAccept),
-        Message::Chosen { .. } => Some(Rpc::RegistryLearn),
-        Message::Fetch { .. } => Some(Rpc::RegistryFetch),
-        Message::Promise { .. }
-        | Message::Accepted { .. }
-        | Message::Refused { .. }
-        | Message::Abstain { .. }
-        | Message::Differs { .. } => None,
     }
 }

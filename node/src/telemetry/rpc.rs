@@ -58,6 +58,8 @@ calls! {
     GossipPing = "Gossip/Ping",
     /// Ask a member whether another one is there.
     GossipPingReq = "Gossip/PingReq",
+    /// Keep writes out of a bucket that is about to be deleted.
+    BucketClose = "Bucket/Close",
     /// Ask a node how it is.
     NodeStatus = "Node/Status",
 }

@@ -201,38 +201,37 @@ fn a_batch_answers_each_operation_on_its_own_and_in_order() {
         { "op": "put", "key": "batch/a", "value": "1", "content_type": "text/plain", "attributes": { "x": "y" } },
         { "op": "get", "key": "batch/a" },
         { "op": "get", "key": "batch/none" },
-        { "op": "delete", "key": "batch/a" },
         { "op": "put", "key": "batch/old", "value": { "base64": "/w==" }, "context": seen.context() },
         { "op": "get", "key": "batch/old" },
         { "op": "put", "key": "batch/a", "value": "2" },
         { "op": "get", "key": "batch/a" },
         { "op": "put", "key": "batch/b", "value": "3", "context": seen.context() },
-        { "op": "put", "key": "", "value": "4" },
-        { "op": "get", "key": "batch/a", "value": "5" },
     ]});
+    let broken = json!({ "ops": [
+        { "op": "put", "key": "batch/never", "value": "1" },
+        { "op": "delete", "key": "batch/a" },
+    ]});
+    two.ask(&post(path, &broken)).refused(400, "bad_json");
+    two.ask(&get(key("default", "batch/never")))
+        .refused(404, "no_value");
     let done = two.ask(&post(path, &ops)).expect(200).json();
     let results = done["results"].as_array().unwrap();
     let statuses: Vec<_> = results
         .iter()
         .map(|result| result["status"].as_u64().unwrap())
         .collect();
-    assert_eq!(
-        statuses,
-        [204, 200, 404, 400, 204, 200, 204, 300, 400, 400, 400],
-        "{done}"
-    );
+    assert_eq!(statuses, [204, 200, 404, 204, 200, 204, 300, 400], "{done}");
     assert_eq!(
         (&results[1]["value"], &results[1]["attributes"]["x"]),
         (&json!("1"), &json!("y"))
     );
-    assert_eq!(results[5]["value"], json!({ "base64": "/w==" }));
+    assert_eq!(results[4]["value"], json!({ "base64": "/w==" }));
     assert_eq!(
-        results[7]["siblings"]["siblings"].as_array().map(Vec::len),
+        results[6]["siblings"]["siblings"].as_array().map(Vec::len),
         Some(2),
         "{done}"
     );
-    assert_eq!(results[3]["problem"]["code"], "context_required");
-    assert_eq!(results[8]["problem"]["code"], "bad_context");
+    assert_eq!(results[7]["problem"]["code"], "bad_context");
     let codes = results
         .iter()
         .filter(|result| result["status"].as_u64() >= Some(400));

@@ -424,6 +424,51 @@ fn bind(scene: &Scene, stage: &Stage, story: &mut Story) -> Result<(), Failure> 
 }
 
 /// Reads on every node: merged, and the same bytes everywhere.
+/// Reads through one node until its resolver has merged, and checks what it made.
+fn read_merged(
+    scene: &Scene,
+    stage: &Stage,
+    story: &mut Story,
+    conflict: &Conflict,
+    actor: &Actor,
+) -> Result<Answer, Failure> {
+    let doing = format!(
+        "read {} via {} with the resolver",
+        conflict.key, actor.node_id
+    );
+    let answer = stage.until(actor, &doing, "200, outcome=merged", MERGE_LIMIT, || {
+        let answer = stage
+            .read(actor, scene.bucket, &conflict.key)
+            .map_err(|error| error.to_string())?;
+        let merged = answer.header("sibyl-resolver").contains("outcome=merged");
+        if answer.status == 200 && merged {
+            Ok(answer)
+        } else {
+            Err(summary(&answer))
+        }
+    })?;
+    if answer.header("sibyl-siblings") != "2" {
+        return Err(stage.unexpected(
+            actor,
+            &doing,
+            "still two siblings behind the view",
+            summary(&answer),
+        ));
+    }
+    let what = match (scene.check)(&answer.body, &conflict.left, &conflict.right) {
+        Ok(what) => what,
+        Err(reason) => {
+            return Err(stage.unexpected(actor, &doing, "both edits in the merged value", reason));
+        }
+    };
+    story.seen(&format!(
+        "via {}: {what} ({})",
+        actor.node_id,
+        facts(&answer)
+    ))?;
+    Ok(answer)
+}
+
 fn read_everywhere(
     scene: &Scene,
     stage: &Stage,
@@ -433,50 +478,12 @@ fn read_everywhere(
     story.step("Every node merges both writes to the same value; nothing stored has changed")?;
     let mut first: Option<Answer> = None;
     for actor in stage.all() {
-        let doing = format!(
-            "read {} via {} with the resolver",
-            conflict.key, actor.node_id
-        );
-        let answer = stage.until(actor, &doing, "200, outcome=merged", MERGE_LIMIT, || {
-            let answer = stage
-                .read(actor, scene.bucket, &conflict.key)
-                .map_err(|error| error.to_string())?;
-            let merged = answer.header("sibyl-resolver").contains("outcome=merged");
-            if answer.status == 200 && merged {
-                Ok(answer)
-            } else {
-                Err(summary(&answer))
-            }
-        })?;
-        if answer.header("sibyl-siblings") != "2" {
-            return Err(stage.unexpected(
-                actor,
-                &doing,
-                "still two siblings behind the view",
-                summary(&answer),
-            ));
-        }
-        let what = match (scene.check)(&answer.body, &conflict.left, &conflict.right) {
-            Ok(what) => what,
-            Err(reason) => {
-                return Err(stage.unexpected(
-                    actor,
-                    &doing,
-                    "both edits in the merged value",
-                    reason,
-                ));
-            }
-        };
-        story.seen(&format!(
-            "via {}: {what} ({})",
-            actor.node_id,
-            facts(&answer)
-        ))?;
+        let answer = read_merged(scene, stage, story, conflict, actor)?;
         let same = first.get_or_insert_with(|| answer.clone());
         if same.body != answer.body || same.header("etag") != answer.header("etag") {
             return Err(stage.unexpected(
                 actor,
-                &doing,
+                "read the merged value",
                 "the same bytes and ETag as on n1",
                 summary(&answer),
             ));

@@ -10,7 +10,7 @@ use sibyl_core::membership::State;
 use sibyl_core::registry::Member;
 
 use super::Shared;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, STOPPING};
 use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
@@ -167,8 +167,14 @@ impl Shared {
             reasons
                 .push("insecure: neither TLS nor tokens protect this node (--insecure)".to_owned());
         }
-        match self.coordinator.serving() {
-            Ok(_) => Health {
+        let leaving = self.coordinator.is_leaving();
+        let serving = self.coordinator.serving().map(drop);
+        let serving = serving.and_then(|()| match leaving {
+            true => Err(STOPPING.to_owned()),
+            false => Ok(()),
+        });
+        match serving {
+            Ok(()) => Health {
                 ready: !self.coordinator.is_rebuilding(),
                 reasons,
             },
@@ -211,7 +217,7 @@ impl Shared {
             partitions_owned: Some(owned_by(&self.coordinator, &view)),
             storage_keys: Some(size.records),
             storage_bytes: Some(size.bytes),
-            storage_tombstones: None,
+            storage_tombstones: Some(self.coordinator.replica().tombstones()),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
         }

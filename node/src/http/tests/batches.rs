@@ -16,15 +16,11 @@ async fn each_operation_has_its_own_result_in_order() {
         {"op": "get", "key": "none"},
         {"op": "put", "key": "k", "value": {"base64": "/w=="}},
         {"op": "get", "key": "k"},
-        {"op": "delete", "key": "old"},
         {"op": "delete", "key": "old", "context": context},
         {"op": "get", "key": "old"},
-        {"op": "put", "key": "k"},
-        {"op": "get", "key": "k", "value": "v"},
-        {"op": "put", "key": "", "value": "v"},
         {"op": "put", "key": {"base64": "/w=="}, "value": ""},
-        {"op": "put", "key": "k", "value": "v", "content_type": "x"},
         {"op": "put", "key": "k", "value": "v", "context": "AAAA"},
+        {"op": "put", "key": "k", "value": "v", "attributes": {"x": "v".repeat(1024)}},
     ]});
     let reply = setup.check(BATCH, &[], ops.to_string(), (200, "")).await;
     let results = reply.json();
@@ -33,12 +29,7 @@ async fn each_operation_has_its_own_result_in_order() {
         .iter()
         .map(|result| result["status"].as_u64().expect("a status"))
         .collect();
-    assert_eq!(
-        statuses,
-        [
-            204, 200, 404, 204, 300, 400, 204, 404, 400, 400, 400, 204, 400, 400
-        ]
-    );
+    assert_eq!(statuses, [204, 200, 404, 204, 300, 204, 404, 204, 400, 400]);
     let check = |at: usize, pointer: &str, value: Value| {
         assert_eq!(
             results[at].pointer(pointer),
@@ -52,10 +43,82 @@ async fn each_operation_has_its_own_result_in_order() {
     check(1, "/attributes/x", json!("1"));
     check(2, "/problem/code", json!("no_value"));
     check(4, "/siblings/siblings/1/value/base64", json!("/w=="));
-    check(5, "/problem/code", json!("context_required"));
-    check(8, "/problem/code", json!("bad_op"));
-    check(11, "/key/base64", json!("/w=="));
-    check(13, "/problem/code", json!("bad_context"));
+    check(7, "/key/base64", json!("/w=="));
+    check(8, "/problem/code", json!("bad_context"));
+    check(9, "/problem/code", json!("bad_attributes"));
+}
+
+/// A batch that breaks its schema is refused whole, whatever else would be true of it, and nothing of it runs.
+#[tokio::test]
+async fn what_is_wrong_in_form_refuses_the_whole_batch() {
+    let setup = setup();
+    let check = async |op: Value, expected: (u16, &str)| {
+        let body = json!({"ops": [{"op": "put", "key": "first", "value": "v"}, op]}).to_string();
+        setup.check(BATCH, &[], body.clone(), expected).await;
+        let unknown = "POST /v1/buckets/none/batch";
+        setup.check(unknown, &[], body, expected).await;
+    };
+    let json = (400, "bad_json");
+    check(json!({"op": "put", "key": "k"}), json).await;
+    check(json!({"op": "delete", "key": "k"}), json).await;
+    check(json!({"key": "k"}), json).await;
+    check(
+        json!({"op": "put", "key": "k", "value": "v", "content_type": "x"}),
+        json,
+    )
+    .await;
+    check(
+        json!({"op": "put", "key": "k", "value": "v", "attributes": {"X": ""}}),
+        json,
+    )
+    .await;
+    check(
+        json!({"op": "put", "key": "k", "value": "v", "attributes": {"x": "\n"}}),
+        json,
+    )
+    .await;
+    check(
+        json!({"op": "put", "key": "k", "value": {"base64": "?"}}),
+        json,
+    )
+    .await;
+    check(
+        json!({"op": "get", "key": "k", "value": "v"}),
+        (400, "unknown_field"),
+    )
+    .await;
+    check(
+        json!({"op": "get", "key": "k", "context": "AAAA"}),
+        (400, "unknown_field"),
+    )
+    .await;
+    check(
+        json!({"op": "delete", "key": "k", "context": "?"}),
+        (400, "bad_context"),
+    )
+    .await;
+    check(
+        json!({"op": "delete", "key": "k", "context": ""}),
+        (400, "bad_context"),
+    )
+    .await;
+    check(json!({"op": "get", "key": ""}), (400, "bad_key")).await;
+    check(
+        json!({"op": "get", "key": "k".repeat(1025)}),
+        (414, "key_too_long"),
+    )
+    .await;
+    setup
+        .check("POST /v1/buckets/none/batch", &[], "", (400, "bad_json"))
+        .await;
+    setup
+        .check(
+            "GET /v1/buckets/default/keys/first",
+            &[],
+            "",
+            (404, "no_value"),
+        )
+        .await;
 }
 
 #[tokio::test]

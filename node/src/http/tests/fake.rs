@@ -46,6 +46,8 @@ pub(crate) struct Faults {
     pub(crate) holds: bool,
     /// Reads never answer.
     pub(crate) hangs: bool,
+    /// Reads take so long.
+    pub(crate) delays: std::time::Duration,
     pub(crate) note: Option<ResolverNote>,
 }
 
@@ -353,14 +355,17 @@ impl Keys for FakeCall {
         if let Some(error) = &state.faults.get {
             return ready(Err(error.clone()));
         }
-        let panics = state.faults.panics;
+        let (panics, delay) = (state.faults.panics, state.faults.delays);
         let found = match state.find(&request.bucket) {
             Some(bucket) => Ok(state.got(&bucket, &request.key)),
             None => Err(GetError::NoBucket(request.bucket)),
         };
         drop(state);
         assert!(!panics, "the fake was asked to panic");
-        ready(found)
+        Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            found
+        })
     }
 
     fn put(&self, request: PutRequest) -> Pending<'_, Result<Stored, PutError>> {

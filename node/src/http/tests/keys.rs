@@ -448,7 +448,7 @@ trait Defaults {
 
 impl Defaults for crate::coordinator::PutRequest {
     fn r_is_default(&self) -> bool {
-        self.write_id.is_none() && self.timeout.is_none() && self.context.is_none()
+        self.write_id.is_none() && self.context.is_none()
     }
 }
 
@@ -502,4 +502,36 @@ async fn a_resolver_is_named() {
             (400, "bad_parameter"),
         )
         .await;
+}
+
+/// A write gets what the read before it left of the time.
+#[tokio::test]
+async fn a_request_has_one_deadline_for_all_it_does() {
+    use std::time::Duration;
+    let delay = Duration::from_millis(5);
+    let setup = setup();
+    setup.put("/v1/buckets/default/keys/there", "v").await;
+    setup.fake.state().faults.delays = delay;
+    let check = async |line: &str, headers: &[&str], body: &'static str, whole_ms: u64| {
+        let reply = setup.ask(line, headers, body).await;
+        assert!(reply.status < 300, "{line}: {}", reply.status);
+        let last = setup.fake.state().last_put.take().expect("it wrote");
+        let left = last.timeout.expect("a deadline");
+        assert!(
+            left <= Duration::from_millis(whole_ms) - delay,
+            "{line}: {left:?}"
+        );
+    };
+    let absent = &["if-none-match: *"];
+    check("PUT /v1/buckets/default/keys/new", absent, "v", 5000).await;
+    check(
+        "PUT /v1/buckets/default/keys/newer?timeout_ms=60000",
+        absent,
+        "v",
+        60_000,
+    )
+    .await;
+    let delete = "DELETE /v1/buckets/default/keys/there?blind=true&timeout_ms=9000";
+    check(delete, &[], "", 9000).await;
+    check("POST /key", &[], r#"{"key":"k","value":"v"}"#, 5000).await;
 }

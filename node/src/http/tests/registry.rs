@@ -61,6 +61,52 @@ async fn a_bucket_has_every_default_and_can_be_sent_back() {
     assert_eq!(all.at("/buckets/2/name"), "default");
 }
 
+/// What is wrong in form is said before what the bucket's state says, and contradictions are no errors of form.
+#[tokio::test]
+async fn form_comes_before_preconditions() {
+    let setup = setup();
+    let check = async |line: &str, headers: &[&str], body: &'static str, expected| {
+        setup.check(line, headers, body, expected).await
+    };
+    let put = &format!("PUT {B}");
+    check(put, &["if-match: \"7\""], "{\"n\":0}", (400, "bad_config")).await;
+    check(put, &["if-match: \"7\""], "{", (400, "bad_json")).await;
+    check(put, &["if-match: *"], "{\"x\":0}", (400, "unknown_field")).await;
+    let unready = r#"{"resolver":{"name":"none"}}"#;
+    check(put, &["if-match: *"], unready, (412, "precondition_failed")).await;
+    check(put, &[], unready, (404, "no_resolver")).await;
+    let bad = (400, "bad_config");
+    check(
+        put,
+        &[],
+        r#"{"resolver":{"name":"none"},"max_siblings":0}"#,
+        bad,
+    )
+    .await;
+    let both = &["if-match: *", "if-none-match: *"];
+    check(put, both, "{}", (412, "precondition_failed")).await;
+    check(
+        put,
+        &["if-match: 7", "if-none-match: *"],
+        "{}",
+        (400, "bad_header"),
+    )
+    .await;
+    check(
+        put,
+        &[],
+        r#"{"n":2.0,"w":1.0,"max_siblings":7.0}"#,
+        (201, ""),
+    )
+    .await;
+    check(put, both, "{}", (412, "precondition_failed")).await;
+    let unknown = "PUT /v1/buckets/none/keys/k";
+    check(unknown, &["sibyl-context: ?"], "v", (400, "bad_context")).await;
+    check(unknown, &["sibyl-context: "], "v", (400, "bad_context")).await;
+    let delete = "DELETE /v1/buckets/none/keys/k?blind=true";
+    check(delete, &["sibyl-context: AAAA"], "", (400, "bad_parameter")).await;
+}
+
 #[tokio::test]
 async fn a_configuration_is_typed() {
     let setup = setup();
@@ -304,14 +350,10 @@ async fn a_trial_is_checked_and_answered() {
         (400, "bad_trial"),
     )
     .await;
-    check(
-        json!({"siblings": [{"value": "a"}, {}]}),
-        (400, "bad_trial"),
-    )
-    .await;
+    check(json!({"siblings": [{"value": "a"}, {}]}), (400, "bad_json")).await;
     check(
         json!({"siblings": [{"value": "a"}, {"value": "b", "deleted": true}]}),
-        (400, "bad_trial"),
+        (400, "bad_json"),
     )
     .await;
     check(

@@ -118,8 +118,15 @@ impl Metrics {
         self.families.quorum_failures.get_or_create(&by).inc();
     }
 
-    /// A remote call this node made has ended.
-    pub fn rpc(&self, rpc: Rpc, peer: &str, result: RpcResult, took: Duration, span: &Span) {
+    /// A remote call this node made has ended; without a span nothing leads from it to a trace.
+    pub fn rpc(
+        &self,
+        rpc: Rpc,
+        peer: &str,
+        result: RpcResult,
+        took: Duration,
+        span: Option<&Span>,
+    ) {
         let method = rpc.as_str();
         let peer = self.peers.admit(peer);
         let by = ByMethodPeer {
@@ -127,7 +134,8 @@ impl Metrics {
             peer: peer.clone(),
         };
         let times = self.families.rpc_duration.get_or_create(&by);
-        times.observe(took.as_secs_f64(), exemplar(span), Some(SystemTime::now()));
+        let exemplar = span.and_then(exemplar);
+        times.observe(took.as_secs_f64(), exemplar, Some(SystemTime::now()));
         let by = ByMethodPeerResult {
             method,
             peer,

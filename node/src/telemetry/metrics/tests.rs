@@ -42,7 +42,7 @@ fn count_everything(node: &Telemetry) {
     request.end(Outcome::Ok, &span);
     metrics.quorum(Quorum::Write, 2, took, &span);
     metrics.quorum_failed(Quorum::Read, QuorumFailure::Timeout);
-    metrics.rpc(Rpc::ReplicaPut, "n2", RpcResult::Ok, took, &span);
+    metrics.rpc(Rpc::ReplicaPut, "n2", RpcResult::Ok, took, Some(&span));
     metrics.rpc_bytes(Direction::Out, "n2", 300);
     metrics.object(2, 5);
     metrics.conflict("carts", Resolution::View);
