@@ -1,4 +1,4 @@
-//! Answers what peers ask: each question goes to the replica, the coordinator or the registry.
+//! Answers what peers ask: each question goes to the replica, the coordinator, gossip or the registry.
 //!
 //! Runs on the connection's own task, so nothing here blocks: reads of the store are answered in place,
 //! everything that waits moves its responder into a callback or a task. A question that carries a higher
@@ -86,6 +86,10 @@ impl Service for Answers {
                 number,
             );
         };
+        if request == Request::Gossip {
+            let gossip = coordinator.gossip();
+            return gossip.hear(peer.clone(), &incoming.body, incoming.span, reply, number);
+        }
         let span = self
             .tracer
             .rpc_server(rpc_of(&request), peer, incoming.span);
@@ -154,6 +158,7 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Coordinate(_) => Rpc::CoordinatorForward,
         Request::List { .. } => Rpc::ReplicaList,
         Request::Registry => Rpc::RegistryLearn,
+        Request::Gossip => Rpc::GossipDigest,
         Request::Module { .. } => Rpc::ResolverFetch,
         Request::Prepare { .. } => Rpc::ResolverStore,
         Request::Readiness { .. } | Request::Conflicts { .. } => Rpc::NodeStatus,
@@ -295,7 +300,8 @@ async fn wait(
         | Request::Hint { .. }
         | Request::Handoff { .. }
         | Request::Collect
-        | Request::Registry => plain(Reply::Failed(Failure::Malformed(
+        | Request::Registry
+        | Request::Gossip => plain(Reply::Failed(Failure::Malformed(
             "answered elsewhere".into(),
         ))),
     }

@@ -33,6 +33,9 @@ pub const MAX_PARTITIONS: u32 = 1 << 16;
 /// Most tokens of one node: 128 members of 1,024 are 131,072 points, sorted once per layout.
 pub const MAX_TOKENS: u32 = 1024;
 
+/// Heartbeats that must be missing before a member is suspected: one may be lost, and one is always under way.
+pub const LEAST_SILENT_INTERVALS: u32 = 3;
+
 /// Shortest gossip interval: ten rounds a second among a few peers are still noise.
 pub const MIN_GOSSIP_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -65,8 +68,6 @@ pub struct Config {
     pub gossip_interval: Duration,
     /// Silence after which a member is suspected.
     pub suspect_after: Duration,
-    /// Suspicion after which a member is removed; `None`: only by an operator.
-    pub down_after: Option<Duration>,
     /// Whether `POST /v1/cluster/cut` exists. Only on loopback.
     pub allow_cuts: bool,
     /// Whether a listener may face a network without TLS; shown in `/health/ready`.
@@ -240,7 +241,7 @@ pub enum Conflict {
     },
     /// Suspicion faster than gossip.
     #[error(
-        "--suspect-after {} must be at least twice --gossip-interval {}, or every member is suspected between two rounds",
+        "--suspect-after {} must be at least three times --gossip-interval {}: one heartbeat may be lost, and one is always under way",
         humantime::format_duration(*.suspect_after), humantime::format_duration(*.gossip_interval)
     )]
     SuspectTooSoon {
@@ -249,16 +250,14 @@ pub enum Conflict {
         /// From the flag.
         gossip_interval: Duration,
     },
-    /// Removal faster than suspicion.
+    /// Removal before it exists.
     #[error(
-        "--down-after {} must be longer than --suspect-after {}; 0 means only by an operator",
-        humantime::format_duration(*.down_after), humantime::format_duration(*.suspect_after)
+        "--down-after {}: removing a member that stays away is not available yet; leave it out or set it to 0, which means that only an operator removes members",
+        humantime::format_duration(*.down_after)
     )]
-    DownTooSoon {
+    DownAfter {
         /// From the flag.
         down_after: Duration,
-        /// From the flag.
-        suspect_after: Duration,
     },
     /// A wildcard address cannot be told to others.
     #[error(

@@ -13,9 +13,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use sibyl_core::id::NodeId;
+use sibyl_core::id::{Actor, NodeId};
+use sibyl_core::membership::{Standing, Timing};
 use sibyl_core::registry::{self, Document, First};
 use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
@@ -27,8 +29,9 @@ use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
 use crate::store::{self, Start, Watermark, disk};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
+use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
-use crate::tasks::registry::{Opened, StartError};
+use crate::tasks::registry::{Opened, Registry, StartError, View};
 use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
 use crate::telemetry::{self, Collector, Telemetry};
 
@@ -115,8 +118,8 @@ impl Node {
         let identity = Identity {
             cluster_id: first.cluster_id.clone(),
             node_id: me.clone(),
-            store: actor,
-            incarnation: 1,
+            store: actor.0,
+            incarnation: watermark.incarnation(),
             lineage: registry.handle().view().document().lineage(),
             url: config.advertise.clone(),
         };
@@ -130,25 +133,31 @@ impl Node {
             replica: replica.clone(),
             net: net.clone(),
             registry: registry.handle(),
-            watermark,
+            watermark: Arc::clone(&watermark),
             metrics: Arc::clone(&telemetry.metrics),
         });
         let platform = open_platform(&config).await?;
         let (handoff, inbox) = handoff::channel();
+        let gossip = gossip(
+            &config, &me, actor, &replica, &registry, watermark, &telemetry,
+        );
         let coordinator = Coordinator::new(Ground {
             me,
             handoff,
             replica,
             net: net.clone(),
             registry: registry.handle(),
+            gossip: gossip.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
             anti_entropy: anti_entropy.clone(),
         });
         answers.serve(coordinator.clone());
-        registry.start(net);
+        registry.start(net.clone());
+        gossip.start(net);
         anti_entropy.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
+        tokio::spawn(follow_returns(coordinator.clone()));
         tokio::spawn(coordinator.clone().keep_up());
         tokio::spawn(coordinator.clone().sweep_up());
         tokio::spawn(
@@ -327,7 +336,60 @@ struct Store {
     replica: Replica,
     registry: Opened,
     watermark: Arc<Watermark>,
-    actor: u64,
+    actor: Actor,
+}
+
+/// Gossip over what stands already: the registry's members, the store's memory.
+fn gossip(
+    config: &Config,
+    me: &NodeId,
+    store: Actor,
+    replica: &Replica,
+    registry: &Opened,
+    watermark: Arc<Watermark>,
+    telemetry: &Telemetry,
+) -> gossip::Opened {
+    let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let registry = registry.handle();
+    gossip::Opened::new(gossip::Ground {
+        me: me.clone(),
+        store,
+        timing: Timing {
+            interval_ms: whole(config.gossip_interval),
+            suspect_after_ms: whole(config.suspect_after),
+        },
+        replica: replica.clone(),
+        watermark,
+        listed: listed(&registry),
+        on_behind: Box::new(move |member, number| registry.seen(member, number)),
+        tracer: telemetry.tracer.clone(),
+        metrics: Arc::clone(&telemetry.metrics),
+    })
+}
+
+/// Whom the registry names, as it changes. A member that a document does not name any more was removed.
+fn listed(registry: &Registry) -> watch::Receiver<Listed> {
+    let read = |view: &View| Listed {
+        number: view.number(),
+        members: view
+            .document()
+            .layout
+            .members
+            .keys()
+            .map(|node| (node.clone(), Standing::Member))
+            .collect(),
+    };
+    let mut documents = registry.watch();
+    let (listed, receiver) = watch::channel(read(&documents.borrow_and_update()));
+    tokio::spawn(async move {
+        while documents.changed().await.is_ok() {
+            let now = read(&documents.borrow_and_update());
+            if listed.send(now).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// Opens the data folder. What contradicts itself is disowned and begun anew.
@@ -382,7 +444,7 @@ fn open_store(
                     replica,
                     registry,
                     watermark,
-                    actor: actor.0,
+                    actor,
                 });
             }
             Err(StartError::Contradiction(why)) => {
@@ -443,6 +505,26 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
         now_ms: crate::coordinator::now_ms,
     };
     tokio::spawn(handoff::run(ground, inbox, coordinator.registry().watch()));
+}
+
+/// Lets copies be compared and hints delivered when gossip says that somebody, or this node, was away.
+async fn follow_returns(coordinator: Coordinator) {
+    let (anti_entropy, handoff) = (coordinator.anti_entropy(), coordinator.handoff());
+    let mut notices = coordinator.gossip().notices();
+    loop {
+        match notices.recv().await {
+            Ok(Notice::Returned { member, .. }) => {
+                anti_entropy.returned(&member);
+                handoff.asked(member);
+            }
+            // Whoever misses some looks at everyone.
+            Ok(Notice::WasSuspected { .. }) | Err(RecvError::Lagged(_)) => {
+                anti_entropy.start_now();
+                handoff.was_away();
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// How many bytes of hints are taken in: what was set, else a tenth of the disk.

@@ -195,6 +195,8 @@ struct Facts {
     hints: Mutex<Ledger>,
     /// Follows hints, for whom waits for one to come or go.
     hinted: watch::Sender<Hinting>,
+    /// The highest counter given out.
+    highest: AtomicU64,
     tombstones: AtomicU64,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     trees: trees::Shared,
@@ -274,6 +276,7 @@ impl Replica {
                 ground.hint_quota_bytes,
             )),
             hinted: watch::Sender::new(Hinting::default()),
+            highest: AtomicU64::new(ground.counters.peek().saturating_sub(1)),
             tombstones: AtomicU64::new(0),
             thread: Mutex::new(None),
             trees: trees::Shared::default(),
@@ -305,6 +308,11 @@ impl Replica {
     /// Becomes `Some` once the store failed; then the node must stop.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.facts.failed.subscribe()
+    }
+
+    /// The highest counter that this store gave out: what peers remember of it must not be more.
+    pub fn highest_counter(&self) -> u64 {
+        self.facts.highest.load(Ordering::Relaxed)
     }
 
     /// How many group commits there were.

@@ -139,6 +139,8 @@ pub enum Request {
     },
     /// This node is back: deliver what is kept for it.
     Collect,
+    /// A question of membership: the body is the message.
+    Gossip,
 }
 
 /// One entry of the conflict feed: a key that no resolver made one value of.
@@ -233,6 +235,8 @@ pub enum Reply {
         /// How many hints wait for the asker.
         hints: u64,
     },
+    /// The body is membership's answer.
+    Gossip,
 }
 
 /// A coordinated write.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::checks::Violation;
+use crate::gossip;
 use crate::plan::Plan;
 use crate::sight::{Sight, Sights};
 use crate::world::{Report, run};
@@ -23,15 +24,51 @@ pub struct Batch {
     pub seeds: u64,
     /// How many of 100 run twice; the first ones.
     pub twice_percent: u64,
+    /// Where to play; `None`: every seed in the world, and one of [`GOSSIP_EVERY`] in the room of gossip, too.
+    pub room: Option<Room>,
     /// A known bug to have.
     pub bug: Option<Bug>,
     /// Threads.
     pub jobs: usize,
 }
 
+/// A run of gossip costs twice as much as one of the world: so many seeds share one.
+pub const GOSSIP_EVERY: u64 = 8;
+
+/// Where a seed is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Keys, copies and the registry.
+    World,
+    /// Membership.
+    Gossip,
+}
+
+impl Room {
+    /// The rooms in which a batch plays a seed: with a bug, where that can show.
+    fn of(batch: Batch, seed: u64) -> &'static [Self] {
+        match (batch.bug, batch.room) {
+            (Some(bug), _) if bug.gossip().is_some() => &[Self::Gossip],
+            (Some(_), _) | (None, Some(Self::World)) => &[Self::World],
+            (None, Some(Self::Gossip)) => &[Self::Gossip],
+            (None, None) if seed.is_multiple_of(GOSSIP_EVERY) => &[Self::World, Self::Gossip],
+            (None, None) => &[Self::World],
+        }
+    }
+
+    fn play(self, seed: u64, bug: Option<Bug>) -> Report {
+        match self {
+            Self::World => careful(&Plan::draw(seed), bug),
+            Self::Gossip => careful_gossip(&gossip::Plan::draw(seed), bug),
+        }
+    }
+}
+
 /// A seed that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
+    /// Where.
+    pub room: Room,
     /// The seed.
     pub seed: u64,
     /// When, in virtual microseconds.
@@ -106,35 +143,47 @@ fn work(batch: Batch, next: &AtomicU64, gathered: &Mutex<Gathered>) {
             return;
         }
         let seed = batch.from + at;
-        let plan = Plan::draw(seed);
-        let report = careful(&plan, batch.bug);
-        let mut violation = report.violation;
-        if at < twice && violation.is_none() {
-            violation = again(&plan, batch.bug, report.hash);
+        for room in Room::of(batch, seed) {
+            let report = room.play(seed, batch.bug);
+            let mut violation = report.violation;
+            if at < twice && violation.is_none() {
+                violation = again(*room, seed, batch.bug, report.hash);
+            }
+            let mut gathered = gathered
+                .lock()
+                .expect("a thread that panicked has ended the batch");
+            gathered.events += report.events;
+            gathered.sights.add(&report.sights);
+            if let Some((at_us, violation)) = violation {
+                let failure = Failure {
+                    room: *room,
+                    seed,
+                    at_us,
+                    violation,
+                };
+                gathered.failures.entry(seed).or_insert(failure);
+                next.store(batch.seeds, Ordering::Relaxed);
+            }
         }
         let mut gathered = gathered
             .lock()
             .expect("a thread that panicked has ended the batch");
         gathered.ran += 1;
-        gathered.events += report.events;
-        gathered.sights.add(&report.sights);
-        if let Some((at_us, violation)) = violation {
-            gathered.failures.insert(
-                seed,
-                Failure {
-                    seed,
-                    at_us,
-                    violation,
-                },
-            );
-            next.store(batch.seeds, Ordering::Relaxed);
-        }
     }
 }
 
 /// A run whose panic is a failure like any other: it has a seed.
 pub(crate) fn careful(plan: &Plan, bug: Option<Bug>) -> Report {
-    let caught = std::panic::catch_unwind(|| run(plan, bug, false));
+    caught(|| run(plan, bug, false))
+}
+
+/// The same in the room of gossip.
+pub(crate) fn careful_gossip(plan: &gossip::Plan, bug: Option<Bug>) -> Report {
+    caught(|| gossip::run(plan, bug, false))
+}
+
+fn caught(play: impl FnOnce() -> Report + std::panic::UnwindSafe) -> Report {
+    let caught = std::panic::catch_unwind(play);
     caught.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -156,8 +205,8 @@ pub(crate) fn careful(plan: &Plan, bug: Option<Bug>) -> Report {
     })
 }
 
-fn again(plan: &Plan, bug: Option<Bug>, hash: u64) -> Option<(u64, Violation)> {
-    let second = run(plan, bug, false).hash;
+fn again(room: Room, seed: u64, bug: Option<Bug>, hash: u64) -> Option<(u64, Violation)> {
+    let second = room.play(seed, bug).hash;
     (second != hash).then(|| {
         let found = format!("two runs have the traces {hash:016x} and {second:016x}");
         (

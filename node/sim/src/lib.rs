@@ -12,6 +12,7 @@ pub mod batch;
 pub mod checks;
 pub mod disk;
 pub mod draw;
+pub mod gossip;
 pub mod network;
 pub mod oracle;
 pub mod plan;

@@ -6,10 +6,11 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sibyl_sim::batch::{Batch, Failure, run_batch};
+use sibyl_sim::batch::{Batch, Failure, Room, run_batch};
+use sibyl_sim::gossip;
 use sibyl_sim::plan::Plan;
-use sibyl_sim::shrink::shrink;
-use sibyl_sim::world::run;
+use sibyl_sim::shrink::{shrink, shrink_gossip};
+use sibyl_sim::world::{Report, run};
 use sibyl_sim::zoo::Bug;
 
 /// Fewer seeds than this need not meet everything.
@@ -35,6 +36,9 @@ enum Command {
         /// How many of 100 seeds run twice, to compare their traces.
         #[arg(long, default_value_t = 1)]
         twice_percent: u64,
+        /// Plays every seed in the room of gossip, and nowhere else.
+        #[arg(long)]
+        gossip: bool,
         /// A known bug to switch on; then the batch succeeds if it is found within its budget.
         #[arg(long)]
         zoo: Option<Bug>,
@@ -53,6 +57,9 @@ enum Command {
         /// Prints every event.
         #[arg(short, long)]
         verbose: bool,
+        /// Replays it in the room of gossip.
+        #[arg(long)]
+        gossip: bool,
         /// Replays the smallest plan that breaks the same promise.
         #[arg(long)]
         shrink: bool,
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
             seeds,
             from,
             twice_percent,
+            gossip,
             zoo,
             jobs,
         } => {
@@ -73,6 +81,7 @@ fn main() -> ExitCode {
                 from,
                 seeds,
                 twice_percent,
+                room: gossip.then_some(Room::Gossip),
                 bug: zoo,
                 jobs,
             })
@@ -81,8 +90,17 @@ fn main() -> ExitCode {
             seed,
             zoo,
             verbose,
+            gossip,
             shrink,
-        } => replay(seed, zoo, verbose, shrink),
+        } => {
+            let gossip = gossip || zoo.is_some_and(|bug| bug.gossip().is_some());
+            let report = if gossip {
+                replay_gossip(seed, zoo, verbose, shrink)
+            } else {
+                replay(seed, zoo, verbose, shrink)
+            };
+            show(report)
+        }
     }
 }
 
@@ -118,7 +136,7 @@ fn run_many(batch: Batch) -> ExitCode {
             for sight in sibyl_sim::sight::Sight::ALL {
                 println!("{:>10}  {sight}", outcome.sights.count(*sight));
             }
-            if batch.seeds < ENOUGH || missing.is_empty() {
+            if batch.seeds < ENOUGH || batch.room.is_some() || missing.is_empty() {
                 return ExitCode::SUCCESS;
             }
             missing
@@ -131,6 +149,7 @@ fn run_many(batch: Batch) -> ExitCode {
 
 fn report(failure: &Failure) {
     let Failure {
+        room,
         seed,
         at_us,
         violation,
@@ -139,27 +158,49 @@ fn report(failure: &Failure) {
         "FAILED after {:.3} ms of seed {seed}\n{violation}",
         *at_us as f64 / 1000.0
     );
-    println!(
-        "the smallest plan that breaks it:\n{}",
-        quietly(&Plan::draw(*seed), None)
-    );
-    println!("replay: cargo run -p sibyl-sim -- replay --seed {seed} --shrink -v");
+    let (small, flag) = match room {
+        Room::World => (quietly(|| shrink(&Plan::draw(*seed), None).to_string()), ""),
+        Room::Gossip => (
+            quietly(|| shrink_gossip(&gossip::Plan::draw(*seed), None).to_string()),
+            "--gossip ",
+        ),
+    };
+    println!("the smallest plan that breaks it:\n{small}");
+    println!("replay: cargo run -p sibyl-sim -- replay {flag}--seed {seed} --shrink -v");
 }
 
 /// Shrinks a plan without a word of each panic that it meets on the way.
-fn quietly(plan: &Plan, bug: Option<Bug>) -> Plan {
+fn quietly<T>(shrink: impl FnOnce() -> T) -> T {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let small = shrink(plan, bug);
+    let small = shrink();
     std::panic::set_hook(hook);
     small
 }
 
-fn replay(seed: u64, bug: Option<Bug>, verbose: bool, smaller: bool) -> ExitCode {
+fn replay(seed: u64, bug: Option<Bug>, verbose: bool, smaller: bool) -> Report {
     let drawn = Plan::draw(seed);
-    let plan = if smaller { quietly(&drawn, bug) } else { drawn };
+    let plan = if smaller {
+        quietly(|| shrink(&drawn, bug))
+    } else {
+        drawn
+    };
     print!("{plan}");
-    let report = run(&plan, bug, verbose);
+    run(&plan, bug, verbose)
+}
+
+fn replay_gossip(seed: u64, bug: Option<Bug>, verbose: bool, smaller: bool) -> Report {
+    let drawn = gossip::Plan::draw(seed);
+    let plan = if smaller {
+        quietly(|| shrink_gossip(&drawn, bug))
+    } else {
+        drawn
+    };
+    print!("{plan}");
+    gossip::run(&plan, bug, verbose)
+}
+
+fn show(report: Report) -> ExitCode {
     report.lines.iter().for_each(|line| println!("{line}"));
     println!("{} events, trace {:016x}", report.events, report.hash);
     match report.violation {

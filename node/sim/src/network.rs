@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use crate::draw::Draw;
-use crate::plan::Setting;
 
 /// Purpose of the draws of this file.
 const PURPOSE: u64 = 1;
@@ -17,6 +16,19 @@ const STUCK: u64 = 15;
 
 /// The mean delay when all is calm.
 const CALM_DELAY_US: u64 = 1_000;
+
+/// What a run's links are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Links {
+    /// How many nodes they join.
+    pub nodes: usize,
+    /// Messages lost, of 1,000.
+    pub lost: u64,
+    /// Messages that come twice, of 1,000.
+    pub doubled: u64,
+    /// Mean delay of a message.
+    pub delay_us: u64,
+}
 
 /// What becomes of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,16 +56,22 @@ pub struct Network {
 
 impl Network {
     /// Whole links.
-    pub fn new(seed: u64, setting: &Setting) -> Self {
+    pub fn new(seed: u64, links: Links) -> Self {
+        let Links {
+            nodes,
+            lost,
+            doubled,
+            delay_us,
+        } = links;
         Self {
             seed,
-            nodes: setting.nodes,
-            lost: setting.lost,
-            doubled: setting.doubled,
+            nodes,
+            lost,
+            doubled,
             stuck: STUCK,
-            delay_us: setting.delay_us,
+            delay_us,
             cut: BTreeSet::new(),
-            sent: vec![0; setting.nodes * setting.nodes],
+            sent: vec![0; nodes * nodes],
         }
     }
 

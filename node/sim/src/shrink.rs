@@ -3,7 +3,8 @@
 //! Works because an entry's randomness hangs on its own number and a message's on its link, not on what
 //! else is in the plan. Ends: every round halves the piece that is dropped, or makes the plan shorter.
 
-use crate::batch::careful;
+use crate::batch::{careful, careful_gossip};
+use crate::gossip;
 use crate::plan::Plan;
 use crate::zoo::Bug;
 
@@ -12,25 +13,47 @@ const MAX_RUNS: usize = 1_000;
 
 /// The smallest plan found that breaks the same promise.
 pub fn shrink(plan: &Plan, bug: Option<Bug>) -> Plan {
-    let mut best = plan.clone();
-    let Some((_, first)) = careful(&best, bug).violation else {
+    let with = |entries: &[_]| Plan {
+        entries: entries.to_vec(),
+        ..plan.clone()
+    };
+    let broken = |entries: &[_]| {
+        let found = careful(&with(entries), bug).violation;
+        found.map(|(_, violation)| violation.check)
+    };
+    with(&smallest(&plan.entries, broken))
+}
+
+/// The same for the room of gossip.
+pub fn shrink_gossip(plan: &gossip::Plan, bug: Option<Bug>) -> gossip::Plan {
+    let with = |entries: &[_]| gossip::Plan {
+        entries: entries.to_vec(),
+        ..plan.clone()
+    };
+    let broken = |entries: &[_]| {
+        let found = careful_gossip(&with(entries), bug).violation;
+        found.map(|(_, violation)| violation.check)
+    };
+    with(&smallest(&plan.entries, broken))
+}
+
+/// The smallest part of these entries that breaks what all of them break.
+fn smallest<E: Clone>(entries: &[E], broken: impl Fn(&[E]) -> Option<&'static str>) -> Vec<E> {
+    let mut best = entries.to_vec();
+    let Some(first) = broken(&best) else {
         return best;
     };
-    let breaks = |plan: &Plan| {
-        let found = careful(plan, bug).violation;
-        found.is_some_and(|(_, violation)| violation.check == first.check)
-    };
     let mut runs = 0;
-    let mut piece = best.entries.len().div_ceil(2);
+    let mut piece = best.len().div_ceil(2);
     while piece > 0 && runs < MAX_RUNS {
         let mut at = 0;
         let mut dropped = false;
-        while at < best.entries.len() && runs < MAX_RUNS {
+        while at < best.len() && runs < MAX_RUNS {
             let mut smaller = best.clone();
-            let end = (at + piece).min(smaller.entries.len());
-            smaller.entries.drain(at..end);
+            let end = (at + piece).min(smaller.len());
+            smaller.drain(at..end);
             runs += 1;
-            if breaks(&smaller) {
+            if broken(&smaller) == Some(first) {
                 (best, dropped) = (smaller, true);
             } else {
                 at += piece;

@@ -110,6 +110,26 @@ sights! {
     ChangeFailed => "a registry change given up",
     /// An amnesiac's new store was named.
     Renamed => "an amnesiac's new store named",
+    /// Gossip: a running member was suspected by somebody who could not reach it.
+    FalselySuspected => "a running member suspected",
+    /// Gossip: it heard of that.
+    Refuted => "a suspicion refuted",
+    /// Gossip: a member that was away is there again.
+    CameBack => "a member that returned",
+    /// Gossip: a member was removed while some could not hear of it.
+    RemovedUnheard => "a removal that not everybody heard of",
+    /// Gossip: a removed member spoke to somebody who knew.
+    RemovedSpoke => "a removed member that spoke up",
+    /// Gossip: a node slept longer than every timer.
+    Slept => "a pause longer than every timer",
+    /// Gossip: a steady clock jumped.
+    ClockJumped => "a steady clock that jumped",
+    /// Gossip: an older disk was noticed by what others remembered.
+    Forgot => "an older disk found out by its peers",
+    /// Gossip: a store that was lost went on above the old one's incarnation.
+    GoneAbove => "a new store that went on above the old one",
+    /// Gossip: all agreed on a change.
+    Agreed => "a change that all agreed on",
     /// A frame carried a higher registry number.
     Behind => "a frame with a higher registry number",
 }

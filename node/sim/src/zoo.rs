@@ -1,8 +1,8 @@
 //! Known bugs, switchable: each lost, doubled or resurrected data in a small model, and each must be
 //! found here within its budget of seeds, or the simulator has lost an eye.
 //!
-//! All of them live in the simulator's shell; the core stays as it is. The one in the registry is a switch
-//! of the core's own zoo. `reference/model-findings.md` has the counts of the models (m2, m3).
+//! Most live in the simulator's shell; the core stays as it is. Those of the registry and of membership are
+//! switches of the core's own zoos. `reference/model-findings.md` has the counts of the models (m2, m3).
 //! Budgets are at least three times the seeds that it took when they were set.
 
 use std::fmt;
@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use sibyl_core::context::Context;
 use sibyl_core::id::Dot;
+use sibyl_core::membership::Faults;
 use sibyl_core::object::Object;
 
 /// A known bug.
@@ -47,6 +48,18 @@ pub enum Bug {
     HintAckBeforeSync,
     /// Over the quota a hint that counted makes room for a new one.
     HintEvicted,
+    /// Gossip brings back whom the registry removed: a cut longer than every timer resurrects a member.
+    Resurrection,
+    /// Silence is measured by the stamps of others.
+    StampsBelieved,
+    /// A node refutes for another one, by raising its incarnation.
+    OthersRaised,
+    /// Who drops a suspicion does not tell whom it suspected.
+    NobodyTold,
+    /// A node that slept takes the silence it slept through for the others'.
+    OthersBlamed,
+    /// A start does not raise the incarnation.
+    IncarnationKept,
 }
 
 impl Bug {
@@ -68,6 +81,12 @@ impl Bug {
         Self::AbsentFallback,
         Self::HintAckBeforeSync,
         Self::HintEvicted,
+        Self::Resurrection,
+        Self::StampsBelieved,
+        Self::OthersRaised,
+        Self::NobodyTold,
+        Self::OthersBlamed,
+        Self::IncarnationKept,
     ];
 
     /// The name on the command line.
@@ -89,7 +108,42 @@ impl Bug {
             Self::AbsentFallback => "absent-fallback",
             Self::HintAckBeforeSync => "hint-ack-before-sync",
             Self::HintEvicted => "hint-evicted",
+            Self::Resurrection => "resurrection",
+            Self::StampsBelieved => "stamps-believed",
+            Self::OthersRaised => "others-raised",
+            Self::NobodyTold => "nobody-told",
+            Self::OthersBlamed => "others-blamed",
+            Self::IncarnationKept => "incarnation-kept",
         }
+    }
+
+    /// The rules of membership that it leaves out; `None` if it lives elsewhere.
+    pub fn gossip(self) -> Option<Faults> {
+        let whole = Faults::default();
+        Some(match self {
+            Self::Resurrection => Faults {
+                resurrects: true,
+                ..whole
+            },
+            Self::StampsBelieved => Faults {
+                believes_stamps: true,
+                ..whole
+            },
+            Self::OthersRaised => Faults {
+                raises_others: true,
+                ..whole
+            },
+            Self::NobodyTold => Faults {
+                tells_nobody: true,
+                ..whole
+            },
+            Self::OthersBlamed => Faults {
+                blames_others: true,
+                ..whole
+            },
+            Self::IncarnationKept => whole,
+            _ => return None,
+        })
     }
 
     /// The check that it must break.
@@ -108,6 +162,10 @@ impl Bug {
             | Self::LineNotRaised
             | Self::ForgetfulFallback => "contexts claim what was seen",
             Self::PolledLayouts => "one document per number",
+            Self::Resurrection => "gossip removes nobody and brings nobody back",
+            Self::StampsBelieved | Self::OthersBlamed => "silence is judged by one's own clock",
+            Self::OthersRaised | Self::IncarnationKept => "only a member raises its incarnation",
+            Self::NobodyTold => "everybody sees the same in the end",
         }
     }
 
@@ -125,6 +183,12 @@ impl Bug {
             | Self::HintAckBeforeSync
             | Self::HintEvicted
             | Self::ForgetfulFallback => 2_000,
+            Self::Resurrection
+            | Self::StampsBelieved
+            | Self::OthersRaised
+            | Self::NobodyTold
+            | Self::OthersBlamed
+            | Self::IncarnationKept => 50,
         }
     }
 }

@@ -3,9 +3,10 @@
 //! The batch is what a laptop runs in seconds; CI runs the binary with many more seeds. Seeds of the zoo are
 //! seeds of the batch: without its bug each of them keeps all promises.
 
-use sibyl_sim::batch::{Batch, Outcome, run_batch};
+use sibyl_sim::batch::{Batch, Outcome, Room, run_batch};
+use sibyl_sim::gossip;
 use sibyl_sim::plan::Plan;
-use sibyl_sim::shrink::shrink;
+use sibyl_sim::shrink::{shrink, shrink_gossip};
 use sibyl_sim::world::run;
 use sibyl_sim::zoo::Bug;
 
@@ -14,6 +15,7 @@ fn batch(seeds: u64, twice_percent: u64, bug: Option<Bug>) -> Outcome {
         from: 0,
         seeds,
         twice_percent,
+        room: None,
         bug,
         jobs: 2,
     })
@@ -65,6 +67,28 @@ fn a_failing_plan_shrinks_to_a_few_entries() {
         .violation
         .map(|(_, violation)| violation.check);
     assert_eq!(found, Some(failure.violation.check));
+}
+
+#[test]
+fn many_seeds_of_gossip_keep_every_promise() {
+    let outcome = run_batch(Batch {
+        from: 0,
+        seeds: 200,
+        twice_percent: 4,
+        room: Some(Room::Gossip),
+        bug: None,
+        jobs: 2,
+    });
+    assert_eq!(outcome.failure, None);
+}
+
+#[test]
+fn a_failing_plan_of_gossip_shrinks_to_a_few_entries() {
+    let bug = Some(Bug::Resurrection);
+    let failure = batch(bug.map_or(0, Bug::budget), 0, bug).failure;
+    let failure = failure.expect("the zoo test finds it too");
+    let small = shrink_gossip(&gossip::Plan::draw(failure.seed), bug);
+    assert!(small.entries.len() <= 3, "{small}");
 }
 
 #[test]

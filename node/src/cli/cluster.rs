@@ -205,6 +205,7 @@ fn status(connection: &Connection) -> Result<(), Failure> {
     let mut table = output::table(&[
         "node",
         "state",
+        "incarnation",
         "listen",
         "peer listen",
         "zone",
@@ -212,21 +213,49 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         "heartbeat age",
     ]);
     for member in output::entries(&body, "members") {
-        let field = |name: &str| output::field(member, name);
-        let age = member.get("heartbeat_age_ms").and_then(Value::as_u64);
-        let age = age.map_or_else(|| "-".to_owned(), |age| format!("{age} ms"));
-        let (listen, peers) = (field("listen"), field("peer_listen"));
-        table.add_row([
-            field("node_id"),
-            field("state"),
-            listen,
-            peers,
-            field("zone"),
-            field("tokens"),
-            age,
-        ]);
+        table.add_row(row(member));
     }
-    output::print_table(&table)
+    output::print_table(&table)?;
+    match body.get("was_suspected").filter(|value| !value.is_null()) {
+        Some(suspected) => {
+            let by = suspected.get("by").map(output::cell).unwrap_or_default();
+            let age = suspected.get("age_ms").and_then(Value::as_u64).unwrap_or(0);
+            output::print(format!(
+                "this node learnt {} s ago from {by} that it had been suspected\n",
+                age / 1000
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What is shown of a member.
+fn row(member: &Value) -> [String; 8] {
+    let field = |name: &str| output::field(member, name);
+    let age = member.get("heartbeat_age_ms").and_then(Value::as_u64);
+    [
+        field("node_id"),
+        state(member),
+        field("incarnation"),
+        field("listen"),
+        field("peer_listen"),
+        field("zone"),
+        field("tokens"),
+        age.map_or_else(|| "-".to_owned(), |age| format!("{age} ms")),
+    ]
+}
+
+/// A member's state, and who says otherwise.
+fn state(member: &Value) -> String {
+    let state = output::field(member, "state");
+    let accusers = member.get("suspected_by").map(output::cell);
+    let accusers = accusers.filter(|accusers| state == "alive" && !accusers.is_empty());
+    let reachable = member.get("reachable").and_then(Value::as_bool);
+    match (accusers, reachable) {
+        (Some(accusers), _) => format!("{state} (suspected by {accusers})"),
+        (None, Some(false)) if state == "alive" => format!("{state} (not reachable from here)"),
+        _ => state,
+    }
 }
 
 fn ring(connection: &Connection) -> Result<(), Failure> {

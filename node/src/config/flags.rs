@@ -137,13 +137,13 @@ pub const FLAGS: &[Flag] = &[
         "suspect-after",
         "TIME",
         "15s",
-        "Silence after which a member is suspected",
+        "Silence after which a member is suspected; at least three gossip intervals",
     ),
     value(
         "down-after",
         "TIME",
-        "24h",
-        "Suspicion after which a member is removed; 0: only by an operator",
+        "0",
+        "Suspicion after which a member is removed; only 0, by an operator, is available yet",
     ),
     value(
         "otlp-endpoint",

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{
-    Config, Conflict, Error, Forming, LogFormat, MAX_MEMBERS, MAX_NAME_BYTES, MAX_PARTITIONS,
-    MAX_TOKENS, MIN_GOSSIP_INTERVAL, Member, Settings,
+    Config, Conflict, Error, Forming, LEAST_SILENT_INTERVALS, LogFormat, MAX_MEMBERS,
+    MAX_NAME_BYTES, MAX_PARTITIONS, MAX_TOKENS, MIN_GOSSIP_INTERVAL, Member, Settings,
 };
 
 /// Most runtime threads: beyond this a typing mistake is likelier than a machine.
@@ -48,10 +48,6 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         gossip_interval: read(settings, "gossip-interval", gossip_interval)?
             .unwrap_or(Duration::from_secs(5)),
         suspect_after: read(settings, "suspect-after", time)?.unwrap_or(Duration::from_secs(15)),
-        down_after: match read(settings, "down-after", time)? {
-            None => Some(Duration::from_hours(24)),
-            Some(time) => (!time.is_zero()).then_some(time),
-        },
         allow_cuts: read(settings, "allow-cuts", switch)?.unwrap_or(false),
         insecure: read(settings, "insecure", switch)?.unwrap_or(false),
         otlp_endpoint: read(settings, "otlp-endpoint", url)?,
@@ -64,6 +60,9 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
     };
     check_listeners(&config)?;
     check_times(&config)?;
+    if let Some(down_after) = read(settings, "down-after", time)?.filter(|time| !time.is_zero()) {
+        return Err(Conflict::DownAfter { down_after }.into());
+    }
     Ok(config)
 }
 
@@ -114,19 +113,13 @@ fn check_listeners(config: &Config) -> Result<(), Conflict> {
 
 fn check_times(config: &Config) -> Result<(), Conflict> {
     let (gossip_interval, suspect_after) = (config.gossip_interval, config.suspect_after);
-    if suspect_after < gossip_interval * 2 {
+    if suspect_after < gossip_interval * LEAST_SILENT_INTERVALS {
         return Err(Conflict::SuspectTooSoon {
             suspect_after,
             gossip_interval,
         });
     }
-    match config.down_after {
-        Some(down_after) if down_after <= suspect_after => Err(Conflict::DownTooSoon {
-            down_after,
-            suspect_after,
-        }),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn forming(settings: &Settings, node_id: &str, peer_listen: SocketAddr) -> Result<Forming, Error> {

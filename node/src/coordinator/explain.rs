@@ -35,6 +35,7 @@ impl Coordinator {
         let mut copies: FuturesOrdered<_> = nodes
             .map(|node| self.copy(span, node.clone(), owners, &slot))
             .collect();
+        let gossip = self.gossip().view();
         let mut preference = Vec::with_capacity(copies.len());
         while let Some((node, copy)) = copies.next().await {
             let primary = owners.contains(&node);
@@ -43,11 +44,9 @@ impl Coordinator {
             preference.push(Owner {
                 primary,
                 hint: !primary && digest.is_some(),
-                state: if node == *self.me() || self.net().is_reachable(&node) {
-                    "alive"
-                } else {
-                    "suspect"
-                },
+                state: gossip
+                    .member(&node)
+                    .map_or("suspect", |member| member.state.as_str()),
                 digest,
                 siblings: copy.map(|(_, siblings)| siblings),
                 node,

@@ -45,6 +45,7 @@ use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::resolver::Platform;
 use crate::tasks::anti_entropy::AntiEntropy;
+use crate::tasks::gossip::Gossip;
 use crate::tasks::handoff::Handoff;
 use crate::tasks::registry::{Registry, View};
 use crate::telemetry::Metrics;
@@ -67,6 +68,8 @@ pub struct Ground {
     pub net: Net,
     /// What needs one answer.
     pub registry: Registry,
+    /// Who is there.
+    pub gossip: Gossip,
     /// What merges siblings.
     pub platform: Platform,
     /// Delivers what is kept for other nodes.
@@ -129,6 +132,17 @@ impl Coordinator {
     /// What needs one answer.
     pub fn registry(&self) -> &Registry {
         &self.inner.ground.registry
+    }
+
+    /// Who is there.
+    pub fn gossip(&self) -> &Gossip {
+        &self.inner.ground.gossip
+    }
+
+    /// Whether a node can be asked now: it is connected, and nobody has reason to think that it is away. It
+    /// chooses, and never decides what is safe.
+    fn is_there(&self, node: &NodeId) -> bool {
+        node == self.me() || self.net().is_reachable(node) && !self.gossip().is_suspect(node)
     }
 
     /// What merges siblings.

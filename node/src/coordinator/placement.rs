@@ -16,8 +16,10 @@ const MOST_FALLBACKS: usize = 10;
 /// A key's nodes, as this node sees them.
 pub(super) struct Placement {
     pub(super) owners: Vec<NodeId>,
-    /// Owners that cannot be reached.
+    /// Owners that cannot be reached, or are suspected.
     away: Vec<NodeId>,
+    /// Owners that are suspected: a read leaves them alone as long as the others do.
+    spared: Vec<NodeId>,
     /// Others that can, in the order of the preference list; none in a strict request.
     fallbacks: Vec<NodeId>,
 }
@@ -27,6 +29,7 @@ impl Placement {
         Replicas {
             owners: &self.owners,
             away: &self.away,
+            spared: &self.spared,
             fallbacks: &self.fallbacks,
         }
     }
@@ -43,17 +46,24 @@ impl Placement {
             owners,
             away,
             fallbacks,
+            ..
         } = self;
         let (gone, here): (Vec<_>, Vec<_>) =
             owners.into_iter().partition(|owner| away.contains(owner));
         here.into_iter().chain(fallbacks).chain(gone)
     }
 
+    /// Nobody is spared: the client takes what there is.
+    pub(super) fn ask_all(&mut self) {
+        self.spared.clear();
+    }
+
     /// The owners in the order in which a read asks them: this node, then those that can be reached.
     pub(super) fn best_first(mut self, me: &NodeId) -> Self {
-        let away = &self.away;
+        let (away, spared) = (&self.away, &self.spared);
         let rank = |node: &NodeId| match node {
             node if node == me => 0,
+            node if spared.contains(node) => 3,
             node if away.contains(node) => 2,
             _ => 1,
         };
@@ -64,11 +74,6 @@ impl Placement {
 }
 
 impl Coordinator {
-    /// Whether this is the node itself, or one that answers.
-    fn is_here(&self, node: &NodeId) -> bool {
-        node == self.me() || self.net().is_reachable(node)
-    }
-
     pub(super) fn placement(
         &self,
         view: &View,
@@ -77,12 +82,14 @@ impl Coordinator {
         sloppy: bool,
     ) -> Placement {
         let owners = view.owners(bucket, partition).to_vec();
-        let away = owners.iter().filter(|owner| !self.is_here(owner));
+        let away = owners.iter().filter(|owner| !self.is_there(owner));
+        let spared = away.clone().filter(|owner| self.gossip().is_suspect(owner));
         let n = usize::from(bucket.config.n);
         let others = view.ring.fallbacks(partition, n).iter();
-        let fallbacks = others.filter(|node| sloppy && self.is_here(node));
+        let fallbacks = others.filter(|node| sloppy && self.is_there(node));
         Placement {
             away: away.cloned().collect(),
+            spared: spared.cloned().collect(),
             fallbacks: fallbacks.take(MOST_FALLBACKS).cloned().collect(),
             owners,
         }

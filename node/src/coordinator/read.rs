@@ -107,7 +107,10 @@ impl Coordinator {
         }
         let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
         let sloppy = request.sloppy.unwrap_or(bucket.config.sloppy);
-        let placement = self.placement(view, bucket, slot.partition, sloppy);
+        let mut placement = self.placement(view, bucket, slot.partition, sloppy);
+        if request.partial {
+            placement.ask_all();
+        }
         let replicas = placement.best_first(self.me());
         let outcome = self
             .read_replicas(span, slot, &replicas, r, timeout, request.partial)

@@ -10,7 +10,7 @@ use sibyl_core::id::NodeId;
 use sibyl_core::message::{self, Failure, Reply, Request};
 
 use super::Coordinator;
-use crate::peer::{CallError, Outgoing, Sent};
+use crate::peer::{CallError, Outgoing, Reason, Sent};
 use crate::tasks::registry::result_of_call;
 use crate::telemetry::metrics::RpcResult;
 use crate::telemetry::{Rpc, Span};
@@ -41,6 +41,22 @@ impl AskError {
             Self::Call(error) => error.sent == Sent::No,
             Self::Failed(failure) => super::was_not_minted(failure),
             Self::Nonsense => false,
+        }
+    }
+
+    /// What it says of whether the peer is there; `None`: nothing, since the trouble is on this side.
+    fn answered(&self) -> Option<bool> {
+        match self {
+            Self::Call(error) => match &error.reason {
+                Reason::Unreachable(_) | Reason::Timeout | Reason::Lost(_) | Reason::Cut => {
+                    Some(false)
+                }
+                Reason::Remote(_) => Some(true),
+                Reason::Refused(_) | Reason::Overloaded | Reason::TooLarge | Reason::Closing => {
+                    None
+                }
+            },
+            Self::Failed(_) | Self::Nonsense => Some(true),
         }
     }
 
@@ -79,6 +95,7 @@ impl Coordinator {
         };
         let call = self.net().call(to, outgoing);
         let (metrics, to) = (self.inner.ground.metrics.clone(), to.clone());
+        let gossip = self.gossip().clone();
         async move {
             let result =
                 call.await.map_err(AskError::Call).and_then(|answer| {
@@ -88,6 +105,12 @@ impl Coordinator {
                         Err(_) => Err(AskError::Nonsense),
                     }
                 });
+            let answered = result
+                .as_ref()
+                .map_or_else(AskError::answered, |_| Some(true));
+            if let Some(answered) = answered {
+                gossip.outcome(&to, answered);
+            }
             let word = match &result {
                 Ok(_) => RpcResult::Ok,
                 Err(error) => {

@@ -269,7 +269,7 @@ pub struct Owner {
     pub node: NodeId,
     /// Whether it is one of the first n.
     pub primary: bool,
-    /// `alive` or `suspect`, as this node sees it.
+    /// `alive`, `suspect`, `down` or `left`, as this node sees it.
     pub state: &'static str,
     /// The digest of its object; `None` if it holds none or did not answer.
     pub digest: Option<Digest>,

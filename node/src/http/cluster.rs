@@ -21,11 +21,12 @@ problems!(AntiEntropyProblems: 503);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
-    /// It answers.
+    /// Its heartbeats arrive.
     Alive,
-    /// It did not answer lately.
+    /// A temporary failure: nothing newer was heard of it for too long, or it could not be reached, or was not
+    /// heard of yet.
     Suspect,
-    /// Removed for not answering.
+    /// A permanent failure: it was removed.
     Down,
     /// It left.
     Left,
@@ -38,12 +39,22 @@ pub struct MemberView {
     pub node_id: String,
     /// Its state.
     pub state: MemberState,
-    /// How often it came back.
+    /// Raised by the member alone: with each of its starts, and when it hears that it was suspected.
     pub incarnation: u64,
-    /// Its last heartbeat; null until there is gossip.
+    /// The newest heartbeat known of it; null if it was not heard of yet.
     pub heartbeat: Option<u64>,
-    /// How long ago that was.
+    /// How long ago that was learnt here.
     pub heartbeat_age_ms: Option<u64>,
+    /// The member's own clock at that heartbeat: shown, never believed.
+    pub heartbeat_at: Option<String>,
+    /// How far its clock was ahead of this node's when it last spoke here.
+    pub clock_ahead_ms: Option<i64>,
+    /// Whether this node can reach it directly, whatever it thinks of it.
+    pub reachable: bool,
+    /// How long this node has suspected it.
+    pub suspected_age_ms: Option<u64>,
+    /// Which other members suspect it.
+    pub suspected_by: Vec<String>,
     /// Where clients reach it; null if that is not known here.
     pub listen: Option<String>,
     /// Where peers reach it.
@@ -69,6 +80,17 @@ pub struct ClusterView {
     pub reasons: Vec<String>,
     /// By name.
     pub members: Vec<MemberView>,
+    /// The last time, since its start, that the answering node learnt that it was itself suspected.
+    pub was_suspected: Option<WasSuspected>,
+}
+
+/// A node learnt that it was suspected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct WasSuspected {
+    /// Who told it.
+    pub by: String,
+    /// How long ago.
+    pub age_ms: u64,
 }
 
 /// A node on the ring.

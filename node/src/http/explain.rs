@@ -40,7 +40,7 @@ struct OwnerJson {
     node_id: String,
     #[schema(pattern = "^(primary|fallback)$")]
     role: &'static str,
-    /// `alive` or `suspect`, as the answering node sees it.
+    /// `alive`, `suspect`, `down` or `left`, as the answering node sees it.
     state: &'static str,
     /// Null if it holds nothing, or did not answer.
     object_digest: Option<String>,

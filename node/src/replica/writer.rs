@@ -350,6 +350,7 @@ impl Writer {
             actor: self.ground.actor,
             counter: self.ground.counters.mint()?,
         };
+        self.facts.highest.store(dot.counter, Ordering::Relaxed);
         let line = self.lines.get(&asked.slot.partition).copied();
         let line = line.unwrap_or(self.ground.line);
         let before = is_deleted(&held.object);

@@ -193,6 +193,7 @@ impl Folder {
     ) -> Result<Opened, OpenError> {
         let counter = skip(state.reserved_end);
         state.reserved_end = counter + BLOCK;
+        state.incarnation += 1;
         // Batches beyond the watermark were applied but never synced; they are from now on.
         state.synced = store.sync().map_err(|e| self.write(e))?;
         let watermark = Watermark::create(&self.path, state, Some(lock)).map_err(|e| self.io(e))?;

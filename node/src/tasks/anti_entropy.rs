@@ -235,7 +235,7 @@ impl AntiEntropy {
         }
     }
 
-    /// Who can be reached now and could not before has returned. Membership will tell this better.
+    /// Who can be reached now and could not before has returned. Gossip tells of those whose connections held.
     fn notice(&self, reached: &mut BTreeSet<NodeId>) {
         let peers = self
             .ground()

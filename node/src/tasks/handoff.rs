@@ -63,11 +63,19 @@ pub enum Owned {
 /// A handle to the task.
 #[derive(Clone)]
 pub struct Handoff {
-    asks: mpsc::Sender<NodeId>,
+    asks: mpsc::Sender<Asked>,
+}
+
+/// What is asked of the task.
+enum Asked {
+    /// Deliver what is kept for this node.
+    Deliver(NodeId),
+    /// Ask everybody for what they keep for this one.
+    Collect,
 }
 
 /// Where the task hears of those who ask.
-pub struct Inbox(mpsc::Receiver<NodeId>);
+pub struct Inbox(mpsc::Receiver<Asked>);
 
 /// The two ends of the way to the task: it is needed before the task can begin.
 pub fn channel() -> (Handoff, Inbox) {
@@ -76,10 +84,16 @@ pub fn channel() -> (Handoff, Inbox) {
 }
 
 impl Handoff {
-    /// This node is back and asks for what is kept for it.
+    /// This node is back, or asks for what is kept for it.
     pub fn asked(&self, by: NodeId) {
         // A full queue loses it: hints are delivered without being asked for, too.
-        let _lost = self.asks.try_send(by);
+        let _lost = self.asks.try_send(Asked::Deliver(by));
+    }
+
+    /// Others thought that this node was away: it asks everybody for what they kept meanwhile.
+    pub fn was_away(&self) {
+        // As above.
+        let _lost = self.asks.try_send(Asked::Collect);
     }
 }
 
@@ -123,7 +137,7 @@ enum Woken {
     Peers,
     Hints,
     Registry,
-    Asked(NodeId),
+    Asked(Asked),
     Ended(NodeId, End),
     Time,
 }
@@ -151,7 +165,7 @@ pub async fn run<V: Send + Sync>(ground: Ground, inbox: Inbox, mut registry: wat
             changed = peers.changed() => changed.map(|()| Woken::Peers),
             changed = hints.changed() => changed.map(|()| Woken::Hints),
             changed = registry.changed() => changed.map(|()| Woken::Registry),
-            Some(by) = asked.recv() => Ok(Woken::Asked(by)),
+            Some(ask) = asked.recv() => Ok(Woken::Asked(ask)),
             Some(Ok((target, end))) = task.batches.join_next() => Ok(Woken::Ended(target, end)),
             () = sleep_until(wake), if task.wake.is_some() => Ok(Woken::Time),
         };
@@ -169,8 +183,8 @@ pub async fn run<V: Send + Sync>(ground: Ground, inbox: Inbox, mut registry: wat
     }
 }
 
-/// Changes when a node may have returned: here with every change of the peers' reachability. Whatever learns of
-/// returns in another way takes the place of this function.
+/// Changes when a node may have returned: with every change of the peers' reachability. Gossip tells of returns
+/// behind connections that never broke, by [`Handoff::asked`] and [`Handoff::was_away`].
 fn returns(net: &Net) -> watch::Receiver<u64> {
     net.changes()
 }
@@ -192,7 +206,8 @@ impl Task {
             Woken::Registry => {
                 tokio::spawn(batch::reroute(Arc::clone(&self.ground)));
             }
-            Woken::Asked(by) => self.tell(Event::Asked(&by)),
+            Woken::Asked(Asked::Deliver(by)) => self.tell(Event::Asked(&by)),
+            Woken::Asked(Asked::Collect) => self.collect_all(),
             Woken::Ended(target, end) => {
                 let target = &target;
                 self.tell(Event::Ended { target, end });
@@ -215,10 +230,18 @@ impl Task {
         }
         for returned in present.difference(&before) {
             self.tell(Event::Reachable(returned));
-            if *returned != self.ground.me {
-                let (ground, from) = (Arc::clone(&self.ground), returned.clone());
-                tokio::spawn(async move { batch::collect(&ground, &from).await });
-            }
+            self.collect(returned);
+        }
+    }
+
+    fn collect_all(&self) {
+        self.reachable.iter().for_each(|from| self.collect(from));
+    }
+
+    fn collect(&self, from: &NodeId) {
+        if *from != self.ground.me {
+            let (ground, from) = (Arc::clone(&self.ground), from.clone());
+            tokio::spawn(async move { batch::collect(&ground, &from).await });
         }
     }
 

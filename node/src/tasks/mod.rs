@@ -3,5 +3,6 @@
 //! Each waits, changes its own value and performs what that returns. Tasks do not import one another.
 
 pub mod anti_entropy;
+pub mod gossip;
 pub mod handoff;
 pub mod registry;

@@ -6,6 +6,7 @@
 //! value of a user enters a span, a label or a line.
 
 mod export;
+mod gossip;
 pub mod logs;
 mod merkle;
 pub mod metrics;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider as _;
 use sibyl_core::id::NodeId;
 
+pub use self::gossip::{ROUNDS_PER_SPAN, StateChange};
 pub use self::metrics::{Metrics, ResolverResult};
 pub use self::propagation::TraceId;
 pub use self::rpc::Rpc;

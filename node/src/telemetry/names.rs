@@ -29,6 +29,8 @@ pub mod span {
     pub const HINT_REPLAY: &str = "hint.replay";
     /// Choosing the next registry document.
     pub const REGISTRY_PROPOSE: &str = "registry.propose";
+    /// A heartbeat told to a few, or a look for one member.
+    pub const GOSSIP_ROUND: &str = "gossip.round";
     /// Fetching a module that the registry names and this node lacks.
     pub const RESOLVER_FETCH: &str = "resolver.fetch";
     /// Comparing one partition with one peer.
@@ -131,6 +133,22 @@ pub mod attribute {
     pub const REGISTRY_ACKS: &str = "sibyl.registry.acks";
     /// Whether the proposal was chosen.
     pub const REGISTRY_CHOSEN: &str = "sibyl.registry.chosen";
+    /// Which heartbeat a round tells of. High cardinality.
+    pub const GOSSIP_ROUND: &str = "sibyl.gossip.round";
+    /// Members a round is told to.
+    pub const GOSSIP_FANOUT: &str = "sibyl.gossip.fanout";
+    /// pull or ping.
+    pub const GOSSIP_KIND: &str = "sibyl.gossip.kind";
+    /// Records sent in a round.
+    pub const GOSSIP_UPDATES_SENT: &str = "sibyl.gossip.updates_sent";
+    /// Records received in a round.
+    pub const GOSSIP_UPDATES_RECEIVED: &str = "sibyl.gossip.updates_received";
+    /// The incarnation of the member that changed.
+    pub const GOSSIP_INCARNATION: &str = "sibyl.gossip.incarnation";
+    /// How a member was seen before.
+    pub const GOSSIP_STATE_FROM: &str = "sibyl.gossip.state_from";
+    /// How it is seen now.
+    pub const GOSSIP_STATE_TO: &str = "sibyl.gossip.state_to";
     /// The span was kept whatever the ratio says.
     pub const TRACE_FORCE: &str = "sibyl.trace.force";
     /// What a link means; see [`LinkKind`](crate::telemetry::LinkKind).
@@ -151,10 +169,12 @@ pub mod attribute {
     pub const ELAPSED_MS: &str = "elapsed_ms";
     /// In events: the replica.
     pub const PEER: &str = "peer";
-    /// In events: who was to take it.
+    /// In events: who was to take it, or a state before.
     pub const FROM: &str = "from";
-    /// In events: who takes it instead.
+    /// In events: who takes it instead, or a state now.
     pub const TO: &str = "to";
+    /// In events: a member's incarnation.
+    pub const INCARNATION: &str = "incarnation";
     /// In events: acks so far.
     pub const ACKS: &str = "acks";
     /// In events: siblings before.
@@ -187,6 +207,8 @@ pub mod event {
     pub const SIBLINGS_MERGED: &str = "siblings.merged";
     /// More than one live sibling was found.
     pub const CONFLICT_DETECTED: &str = "conflict.detected";
+    /// A member is seen otherwise than before.
+    pub const MEMBER_STATE_CHANGED: &str = "member.state_changed";
     /// A resolver failed; the siblings stay.
     pub const RESOLVER_FAILED: &str = "resolver.failed";
 }

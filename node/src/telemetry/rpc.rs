@@ -56,6 +56,14 @@ calls! {
     ResolverStore = "Resolver/Store",
     /// Ask a node for a resolver's bytes.
     ResolverFetch = "Resolver/Fetch",
+    /// Compare what is known of members.
+    GossipDigest = "Gossip/Digest",
+    /// Tell what a member lacked.
+    GossipDelta = "Gossip/Delta",
+    /// Ask a member whether it is there.
+    GossipPing = "Gossip/Ping",
+    /// Ask a member whether another one is there.
+    GossipPingReq = "Gossip/PingReq",
     /// Keep writes out of a bucket that is about to be deleted.
     BucketClose = "Bucket/Close",
     /// Ask for the root of a Merkle tree.

@@ -44,6 +44,8 @@ pub enum LinkKind {
     ConflictingWrite,
     /// To the read that found stale copies.
     RepairedRead,
+    /// To the round in which a member was seen to be away, or there again.
+    GossipCause,
 }
 
 impl LinkKind {
@@ -53,6 +55,7 @@ impl LinkKind {
             Self::OriginalWrite => "original_write",
             Self::ConflictingWrite => "conflicting_write",
             Self::RepairedRead => "repaired_read",
+            Self::GossipCause => "gossip_cause",
         }
     }
 }

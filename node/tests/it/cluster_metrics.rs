@@ -3,6 +3,7 @@
 //! `observability/METRICS.md` is the list: each metric in it must be on the page of a node that did everything,
 //! but for those that only a damaged node shows.
 
+use fake_opentelemetry_collector::ExportedSpan;
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
@@ -67,6 +68,12 @@ const MOVED: &[(&str, &[&str])] = &[
     ("sibyl_registry_number", &[]),
     ("sibyl_ring_partitions_owned", &[]),
     ("sibyl_gossip_members", &["alive"]),
+    ("sibyl_gossip_rounds_total", &["pull", "ok"]),
+    ("sibyl_gossip_rounds_total", &["ping", "failed"]),
+    ("sibyl_gossip_message_bytes_count", &["pull"]),
+    ("sibyl_gossip_state_changes_total", &["alive", "suspect"]),
+    ("sibyl_gossip_state_changes_total", &["suspect", "alive"]),
+    ("sibyl_gossip_converge_seconds_count", &[]),
     ("sibyl_siblings_count", &[]),
     ("sibyl_context_dots_sum", &[]),
     ("sibyl_conflicts_total", &["plain", "kept"]),
@@ -217,7 +224,8 @@ async fn quorums(live: &Live) {
     let key = mine(live).await;
     live.isolate(3, true).await;
     until("n1 sees that n3 is gone", async || {
-        live.get(1, "/v1/cluster").await.json()["healthy"] == false
+        let seen = live.get(1, "/v1/cluster").await.json();
+        seen["members"][2]["state"] == "suspect"
     })
     .await;
     live.put(1, &(key.clone() + "?w=3"), With::body("v"))
@@ -251,6 +259,15 @@ async fn what_should_move_has_moved() {
     conflicts(&live).await;
     requests(&live).await;
     quorums(&live).await;
+    // A change of state leaves a span, whatever the ratio says.
+    let changed = |span: &ExportedSpan| {
+        let noted = span.events.iter();
+        span.name == "gossip.round"
+            && noted
+                .map(|event| event.name.as_str())
+                .any(|name| name == "member.state_changed")
+    };
+    receiver.wait(|spans| spans.iter().any(changed)).await;
     let batch = json!({"ops": [{"op": "put", "key": "k", "value": "v"}]});
     let batch = live
         .post(1, "/v1/buckets/default/batch", &batch)

@@ -130,9 +130,14 @@ impl Node {
 
     /// Asks it to stop, as an operator would, without waiting.
     pub(crate) fn tell_to_stop(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Asks it to stop and waits until it did.
@@ -179,13 +184,16 @@ impl Node {
         self.ask(&post("/v1/cluster/cut", &body)).expect(200);
     }
 
-    /// Which other members it says it can reach.
+    /// Which other members it says it can reach, and believes to be alive.
     pub(crate) fn reaches(&self) -> Result<Vec<String>, String> {
         let answer = get("/v1/cluster")
             .send(self.http)
             .map_err(|error| format!("{}: {error}", self.id))?;
-        let alive =
-            |member: &serde_json::Value| member["state"] == "alive" && member["node_id"] != self.id;
+        let alive = |member: &serde_json::Value| {
+            member["state"] == "alive"
+                && member["reachable"] == true
+                && member["node_id"] != self.id
+        };
         let members = answer.json()["members"]
             .as_array()
             .cloned()

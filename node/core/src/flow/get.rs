@@ -5,7 +5,8 @@
 //! join. A replica that is rebuilding contributes what it has and never counts. For a primary that is away or
 //! fails a fallback is asked too: it counts if it holds a hint of the key, and its "absent" never does. After
 //! the answer the flow goes on until everyone has spoken, and then sends the joined object to the primaries
-//! that lack part of it: whole objects, to be joined there, so a repair can race with anything.
+//! that lack part of it: whole objects, to be joined there, so a repair can race with anything. Primaries that are
+//! spared (their node is suspected) are asked only once another one fails or is slow, or if the others are too few.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -102,11 +103,13 @@ enum State {
     },
     /// It failed, or is a fallback that holds nothing.
     Failed,
+    /// It is asked if others fail.
+    Spared,
 }
 
 impl State {
     fn is_over(self) -> bool {
-        matches!(self, Self::Inside { .. } | Self::Failed)
+        matches!(self, Self::Inside { .. } | Self::Failed | Self::Spared)
     }
 
     fn counts(self) -> bool {
@@ -150,7 +153,11 @@ impl Get {
         };
         let mut effects = Vec::with_capacity(replicas.owners.len());
         for owner in replicas.owners {
-            effects.push(get.ask(owner.clone(), false));
+            if get.replicas.len() >= r && replicas.spared.contains(owner) {
+                get.spare_owner(owner.clone());
+            } else {
+                effects.push(get.ask(owner.clone(), false));
+            }
         }
         for _ in replicas.away {
             effects.extend(get.ask_fallback());
@@ -173,6 +180,24 @@ impl Get {
         Effect::Ask(node, ask)
     }
 
+    fn spare_owner(&mut self, node: NodeId) {
+        self.replicas.push(Replica {
+            node,
+            state: State::Spared,
+            stands_in: false,
+        });
+    }
+
+    /// Somebody failed: who was spared is needed after all.
+    fn ask_spared(&mut self) -> impl Iterator<Item = Effect> + '_ {
+        let spared = self.replicas.iter_mut();
+        let spared = spared.filter(|replica| replica.state == State::Spared);
+        spared.map(|replica| {
+            replica.state = State::AskedDigest;
+            Effect::Ask(replica.node.clone(), Ask::Digest)
+        })
+    }
+
     fn ask_fallback(&mut self) -> Option<Effect> {
         let spare = self.spare.pop_front()?;
         Some(self.ask(spare, true))
@@ -186,6 +211,7 @@ impl Get {
                 let missing = self.hear(from, said, counts);
                 if missing && !self.answered {
                     effects.extend(self.ask_fallback());
+                    effects.extend(self.ask_spared());
                 }
             }
             Event::Hedge => effects.extend(self.ask_one_more()),
@@ -221,7 +247,7 @@ impl Get {
     fn standing(&self) -> Standing {
         let counting = |replica: &&Replica| replica.state.counts();
         let counting = self.replicas.iter().filter(counting).count();
-        let open = |replica: &&Replica| !replica.state.is_over();
+        let open = |replica: &&Replica| !replica.state.is_over() || replica.state == State::Spared;
         let open = self.replicas.iter().filter(open).count();
         if counting >= self.need {
             Standing::Met
@@ -256,7 +282,9 @@ impl Get {
             }
             // A hedge asked for the object while the digest was still on its way.
             (State::AskedObject, Said::Digest(_)) => return false,
-            (State::Said { .. } | State::Inside { .. } | State::Failed, _) => return false,
+            (State::Said { .. } | State::Inside { .. } | State::Failed | State::Spared, _) => {
+                return false;
+            }
         }
         replica.state == State::Failed
     }
@@ -285,7 +313,12 @@ impl Get {
         if !self.inside.is_empty() {
             return None;
         }
-        let not_asked = |state: State| matches!(state, State::AskedDigest | State::Said { .. });
+        let not_asked = |state: State| {
+            matches!(
+                state,
+                State::AskedDigest | State::Said { .. } | State::Spared
+            )
+        };
         let mut replicas = self.replicas.iter_mut();
         let replica = replicas.find(|replica| not_asked(replica.state))?;
         replica.state = State::AskedObject;
@@ -312,7 +345,7 @@ impl Get {
             fallbacks: number(|replica| replica.stands_in && replica.state.counts()),
             failed: number(|replica| {
                 let uncounted = replica.state.is_over() && !replica.state.counts();
-                uncounted && !replica.stands_in
+                uncounted && !replica.stands_in && replica.state != State::Spared
             }),
             differed: self.inside.len() > 1,
         }

@@ -18,6 +18,8 @@ pub struct Replicas<'a> {
     pub owners: &'a [NodeId],
     /// Those of them that are known to be away: they are stood in for at once.
     pub away: &'a [NodeId],
+    /// Owners that a read asks only if others fail, as long as the others are enough; they come last.
+    pub spared: &'a [NodeId],
     /// Fallbacks that can be reached, in the order of the preference list; none if only owners count.
     pub fallbacks: &'a [NodeId],
 }
@@ -28,6 +30,7 @@ impl<'a> Replicas<'a> {
         Self {
             owners,
             away: &[],
+            spared: &[],
             fallbacks: &[],
         }
     }

@@ -5,16 +5,20 @@
 
 use std::fmt;
 
+pub mod agreed;
 pub mod answered;
 pub mod converged;
 pub mod deletes;
 pub mod dots;
 pub mod durable;
+pub mod incarnations;
 pub mod leaves;
 pub mod readable;
 pub mod registry;
+pub mod removed;
 pub mod seen;
 pub mod siblings;
+pub mod silence;
 pub mod strict;
 
 /// A promise that was broken.

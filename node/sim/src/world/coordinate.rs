@@ -216,6 +216,7 @@ impl World {
         let replicas = Replicas {
             owners: &owners,
             away: &away,
+            spared: &[],
             fallbacks: &fallbacks,
         };
         let put = Put::new(me, replicas, w, sloppy);

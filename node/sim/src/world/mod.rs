@@ -21,7 +21,7 @@ use sibyl_core::registry::{Document, First, Held, first_document};
 use crate::checks::registry::Chosen;
 use crate::checks::{self, Violation};
 use crate::disk::Disk;
-use crate::network::Network;
+use crate::network::{Links, Network};
 use crate::oracle::{Oracle, Writes};
 use crate::plan::{CALM_US, Plan};
 use crate::scheduler::Scheduler;
@@ -220,6 +220,12 @@ impl World {
     fn new(plan: &Plan, bug: Option<Bug>, verbose: bool) -> Self {
         let setting = &plan.setting;
         let names: Vec<NodeId> = (0..setting.nodes).map(name).collect();
+        let links = Links {
+            nodes: setting.nodes,
+            lost: setting.lost,
+            doubled: setting.doubled,
+            delay_us: setting.delay_us,
+        };
         let first = document(&names);
         let keys: Vec<Key> = (0..setting.keys).map(|key| place(&first, key)).collect();
         let synced = vec![Writes::default(); keys.len()];
@@ -236,7 +242,7 @@ impl World {
             plan: plan.clone(),
             bug,
             scheduler: Scheduler::default(),
-            network: Network::new(plan.seed, setting),
+            network: Network::new(plan.seed, links),
             nodes: names.into_iter().enumerate().map(node).collect(),
             clients: (0..setting.clients)
                 .map(|_| Client::new(keys.len()))

@@ -33,6 +33,7 @@ impl World {
         let replicas = Replicas {
             owners: &owners,
             away: &away,
+            spared: &[],
             fallbacks: &fallbacks,
         };
         let (get, effects) = Get::new(replicas, self.plan.setting.r);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sibyl_core::hint::ledger::Kept;
 use sibyl_core::id::{NodeId, Partition};
+use sibyl_core::membership::State;
 use sibyl_core::registry::Member;
 
 use super::Shared;
@@ -16,11 +17,14 @@ use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
+    WasSuspected,
 };
 use crate::http::handoff::{HandoffView, HintsView, SyncView};
+use crate::http::moment;
 use crate::peer::PeerView;
 use crate::store::disk;
 use crate::tasks::anti_entropy::{self, Status};
+use crate::tasks::gossip::Published;
 use crate::tasks::handoff;
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{Direction, HintReading, Readings};
@@ -30,11 +34,16 @@ impl Shared {
         let coordinator = &self.coordinator;
         let view = coordinator.registry().view();
         let peers = coordinator.net().peers();
+        let gossip = coordinator.gossip().view();
         let members = view.document().layout.members.iter();
         let members: Vec<_> = members
-            .map(|(node, member)| self.member(node, member, &peers))
+            .map(|(node, member)| self.member(node, member, &peers, &gossip))
             .collect();
-        let reasons = self.troubles(&view, &peers);
+        let reasons = self.troubles(&view, &peers, &gossip);
+        let was_suspected = gossip.suspected.as_ref().map(|suspected| WasSuspected {
+            by: suspected.by.to_string(),
+            age_ms: whole_ms(suspected.heard.elapsed()),
+        });
         ClusterView {
             cluster_id: view.document().cluster_id.clone(),
             node_id: coordinator.me().to_string(),
@@ -42,34 +51,44 @@ impl Shared {
             healthy: reasons.is_empty(),
             reasons,
             members,
+            was_suspected,
         }
     }
 
-    fn member(&self, node: &NodeId, member: &Member, peers: &[PeerView]) -> MemberView {
+    fn member(
+        &self,
+        node: &NodeId,
+        member: &Member,
+        peers: &[PeerView],
+        gossip: &Published,
+    ) -> MemberView {
         let peer = peers.iter().find(|peer| peer.node_id == *node);
         let mine = node == self.coordinator.me();
-        let alive = mine || peer.is_some_and(|peer| peer.reachable);
         let identity = peer.and_then(|peer| peer.identity.as_ref());
         let listen = if mine {
             Some(self.listen.clone())
         } else {
             identity.map(|identity| identity.url.clone())
         };
+        let seen = gossip.member(node);
+        let heard = seen.filter(|seen| seen.learnt_ms.is_some());
+        let age = |at_ms| gossip.age_ms(at_ms);
+        let accusers = seen.map(|seen| seen.suspected_by.as_slice());
         MemberView {
             node_id: node.to_string(),
-            state: if alive {
-                MemberState::Alive
-            } else {
-                MemberState::Suspect
-            },
-            incarnation: member.incarnation,
-            // Heartbeats come with gossip; until then this is when the peer was last heard of.
-            heartbeat: None,
-            heartbeat_age_ms: if mine {
-                Some(0)
-            } else {
-                peer.and_then(|peer| peer.last_heard_ms)
-            },
+            state: seen.map_or(MemberState::Suspect, |seen| state(seen.state)),
+            incarnation: seen.map_or(0, |seen| seen.life.incarnation),
+            heartbeat: heard.map(|seen| seen.life.counter),
+            heartbeat_age_ms: seen.and_then(|seen| seen.learnt_ms).map(age),
+            heartbeat_at: heard.map(|seen| moment::rfc3339(seen.stamp_ms)),
+            clock_ahead_ms: seen.and_then(|seen| seen.skew_ms),
+            reachable: mine || peer.is_some_and(|peer| peer.reachable),
+            suspected_age_ms: seen.and_then(|seen| seen.suspected_ms).map(age),
+            suspected_by: accusers
+                .unwrap_or_default()
+                .iter()
+                .map(NodeId::to_string)
+                .collect(),
             listen,
             peer_listen: member.peer_addr.clone(),
             zone: member.zone.clone(),
@@ -78,17 +97,15 @@ impl Shared {
     }
 
     /// Why the cluster is not healthy, as this node sees it.
-    fn troubles(&self, view: &View, peers: &[PeerView]) -> Vec<String> {
+    fn troubles(&self, view: &View, peers: &[PeerView], gossip: &Published) -> Vec<String> {
         let mut reasons = self.coordinator.registry().alarms();
         if view.forming() {
             reasons.push("forming: every first member must be reachable once".to_owned());
         }
-        for peer in peers.iter().filter(|peer| !peer.reachable) {
-            reasons.push(match &peer.refused {
-                Some(why) => format!("{} is refused: {why}", peer.node_id),
-                None if peer.cut => format!("the link to {} is cut", peer.node_id),
-                None => format!("{} cannot be reached", peer.node_id),
-            });
+        let members = view.document().layout.members.keys();
+        for node in members.filter(|node| *node != self.coordinator.me()) {
+            let peer = peers.iter().find(|peer| peer.node_id == *node);
+            reasons.extend(trouble(node, peer, gossip));
         }
         if self.coordinator.is_rebuilding() {
             let filling = self.coordinator.anti_entropy().status().filling;
@@ -204,7 +221,8 @@ impl Shared {
 
     pub(super) fn health(&self) -> Health {
         let view = self.coordinator.registry().view();
-        let mut reasons = self.troubles(&view, &self.coordinator.net().peers());
+        let gossip = self.coordinator.gossip().view();
+        let mut reasons = self.troubles(&view, &self.coordinator.net().peers(), &gossip);
         if self.insecure {
             reasons
                 .push("insecure: neither TLS nor tokens protect this node (--insecure)".to_owned());
@@ -251,20 +269,11 @@ impl Shared {
 
     pub(super) fn readings(&self, folder: &Path) -> Readings {
         let view = self.coordinator.registry().view();
-        let alive = 1 + self
-            .coordinator
-            .net()
-            .peers()
-            .iter()
-            .filter(|peer| peer.reachable)
-            .count();
-        let members = view.document().layout.members.len();
-        let suspect = members.saturating_sub(alive);
         let size = self.coordinator.replica().store().size();
         let room = disk::room(folder).ok();
         Readings {
             registry_number: Some(view.number()),
-            members: Some([alive as u64, suspect as u64, 0, 0]),
+            members: Some(self.coordinator.gossip().view().view.counts()),
             partitions_owned: Some(owned_by(&self.coordinator, &view)),
             merkle_dirty_partitions: Some(self.dirty_partitions() as u64),
             storage_keys: Some(size.records),
@@ -319,6 +328,58 @@ impl Shared {
         };
         kept.into_iter().map(reading).collect()
     }
+}
+
+fn state(state: State) -> MemberState {
+    match state {
+        State::Alive => MemberState::Alive,
+        State::Suspect => MemberState::Suspect,
+        State::Down => MemberState::Down,
+        State::Left => MemberState::Left,
+    }
+}
+
+/// What is wrong with one other member, in a sentence.
+fn trouble(node: &NodeId, peer: Option<&PeerView>, gossip: &Published) -> Option<String> {
+    let seen = gossip.member(node);
+    let unreachable = peer.filter(|peer| !peer.reachable);
+    if let Some(why) = unreachable.and_then(|peer| peer.refused.as_ref()) {
+        return Some(format!("{node} is refused: {why}"));
+    }
+    let cut = peer.is_some_and(|peer| peer.cut);
+    let suspected = match seen.map(|seen| (seen.state, seen.suspected_ms)) {
+        Some((State::Suspect, Some(since_ms))) => {
+            let seconds = gossip.age_ms(since_ms) / 1000;
+            Some(format!("{node} is suspected to be away, for {seconds} s"))
+        }
+        Some((State::Suspect, None)) | None => Some(format!("{node} was not heard of yet")),
+        Some((state @ (State::Down | State::Left), _)) => {
+            Some(format!("{node} is {}", state.as_str()))
+        }
+        Some((State::Alive, _)) => None,
+    };
+    match (suspected, unreachable.is_some()) {
+        (Some(why), _) if cut => Some(format!("{why}; the link to it is cut")),
+        (Some(why), _) => Some(why),
+        (None, _) if cut => Some(format!("the link to {node} is cut")),
+        (None, true) => Some(format!(
+            "{node} cannot be reached from here, but others hear of it"
+        )),
+        (None, false) => {
+            let accusers = seen.map(|seen| seen.suspected_by.as_slice());
+            let accusers: Vec<_> = accusers
+                .unwrap_or_default()
+                .iter()
+                .map(NodeId::as_str)
+                .collect();
+            (!accusers.is_empty())
+                .then(|| format!("{node} is suspected by {}", accusers.join(", ")))
+        }
+    }
+}
+
+fn whole_ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn owned_by(coordinator: &Coordinator, view: &View) -> u64 {

@@ -15,7 +15,9 @@ use sibyl_core::id::Actor;
 
 use super::State;
 
-const VERSION: u8 = 1;
+/// 2 knows incarnations; a file of version 1 holds none.
+const VERSION: u8 = 2;
+const OLDEST: u8 = 1;
 const HEADER_BYTES: usize = 24;
 const ALIGN: usize = 8;
 
@@ -30,6 +32,7 @@ pub(super) enum Entry {
     Synced(u64),
     Promise(u64, Bytes),
     ForgetBelow(u64),
+    Incarnation(u64),
 }
 
 /// Synced content of the watermark file is damaged: the node cannot prove what it remembers.
@@ -67,6 +70,7 @@ impl Entry {
             Self::Synced(_) => 6,
             Self::Promise(..) => 7,
             Self::ForgetBelow(_) => 8,
+            Self::Incarnation(_) => 9,
         }
     }
 
@@ -81,9 +85,10 @@ impl Entry {
                 bytes
             }
             Self::Ready | Self::Rebuilt | Self::Disowned => Vec::new(),
-            Self::Reserved(number) | Self::Synced(number) | Self::ForgetBelow(number) => {
-                number.to_le_bytes().to_vec()
-            }
+            Self::Reserved(number)
+            | Self::Synced(number)
+            | Self::ForgetBelow(number)
+            | Self::Incarnation(number) => number.to_le_bytes().to_vec(),
             Self::Promise(number, promise) => {
                 let mut bytes = number.to_le_bytes().to_vec();
                 bytes.extend_from_slice(promise);
@@ -110,6 +115,7 @@ impl Entry {
             6 => Self::Synced(number()?),
             7 => Self::Promise(number()?, Bytes::copy_from_slice(payload.get(8..)?)),
             8 => Self::ForgetBelow(number()?),
+            9 => Self::Incarnation(number()?),
             _ => return None,
         })
     }
@@ -164,6 +170,7 @@ pub(super) fn snapshot(state: &State) -> Vec<u8> {
     entries.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, e)| e));
     entries.push(Entry::Reserved(state.reserved_end));
     entries.push(Entry::Synced(state.synced));
+    entries.push(Entry::Incarnation(state.incarnation));
     let promises = state.promises.iter();
     entries.extend(promises.map(|(number, bytes)| Entry::Promise(*number, bytes.clone())));
     encode(0, &entries)
@@ -184,6 +191,7 @@ pub(super) fn apply(state: &mut State, entry: Entry) {
         Entry::Disowned => state.disowned = true,
         Entry::Reserved(end) => state.reserved_end = state.reserved_end.max(end),
         Entry::Synced(batch) => state.synced = state.synced.max(batch),
+        Entry::Incarnation(number) => state.incarnation = state.incarnation.max(number),
         Entry::Promise(number, bytes) => {
             state.promises.insert(number, bytes);
         }
@@ -259,7 +267,9 @@ fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Damage> {
         return Ok(None);
     }
     let payload = &bytes[HEADER_BYTES..end];
-    if header[20] == 1 && payload.first() != Some(&VERSION) {
+    let version = payload.first().copied();
+    let known = version.is_some_and(|version| (OLDEST..=VERSION).contains(&version));
+    if header[20] == 1 && !known {
         return Err(Damage::Newer(payload.first().copied().unwrap_or(0)));
     }
     let number = u64::from(word(8)) | u64::from(word(12)) << 32;

@@ -1,7 +1,7 @@
 //! A small append-only file outside the engine that remembers what the engine must not forget.
 //!
-//! It holds the store's actor, the end of the reserved counters, the last synced batch number and the
-//! registry's promises. Each append is one write and one fdatasync into preallocated space. At every start,
+//! It holds the store's actor, the end of the reserved counters, the last synced batch number, the node's
+//! incarnation and the registry's promises. Each append is one write and one fdatasync into preallocated space. At every start,
 //! and when it is full, the file is written anew beside itself and renamed over. `entry.rs` has the format
 //! and says which damage is a torn tail and which is amnesia.
 //!
@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub(crate) reserved_end: u64,
     /// The engine holds at least this batch.
     pub(crate) synced: u64,
+    /// The highest incarnation this node may have told anyone; each start raises it.
+    pub(crate) incarnation: u64,
     /// The registry's promises by document number, opaque here.
     pub(crate) promises: BTreeMap<u64, Bytes>,
 }
@@ -72,6 +74,7 @@ impl State {
             disowned: false,
             reserved_end,
             synced: 0,
+            incarnation: 1,
             promises: BTreeMap::new(),
         }
     }
@@ -103,6 +106,8 @@ pub struct Watermark {
     actor: Actor,
     /// The durable end of the reserved counters, readable without waiting for a sync.
     reserved_end: AtomicU64,
+    /// The last batch known to be on disk, readable likewise.
+    synced_batch: AtomicU64,
     /// What the next [`Watermark::synced`] reserves on the side.
     wanted_end: AtomicU64,
     poisoned: AtomicBool,
@@ -159,6 +164,7 @@ impl Watermark {
             actor: inner.state.actor,
             reserved_end: AtomicU64::new(inner.state.reserved_end),
             wanted_end: AtomicU64::new(inner.state.reserved_end),
+            synced_batch: AtomicU64::new(inner.state.synced),
             inner: Mutex::new(inner),
             poisoned: AtomicBool::new(false),
             _lock: lock,
@@ -175,6 +181,26 @@ impl Watermark {
     #[must_use]
     pub fn reserved_end(&self) -> u64 {
         self.reserved_end.load(Ordering::Acquire)
+    }
+
+    /// The last batch that the engine is known to hold on disk.
+    #[must_use]
+    pub fn synced_batch(&self) -> u64 {
+        self.synced_batch.load(Ordering::Acquire)
+    }
+
+    /// This node's incarnation: higher than at any earlier start of this store.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.inner().state.incarnation
+    }
+
+    /// Remembers a higher incarnation, before anybody hears of it.
+    ///
+    /// # Errors
+    /// [`WriteError`]; it is fatal.
+    pub fn raise_incarnation(&self, incarnation: u64) -> Result<(), WriteError> {
+        self.append(vec![Entry::Incarnation(incarnation)])
     }
 
     /// Asks the next [`Watermark::synced`] to reserve counters up to `end` in the same write.
@@ -269,6 +295,8 @@ impl Watermark {
             Ok(()) => {
                 self.reserved_end
                     .fetch_max(inner.state.reserved_end, Ordering::AcqRel);
+                self.synced_batch
+                    .fetch_max(inner.state.synced, Ordering::AcqRel);
                 Ok(())
             }
             Err(error) => {

@@ -41,6 +41,7 @@ fn history() -> Vec<Vec<Entry>> {
         vec![Entry::Synced(5), Entry::Reserved(2 << 20)],
         vec![Entry::Promise(5, Bytes::from_static(b"accepted document"))],
         vec![Entry::ForgetBelow(5)],
+        vec![Entry::Incarnation(7)],
         vec![Entry::Reserved(3 << 20)],
     ]
 }
@@ -106,7 +107,7 @@ fn damage_before_the_tail_is_never_passed_over() {
     let mut gap = bytes;
     let first = entry::snapshot(&state()).len();
     gap[first..first + 32].fill(0);
-    let damage = Damage::Write { write: 1, last: 5 };
+    let damage = Damage::Write { write: 1, last: 6 };
     assert_eq!(entry::read(&gap), Err(damage));
 }
 
@@ -145,12 +146,14 @@ fn nothing_is_forgotten_when_the_file_is_written_anew() {
     assert_eq!(watermark.reserved_end(), 1 << 20);
     watermark.synced(10).unwrap();
     assert_eq!(watermark.reserved_end(), 9 << 20);
+    watermark.raise_incarnation(4).unwrap();
     watermark.forget_promises_below(6).unwrap();
     assert_eq!(watermark.promised(5), None);
     assert_eq!(watermark.promised(8), Some(promise.clone()));
     drop(watermark);
     let read = load(folder.path()).unwrap();
     assert_eq!((read.synced, read.reserved_end), (10, 9 << 20));
+    assert_eq!(read.incarnation, 4);
     assert_eq!(read.promises.keys().copied().collect::<Vec<_>>(), [6, 7, 8]);
     assert!(read.promises.values().all(|kept| *kept == promise));
     assert!(!folder.path().join(NEW_NAME).exists());

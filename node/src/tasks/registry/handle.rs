@@ -166,6 +166,14 @@ impl Registry {
         });
     }
 
+    /// Somebody acts on a higher number: fetch that document, in the background.
+    pub fn seen(&self, from: NodeId, number: u64) {
+        // A full queue loses it: it will be said again.
+        let _lost = self
+            .inbox
+            .try_send(Input::Event(Event::Seen { from, number }));
+    }
+
     /// A peer carried a higher number. Waits until it is in force here, or the time is up.
     pub async fn catch_up(&self, from: NodeId, number: u64, patience: Duration) {
         let _lost = self

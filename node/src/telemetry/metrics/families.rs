@@ -4,6 +4,7 @@
 //! before its first time. Buckets are those of `observability/METRICS.md`.
 
 use std::hash::Hash;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
@@ -11,12 +12,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use sibyl_core::membership::State;
 
 use super::labels::{
-    AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult,
-    ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult,
-    ByResult, CacheResult, Exemplar, HintResult, Op, Outcome, Quorum, QuorumFailure, RepairMode,
-    StorageOp, Success,
+    AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByFromTo, ByKind, ByKindResult,
+    ByMethodPeer, ByMethodPeerResult, ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason,
+    ByPeer, ByResolver, ByResolverResult, ByResult, CacheResult, Exemplar, GossipKind, HintResult,
+    Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp, Success,
 };
 use super::merkle;
 
@@ -75,6 +77,11 @@ pub(super) struct Families {
     pub(super) rpc_duration: Of<ByMethodPeer, Exemplars>,
     pub(super) rpc: Of<ByMethodPeerResult, Counter>,
     pub(super) rpc_bytes: Of<ByDirectionPeer, Counter>,
+    pub(super) gossip_rounds: Of<ByKindResult, Counter>,
+    pub(super) gossip_changes: Of<ByFromTo, Counter>,
+    pub(super) gossip_converge: Histogram,
+    pub(super) gossip_bytes: Of<ByKind, Histogram>,
+    pub(super) gossip_skew: Of<ByPeer, Gauge<f64, AtomicU64>>,
     pub(super) siblings: Histogram,
     pub(super) context_dots: Histogram,
     pub(super) conflicts: Of<ByBucketResolution, Counter>,
@@ -101,6 +108,7 @@ impl Families {
         families.register_requests(registry);
         families.register_replication(registry);
         families.register_hints(registry);
+        families.register_gossip(registry);
         families.register_merging(registry);
         families.merkle.register(registry);
         families.register_rest(registry);
@@ -120,6 +128,11 @@ impl Families {
             rpc_duration: Family::new_with_constructor(fast),
             rpc: Family::default(),
             rpc_bytes: Family::default(),
+            gossip_rounds: Family::default(),
+            gossip_changes: Family::default(),
+            gossip_converge: Histogram::new(SLOW),
+            gossip_bytes: Family::new_with_constructor(bytes),
+            gossip_skew: Family::default(),
             siblings: small_counts(),
             context_dots: small_counts(),
             conflicts: Family::default(),
@@ -211,6 +224,38 @@ impl Families {
         let help = "Time from keeping a hint to its target's acknowledgement";
         let unit = Unit::Seconds;
         to.register_with_unit("sibyl_hint_delay", help, unit, self.hint_delay.clone());
+    }
+
+    fn register_gossip(&self, to: &mut Registry) {
+        let help = "Questions of gossip, by how they ended";
+        to.register("sibyl_gossip_rounds", help, self.gossip_rounds.clone());
+        let help = "Members seen otherwise than before";
+        to.register(
+            "sibyl_gossip_state_changes",
+            help,
+            self.gossip_changes.clone(),
+        );
+        let help = "Time until every member that is alive saw a change as this node did";
+        to.register_with_unit(
+            "sibyl_gossip_converge",
+            help,
+            Unit::Seconds,
+            self.gossip_converge.clone(),
+        );
+        let help = "Messages of gossip that this node sent";
+        to.register_with_unit(
+            "sibyl_gossip_message",
+            help,
+            Unit::Bytes,
+            self.gossip_bytes.clone(),
+        );
+        let help = "How far a peer's clock is ahead of this node's; shown, never believed";
+        to.register_with_unit(
+            "sibyl_gossip_clock_skew",
+            help,
+            Unit::Seconds,
+            self.gossip_skew.clone(),
+        );
     }
 
     fn register_merging(&self, to: &mut Registry) {
@@ -312,8 +357,26 @@ impl Families {
             zero(&self.spans, ByResult { result });
             zero(&self.export_batches, ByResult { result });
         }
+        self.fill_gossip();
         for result in ["queue_full", "shutdown"] {
             zero(&self.spans_dropped, ByResult { result });
+        }
+    }
+}
+
+impl Families {
+    fn fill_gossip(&self) {
+        for kind in GossipKind::ALL.iter().map(|kind| kind.as_str()) {
+            for result in Success::ALL.iter().map(|result| result.as_str()) {
+                zero(&self.gossip_rounds, ByKindResult { kind, result });
+            }
+            zero(&self.gossip_bytes, ByKind { kind });
+        }
+        let states = || State::ALL.iter().map(|state| state.as_str());
+        for from in states() {
+            for to in states().filter(|to| *to != from) {
+                zero(&self.gossip_changes, ByFromTo { from, to });
+            }
         }
     }
 }

@@ -229,6 +229,20 @@ words! {
 }
 
 words! {
+    /// What gossip says to a member.
+    GossipKind {
+        /// What a member lacked.
+        Push = "push",
+        /// What is known, in short, and the answer.
+        Pull = "pull",
+        /// Whether it is there.
+        Ping = "ping",
+        /// Whether another one is there.
+        PingReq = "ping-req",
+    }
+}
+
+words! {
     /// Why a store could not prove that it remembers its counters.
     AmnesiaCause {
         /// There is no store.
@@ -311,6 +325,9 @@ label_set!(ByResult { result: &'static str });
 label_set!(ByModeResult { mode: &'static str, result: &'static str });
 label_set!(ByCause { cause: &'static str });
 label_set!(ByTarget { target: String });
+label_set!(ByKind { kind: &'static str });
+label_set!(ByKindResult { kind: &'static str, result: &'static str });
+label_set!(ByFromTo { from: &'static str, to: &'static str });
 label_set!(ByState { state: &'static str });
 label_set!(Exemplar {
     trace_id: String,

@@ -18,21 +18,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::registry::Registry;
+use sibyl_core::membership::State;
 
 pub use self::gauges::{HintReading, Readings};
 pub use self::labels::{
-    AmnesiaCause, CacheResult, Direction, HintResult, MAX_BUCKETS, MAX_PEERS, MAX_RESOLVERS, Op,
-    Outcome, Quorum, QuorumFailure, RepairMode, Repaired, Resolution, ResolverResult, RpcResult,
-    StorageOp, Success,
+    AmnesiaCause, CacheResult, Direction, GossipKind, HintResult, MAX_BUCKETS, MAX_PEERS,
+    MAX_RESOLVERS, Op, Outcome, Quorum, QuorumFailure, RepairMode, Repaired, Resolution,
+    ResolverResult, RpcResult, StorageOp, Success,
 };
 pub use self::text::Page;
 
 use self::families::Families;
 use self::gauges::Gauges;
 use self::labels::{
-    ByBucketResolution, ByCause, ByDirectionPeer, ByMethodPeer, ByMethodPeerResult, ByModeResult,
-    ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByResolver, ByResolverResult, ByResult, Exemplar,
-    Names,
+    ByBucketResolution, ByCause, ByDirectionPeer, ByFromTo, ByKind, ByKindResult, ByMethodPeer,
+    ByMethodPeerResult, ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByPeer,
+    ByResolver, ByResolverResult, ByResult, Exemplar, Names,
 };
 use super::propagation;
 use super::rpc::Rpc;
@@ -257,6 +258,43 @@ impl Metrics {
             cause: cause.as_str(),
         };
         self.families.amnesia.get_or_create(&by).inc();
+    }
+
+    /// A question of gossip ended.
+    pub fn gossip_round(&self, kind: GossipKind, result: Success) {
+        let (kind, result) = (kind.as_str(), result.as_str());
+        let by = ByKindResult { kind, result };
+        self.families.gossip_rounds.get_or_create(&by).inc();
+    }
+
+    /// A message of gossip left.
+    pub fn gossip_message(&self, kind: GossipKind, bytes: usize) {
+        let by = ByKind {
+            kind: kind.as_str(),
+        };
+        let sizes = self.families.gossip_bytes.get_or_create(&by);
+        sizes.observe(bytes as f64);
+    }
+
+    /// A member is seen otherwise than before.
+    pub fn gossip_changed(&self, from: State, to: State) {
+        let (from, to) = (from.as_str(), to.as_str());
+        let by = ByFromTo { from, to };
+        self.families.gossip_changes.get_or_create(&by).inc();
+    }
+
+    /// Everybody came to see a change as this node did.
+    pub fn gossip_converged(&self, after: Duration) {
+        self.families.gossip_converge.observe(after.as_secs_f64());
+    }
+
+    /// A peer's clock is so far ahead of this node's.
+    pub fn clock_skew(&self, peer: &str, ahead_ms: i64) {
+        let by = ByPeer {
+            peer: self.peers.admit(peer),
+        };
+        let skew = self.families.gossip_skew.get_or_create(&by);
+        skew.set(ahead_ms as f64 / 1000.0);
     }
 
     /// The exporter handed over a batch, or failed to.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use sibyl_core::membership::State;
+
 use super::*;
 use crate::telemetry::settings::{Collector, Protocol};
 use crate::telemetry::{Kind, Settings, Telemetry};
@@ -55,6 +57,11 @@ fn count_everything(node: &Telemetry) {
     metrics.hint_delivered(Duration::from_secs(3), &span);
     metrics.storage(StorageOp::Get, Duration::from_micros(70));
     metrics.amnesia(AmnesiaCause::Missing);
+    metrics.gossip_round(GossipKind::Pull, Success::Ok);
+    metrics.gossip_message(GossipKind::Pull, 400);
+    metrics.gossip_changed(State::Alive, State::Suspect);
+    metrics.gossip_converged(Duration::from_secs(1));
+    metrics.clock_skew("n2", -1_500);
     metrics.on_scrape(|| Readings {
         registry_number: Some(7),
         members: Some([3, 0, 0, 0]),

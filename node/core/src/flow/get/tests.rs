@@ -229,6 +229,7 @@ fn sloppy(r: usize) -> (Get, Vec<Effect>) {
     let replicas = Replicas {
         owners: &nodes[..3],
         away: &nodes[2..3],
+        spared: &[],
         fallbacks: &nodes[3..],
     };
     Get::new(replicas, r)
@@ -298,4 +299,69 @@ fn who_fails_is_stood_in_for() {
     says(&mut get, 3, Some(&[1]));
     let effects = says(&mut get, 4, Some(&[2]));
     assert_eq!(answered(&effects), Some((true, 3, 2)));
+}
+
+fn asked(effects: &[Effect]) -> Vec<(&str, Ask)> {
+    let asks = effects.iter().filter_map(|effect| match effect {
+        Effect::Ask(replica, ask) => Some((replica.as_str(), *ask)),
+        _ => None,
+    });
+    asks.collect()
+}
+
+fn say(get: &mut Get, at: usize, said: Said) -> Vec<Effect> {
+    let from = node(at);
+    get.handle(Event::Said {
+        from: &from,
+        said,
+        counts: true,
+    })
+}
+
+/// A read of three owners, of which the last so many are spared.
+fn spared(spares: usize, r: usize) -> (Get, Vec<Effect>) {
+    let nodes: Vec<NodeId> = (0..3).map(node).collect();
+    let replicas = Replicas {
+        spared: &nodes[3 - spares..],
+        ..Replicas::of(&nodes)
+    };
+    Get::new(replicas, r)
+}
+
+fn whole() -> Said {
+    let object = object(&[1]);
+    let digest = codec::digest(&object);
+    Said::Object(object, digest)
+}
+
+#[test]
+fn spares_are_left_alone_while_the_others_do_well() {
+    let (mut get, effects) = spared(1, 2);
+    assert_eq!(asked(&effects), [("n0", Ask::Object), ("n1", Ask::Digest)]);
+    assert_eq!(say(&mut get, 0, whole()), []);
+    let effects = say(&mut get, 1, Said::Digest(codec::digest(&object(&[1]))));
+    assert!(matches!(&effects[..], [Effect::Answer(outcome)] if outcome.met));
+    assert!(get.is_done());
+}
+
+#[test]
+fn a_spare_is_asked_when_another_fails_or_is_slow() {
+    let (mut get, _) = spared(1, 2);
+    say(&mut get, 0, whole());
+    let effects = say(&mut get, 1, Said::Failed);
+    assert_eq!(asked(&effects), [("n2", Ask::Digest)]);
+    let effects = say(&mut get, 2, Said::Digest(codec::digest(&object(&[1]))));
+    assert!(
+        matches!(&effects[..], [Effect::Answer(outcome)] if outcome.met && outcome.failed == 1)
+    );
+
+    let (mut get, _) = spared(2, 1);
+    assert_eq!(asked(&get.handle(Event::Hedge)), [("n1", Ask::Object)]);
+    assert!(matches!(&say(&mut get, 1, whole())[..], [Effect::Answer(outcome)] if outcome.met));
+}
+
+#[test]
+fn nobody_is_spared_who_is_needed() {
+    let (_, effects) = spared(2, 2);
+    assert_eq!(asked(&effects).len(), 2);
 }

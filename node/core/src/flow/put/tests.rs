@@ -89,7 +89,7 @@ proptest! {
         let me = node(if sloppy { coordinator } else { coordinator % n });
         let w = w.min(n);
         let away: Vec<NodeId> = owners.iter().zip(away).filter(|(_, away)| *away).map(|(owner, _)| owner.clone()).collect();
-        let replicas = Replicas { owners: &owners, away: &away, fallbacks: &fallbacks };
+        let replicas = Replicas { owners: &owners, away: &away, spared: &[], fallbacks: &fallbacks };
         let mut put = Put::new(me.clone(), replicas, w, sloppy);
         let mut effects = put.handle(Event::Minted);
         let mut left: Vec<Question> = vec![(me.clone(), None)];
@@ -143,6 +143,7 @@ fn put(away: &[usize], sloppy: bool) -> (Put, Vec<Effect>) {
     let replicas = Replicas {
         owners: &owners,
         away: &away,
+        spared: &[],
         fallbacks: &fallbacks,
     };
     let mut put = Put::new(node(0), replicas, 2, sloppy);
@@ -261,6 +262,7 @@ fn a_fallback_that_coordinates_counts_beside_the_others() {
     let replicas = Replicas {
         owners: &owners,
         away: &owners,
+        spared: &[],
         fallbacks: &fallbacks,
     };
     let mut put = Put::new(node(3), replicas, 2, true);

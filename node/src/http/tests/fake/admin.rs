@@ -204,6 +204,11 @@ impl Operation for FakeCall {
             incarnation: 1,
             heartbeat: None,
             heartbeat_age_ms: None,
+            heartbeat_at: None,
+            clock_ahead_ms: None,
+            reachable: true,
+            suspected_age_ms: None,
+            suspected_by: Vec::new(),
             listen: None,
             peer_listen: "127.0.0.1:7170".to_owned(),
             zone: None,
@@ -215,6 +220,7 @@ impl Operation for FakeCall {
             registry: 7,
             healthy: true,
             reasons: Vec::new(),
+            was_suspected: None,
             members: vec![member],
         }
     }
