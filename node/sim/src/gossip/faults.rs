@@ -46,7 +46,10 @@ impl World<'_> {
             What::SteadyJump { node, by_ms } => {
                 self.sights.met(Sight::ClockJumped);
                 self.nodes[node].steady_ahead_ms += by_ms;
-                self.slept(node, by_ms);
+                // Who sleeps already wakes up later, by that clock.
+                if !self.nodes[node].paused {
+                    self.slept(node, by_ms);
+                }
                 self.wake(node);
             }
             What::Outcome {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::{Effect, Faults, Standing, State, Timing, Why};
+use super::super::{Effect, Faults, Standing, State, Timing};
 use super::world::{Rng, World, node};
 use crate::id::NodeId;
 
@@ -24,8 +24,6 @@ struct History {
     names: Vec<NodeId>,
     /// The highest incarnation that each node ever knew of each, and of itself.
     known: BTreeMap<(NodeId, NodeId), u64>,
-    /// Since when each node runs without a pause.
-    awake_since: BTreeMap<NodeId, u64>,
     /// Who was removed, and by which nodes' documents.
     removed: BTreeMap<NodeId, Vec<NodeId>>,
 }
@@ -37,22 +35,20 @@ impl History {
         let names = &["a", "b", "c", "d", "e", "f"][..count];
         let mut world = World::new(names, TIMING, seed ^ 1);
         world.faults = faults;
+        world.watches = true;
         world.lost = [0, 0, 100, 300][usize::try_from(rng.below(4)).expect("small")];
         world.slow_ms = rng.below(300);
         let names: Vec<NodeId> = names.iter().map(|name| node(name)).collect();
-        let mut awake_since = BTreeMap::new();
         for name in &names {
             let ahead = i64::try_from(rng.below(200_000)).expect("small") - 100_000;
             world.places.get_mut(name).expect("a node").wall_ahead_ms = ahead;
             world.start(name);
-            awake_since.insert(name.clone(), 0);
         }
         Self {
             world,
             rng,
             names,
             known: BTreeMap::new(),
-            awake_since,
             removed: BTreeMap::new(),
         }
     }
@@ -71,15 +67,13 @@ impl History {
         match self.rng.below(10) {
             0 if runs => self.world.stop(&one),
             0 | 1 if !runs => {
-                self.awake_since.insert(one.clone(), self.world.now_ms);
                 self.world.start(&one);
                 // Who starts learns the document that is in force.
                 let removed = self.removed.values_mut();
                 removed.for_each(|heard| heard.push(one.clone()));
             }
-            2 if runs && !paused => self.world.places.get_mut(&one).expect("a node").paused = true,
+            2 if runs && !paused => self.world.pause(&one),
             2..=4 if paused => {
-                self.awake_since.insert(one.clone(), self.world.now_ms);
                 self.world.resume(&one);
             }
             5 => drop(self.world.cut.insert((one, other))),
@@ -159,20 +153,14 @@ impl History {
                 }
             }
         }
-        for (at, who, effect) in std::mem::take(&mut self.world.effects) {
-            if let Effect::Changed {
-                why: Why::Silence,
-                member,
-                ..
-            } = &effect
-            {
-                let awake = at - self.awake_since[&who].min(at);
-                if awake < TIMING.suspect_after_ms {
-                    return Err(format!(
-                        "{who} blames {member} for silence, awake for {awake} ms"
-                    ));
-                }
+        for (who, whom, silent_ms) in std::mem::take(&mut self.world.silences) {
+            if silent_ms < TIMING.suspect_after_ms {
+                return Err(format!(
+                    "{who} blames {whom} for silence, after {silent_ms} ms awake"
+                ));
             }
+        }
+        for (_, who, effect) in std::mem::take(&mut self.world.effects) {
             if let Effect::Forgotten { .. } = effect {
                 return Err(format!("{who} believes that it has forgotten"));
             }
@@ -186,7 +174,6 @@ impl History {
         (self.world.lost, self.world.slow_ms) = (0, self.world.slow_ms.min(20));
         for name in self.names.clone() {
             if self.world.places[&name].paused {
-                self.awake_since.insert(name.clone(), self.world.now_ms);
                 self.world.resume(&name);
             }
         }

@@ -95,13 +95,7 @@ impl Player {
             ["wait", time] => self.world().wait(ms(time)),
             ["stop", who] => self.world().stop(&node(who)),
             ["start", who] => self.start(&node(who)),
-            ["pause", who] => {
-                self.world()
-                    .places
-                    .get_mut(&node(who))
-                    .expect("a node")
-                    .paused = true;
-            }
+            ["pause", who] => self.world().pause(&node(who)),
             ["resume", who] => self.world().resume(&node(who)),
             ["wipe", who] => self.wipe(&node(who)),
             ["older", who] => self.older(&node(who)),

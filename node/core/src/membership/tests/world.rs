@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
     Answer, Effect, Event, Faults, Life, Marks, Membership, Message, Moment, Question, Standing,
-    State, Timing, View, decode, encode,
+    State, Timing, View, Why, decode, encode,
 };
 use crate::id::{Actor, NodeId};
 
@@ -46,6 +46,9 @@ pub(super) struct Place {
     pub(super) marks: Marks,
     pub(super) wall_ahead_ms: i64,
     life: u64,
+    /// When it was paused, and how long it slept in all.
+    fell_ms: u64,
+    slept_ms: u64,
     /// Questions it has to answer: who asked, and the call.
     asks: BTreeMap<u64, (NodeId, u64, u64)>,
     /// What it missed while it was paused.
@@ -64,6 +67,11 @@ pub(super) struct World {
     /// What was said and what happened, if somebody listens.
     pub(super) told: Vec<(u64, String)>,
     pub(super) listens: bool,
+    /// How long each suspicion for silence had really been silent, by the awake time of who suspects.
+    pub(super) silences: Vec<(NodeId, NodeId, u64)>,
+    /// Whether that is looked at: it costs a view per event.
+    pub(super) watches: bool,
+    learnt: BTreeMap<(NodeId, NodeId), (Life, u64)>,
     /// Everything that is no message, by node.
     pub(super) effects: Vec<(u64, NodeId, Effect)>,
     timing: Timing,
@@ -85,6 +93,8 @@ impl World {
                 marks: Marks::default(),
                 wall_ahead_ms: 0,
                 life: 0,
+                fell_ms: 0,
+                slept_ms: 0,
                 asks: BTreeMap::new(),
                 missed: Vec::new(),
             };
@@ -101,6 +111,9 @@ impl World {
             faults: Faults::default(),
             told: Vec::new(),
             listens: false,
+            silences: Vec::new(),
+            watches: false,
+            learnt: BTreeMap::new(),
             effects: Vec::new(),
             timing,
             members: members.collect(),
@@ -128,6 +141,8 @@ impl World {
         place.incarnation += 1;
         place.life += 1;
         (place.paused, place.asks) = (false, BTreeMap::new());
+        // A new process knows nobody.
+        self.learnt.retain(|(by, _), _| by != who);
         let value = Membership::new(
             who.clone(),
             place.store,
@@ -203,10 +218,22 @@ impl World {
         self.now_ms = until;
     }
 
+    /// A node stands still; its clock goes on.
+    pub(super) fn pause(&mut self, who: &NodeId) {
+        let now_ms = self.now_ms;
+        let place = self.places.get_mut(who).expect("a node");
+        (place.paused, place.fell_ms) = (true, now_ms);
+    }
+
     /// A paused node hears what it missed; its clock went on without it.
     pub(super) fn resume(&mut self, who: &NodeId) {
         let place = self.places.get_mut(who).expect("a node");
         place.paused = false;
+        let slept_ms = self.now_ms - place.fell_ms;
+        // It knows of a nap but for one interval; a shorter one looks like a tick that came late.
+        if slept_ms > 2 * self.timing.interval_ms {
+            place.slept_ms += slept_ms - self.timing.interval_ms;
+        }
         for happening in std::mem::take(&mut place.missed) {
             self.happen(happening);
         }
@@ -218,9 +245,37 @@ impl World {
         let Some(value) = &mut place.value else {
             return;
         };
-        let life = place.life;
-        for effect in value.handle(event, moment) {
+        let (life, awake_ms) = (place.life, self.now_ms - place.slept_ms);
+        let effects = value.handle(event, moment);
+        if self.watches {
+            self.watch(who, awake_ms, &effects);
+        }
+        for effect in effects {
             self.perform(who, life, effect);
+        }
+    }
+
+    /// Notes when something newer was learnt, and how long whoever is suspected for silence was silent.
+    fn watch(&mut self, who: &NodeId, awake_ms: u64, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Changed {
+                member,
+                why: Why::Silence,
+                ..
+            } = effect
+            {
+                let learnt = self.learnt.get(&(who.clone(), member.clone()));
+                let silent_ms = awake_ms - learnt.map_or(0, |(_, at)| *at);
+                self.silences.push((who.clone(), member.clone(), silent_ms));
+            }
+        }
+        let view = self.view(who).expect("it runs");
+        for (member, seen) in view.members {
+            let learnt = self.learnt.entry((who.clone(), member));
+            let learnt = learnt.or_insert((Life::NONE, awake_ms));
+            if seen.life > learnt.0 {
+                *learnt = (seen.life, awake_ms);
+            }
         }
     }
 
