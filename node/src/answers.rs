@@ -245,10 +245,8 @@ async fn wait(
         Request::Coordinate(coordinate) => {
             // A slice of a large read buffer: what is kept in views must not hold all of it.
             let value = Bytes::copy_from_slice(&body);
-            match coordinator
-                .coordinate(span, *coordinate, value, timeout)
-                .await
-            {
+            let written = coordinator.coordinate(span, *coordinate, value, timeout);
+            match written.await {
                 Ok(written) => plain(Reply::Written(written)),
                 Err(failure) => plain(Reply::Failed(failure)),
             }
@@ -259,10 +257,8 @@ async fn wait(
             after,
             limit,
         } => {
-            match coordinator
-                .own_page(bucket, prefix, after, limit as usize)
-                .await
-            {
+            let page = coordinator.own_page(bucket, prefix, after, limit as usize);
+            match page.await {
                 Ok(page) => (Reply::Listed, message::encode(&page)),
                 Err(failure) => plain(Reply::Failed(failure)),
             }

@@ -157,15 +157,7 @@ impl Node {
         gossip.start(net);
         anti_entropy.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
-        tokio::spawn(follow_returns(coordinator.clone()));
-        tokio::spawn(coordinator.clone().keep_up());
-        tokio::spawn(coordinator.clone().sweep_up());
-        tokio::spawn(
-            coordinator
-                .clone()
-                .erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY),
-        );
-        tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
+        look_after(&coordinator, &config);
 
         let (stop, stopped) = watch::channel(false);
         let (listen, servers) = listen(&config, &coordinator, &telemetry, &stopped).await?;
@@ -505,6 +497,16 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
         now_ms: crate::coordinator::now_ms,
     };
     tokio::spawn(handoff::run(ground, inbox, coordinator.registry().watch()));
+}
+
+/// What goes on beside requests.
+fn look_after(coordinator: &Coordinator, config: &Config) {
+    tokio::spawn(follow_returns(coordinator.clone()));
+    tokio::spawn(coordinator.clone().keep_up());
+    tokio::spawn(coordinator.clone().sweep_up());
+    let unnamed = coordinator.clone();
+    tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
+    tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
 }
 
 /// Lets copies be compared and hints delivered when gossip says that somebody, or this node, was away.

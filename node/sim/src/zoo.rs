@@ -178,11 +178,11 @@ impl Bug {
             Self::LeavesApart | Self::LeafKeepsOld => 100,
             Self::RebuildingReads => 700,
             Self::RefillAfterOne => 10_000,
+            Self::ForgetfulFallback => 20_000,
             Self::HintForgottenEarly
             | Self::AbsentFallback
             | Self::HintAckBeforeSync
-            | Self::HintEvicted
-            | Self::ForgetfulFallback => 2_000,
+            | Self::HintEvicted => 2_000,
             Self::Resurrection
             | Self::StampsBelieved
             | Self::OthersRaised

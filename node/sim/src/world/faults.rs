@@ -64,33 +64,12 @@ impl World {
         if self.nodes[node].process.is_some() {
             return;
         }
-        let this = &mut self.nodes[node];
-        this.lives += 1;
-        let kept = this.disk.store.get(Space::Meta, CHOSEN);
-        let kept = kept.expect("no read fault is switched on");
-        let promises = this.disk.promises.as_deref();
-        let opened = Machine::open(
-            this.id.clone(),
-            this.disk.actor,
-            self.first.clone(),
-            kept.as_deref(),
-            promises,
-        );
-        let machine = match opened {
+        self.nodes[node].lives += 1;
+        let machine = match self.open_machine(node) {
             Ok(machine) => machine,
-            Err(error) => {
-                let found = format!("n{node} cannot open its registry: {error}");
-                return self.hold(Err(Violation {
-                    check: "what was synced can be opened",
-                    found,
-                }));
-            }
+            Err(violation) => return self.hold(Err(violation)),
         };
-        let poll = self.bug == Some(Bug::PolledLayouts);
-        let machine = machine.with_faults(Faults {
-            poll,
-            ..Faults::default()
-        });
+        let this = &mut self.nodes[node];
         let unraised = self.bug == Some(Bug::LineNotRaised);
         let reused = self.bug == Some(Bug::DotReuse);
         let (first, disk) = (actor(self.plan.seed, node, 0), &this.disk);
@@ -132,6 +111,30 @@ impl World {
         self.notice_all(node);
         self.open_registry(node);
         self.open_handoff(node);
+    }
+
+    /// The registry's machine of what the disk holds.
+    fn open_machine(&self, node: usize) -> Result<Machine, Violation> {
+        let this = &self.nodes[node];
+        let kept = this.disk.store.get(Space::Meta, CHOSEN);
+        let kept = kept.expect("no read fault is switched on");
+        let opened = Machine::open(
+            this.id.clone(),
+            this.disk.actor,
+            self.first.clone(),
+            kept.as_deref(),
+            this.disk.promises.as_deref(),
+        );
+        let poll = self.bug == Some(Bug::PolledLayouts);
+        let faults = Faults {
+            poll,
+            ..Faults::default()
+        };
+        let machine = opened.map_err(|error| Violation {
+            check: "what was synced can be opened",
+            found: format!("n{node} cannot open its registry: {error}"),
+        })?;
+        Ok(machine.with_faults(faults))
     }
 
     /// A process dies, and starts again later.

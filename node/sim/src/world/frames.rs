@@ -237,13 +237,8 @@ impl World {
                 self.reply(node, from, call, Reply::Collecting { hints }, Bytes::new());
             }
             Request::Object { place } | Request::Digest { place } if self.key(&place).is_none() => {
-                self.reply(
-                    node,
-                    from,
-                    call,
-                    Reply::Failed(Failure::Bucket),
-                    Bytes::new(),
-                );
+                let failed = Reply::Failed(Failure::Bucket);
+                self.reply(node, from, call, failed, Bytes::new());
             }
             Request::MerkleNodes {
                 tree,
@@ -267,18 +262,12 @@ impl World {
                     || codec::digest(&Object::default()),
                     |body| Digest::of(&body),
                 );
-                let siblings = 0;
-                self.reply(
-                    node,
-                    from,
-                    call,
-                    Reply::Digest {
-                        digest,
-                        siblings,
-                        counts,
-                    },
-                    Bytes::new(),
-                );
+                let reply = Reply::Digest {
+                    digest,
+                    siblings: 0,
+                    counts,
+                };
+                self.reply(node, from, call, reply, Bytes::new());
             }
             _ => {}
         }
@@ -407,7 +396,7 @@ impl World {
     }
 
     /// What this node has of a key, its copy or a hint, and whether that counts in a read.
-    pub(crate) fn copy(&mut self, node: usize, place: &super::Place) -> (Option<Bytes>, bool) {
+    pub(crate) fn copy(&self, node: usize, place: &super::Place) -> (Option<Bytes>, bool) {
         let Some(key) = self.key(place) else {
             return (None, false);
         };
