@@ -134,6 +134,7 @@ impl Node {
             net: net.clone(),
             registry: registry.handle(),
             watermark: Arc::clone(&watermark),
+            active: config.anti_entropy,
             metrics: Arc::clone(&telemetry.metrics),
         });
         let platform = open_platform(&config).await?;
@@ -521,7 +522,7 @@ async fn follow_returns(coordinator: Coordinator) {
             }
             // Whoever misses some looks at everyone.
             Ok(Notice::WasSuspected { .. }) | Err(RecvError::Lagged(_)) => {
-                anti_entropy.start_now();
+                anti_entropy.was_away();
                 handoff.was_away();
             }
             Err(RecvError::Closed) => return,

@@ -164,6 +164,12 @@ pub const FLAGS: &[Flag] = &[
         "The most that is kept for other nodes while they are away; left out: a tenth of the disk. Over it new hints are refused, none is dropped",
     ),
     value(
+        "anti-entropy",
+        "active|passive",
+        "active",
+        "Whether copies are compared with other owners all the time, or only when asked for (POST /v1/cluster/anti-entropy). A node that lost its data is refilled either way",
+    ),
+    value(
         "workers",
         "COUNT",
         "one per core",

@@ -54,6 +54,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         trace_ratio: read(settings, "trace-ratio", share)?.unwrap_or(1.0),
         workers: read(settings, "workers", workers)?,
         hint_quota_bytes: read(settings, "hint-quota-bytes", bytes)?,
+        anti_entropy: read(settings, "anti-entropy", active)?.unwrap_or(true),
         log: read(settings, "log", text)?.unwrap_or_else(|| "info".to_owned()),
         log_format: read(settings, "log-format", log_format)?,
         node_id,
@@ -385,6 +386,14 @@ fn switch(value: &str) -> Result<bool, String> {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
         _ => Err("expected true or false".to_owned()),
+    }
+}
+
+fn active(value: &str) -> Result<bool, String> {
+    match value {
+        "active" => Ok(true),
+        "passive" => Ok(false),
+        _ => Err("expected active or passive".to_owned()),
     }
 }
 

@@ -128,6 +128,7 @@ fn bad_values_are_refused_with_what_to_do() {
         ("trace-ratio", "NaN", "from 0 to 1"),
         ("workers", "0", "from 1"),
         ("hint-quota-bytes", "10%", "a number of bytes"),
+        ("anti-entropy", "off", "active or passive"),
         ("log-format", "xml", "text or json"),
         ("allow-cuts", "maybe", "true or false"),
     ];

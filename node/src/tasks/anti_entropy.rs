@@ -68,6 +68,8 @@ pub struct Ground {
     pub registry: Registry,
     /// Remembers that a store was refilled.
     pub watermark: Arc<Watermark>,
+    /// Whether comparing begins by itself; a node that lost its data compares either way.
+    pub active: bool,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -151,6 +153,14 @@ impl AntiEntropy {
     /// A member can be reached again, or was away as far as anybody knows: everything shared with it is due.
     /// This is where membership reports returns.
     pub fn returned(&self, member: &NodeId) {
+        let ground = self.ground();
+        if ground.active || ground.registry.is_rebuilding() {
+            self.owe(member);
+        }
+    }
+
+    /// Everything shared with a member is due.
+    fn owe(&self, member: &NodeId) {
         let view = self.ground().registry.view();
         let partitions = (0..view.ring.partitions()).map(Partition);
         let shared: Vec<Partition> = partitions
@@ -164,10 +174,17 @@ impl AntiEntropy {
         self.inner.bell.notify_one();
     }
 
+    /// Others thought that this node was away: everything is due with everybody.
+    pub fn was_away(&self) {
+        self.others()
+            .iter()
+            .for_each(|member| self.returned(member));
+    }
+
     /// Everything is due now, with everybody. Answers how many partitions and peers that are.
     pub fn start_now(&self) -> usize {
         let members: Vec<NodeId> = self.others();
-        members.iter().for_each(|member| self.returned(member));
+        members.iter().for_each(|member| self.owe(member));
         let state = self.state();
         state.peers.values().map(|peer| peer.due.len()).sum()
     }
@@ -250,6 +267,9 @@ impl AntiEntropy {
 
     /// The background: one more partition is due with everybody whose name comes later; they do the rest.
     fn take_turn(&self) {
+        if !self.ground().active {
+            return;
+        }
         let view = self.ground().registry.view();
         let others = self.others();
         let mut state = self.state();

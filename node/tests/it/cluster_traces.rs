@@ -261,6 +261,8 @@ async fn check_scene(receiver: Receiver) {
     let flags = [
         format!("--otlp-endpoint={}", receiver.endpoint),
         "--allow-cuts".to_owned(),
+        // Reads find what differs before anything else mends it.
+        "--anti-entropy=passive".to_owned(),
     ];
     let live = Live::start(3, &flags).await;
     let scene = play(&live).await;
