@@ -103,7 +103,7 @@ pub(super) struct ConfigBody {
     n: Option<Whole<u8>>,
     r: Option<LevelJson>,
     w: Option<LevelJson>,
-    /// Whether nodes that stand in for an owner count. Stored; not yet in effect.
+    /// Whether other nodes may stand in for an owner that is away, and count.
     sloppy: Option<bool>,
     durability: Option<DurabilityJson>,
     deletes: Option<DeletesJson>,
