@@ -380,8 +380,10 @@ impl Writing {
             self.perform(effects);
         }
         // Every call ends by its own deadline, which is this one: it is counted and its span says how it went.
+        // Who failed this late is still stood in for: the owner gets the write when it is back.
         while let Some(done) = self.waiting.next().await {
-            self.hear(&done);
+            let effects = self.hear(&done);
+            self.perform(effects);
         }
     }
 

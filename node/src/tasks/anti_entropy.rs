@@ -103,6 +103,8 @@ struct State {
 struct PeerState {
     due: BTreeSet<Partition>,
     running: Option<Partition>,
+    /// The last one that was tried.
+    tried: Option<Partition>,
     succeeded: Option<Instant>,
     failures: u32,
     not_before: Option<Instant>,
@@ -296,14 +298,15 @@ impl AntiEntropy {
             if !ground.net.is_reachable(node) {
                 continue;
             }
-            let due = peer
-                .due
-                .iter()
-                .copied()
-                .find(|at| ground.replica.is_clean(*at));
+            // Round and round: one that cannot be finished must not keep the others waiting.
+            let from = peer.tried.map_or(0, |tried| tried.0.saturating_add(1));
+            let behind = peer.due.range(Partition(from)..);
+            let round = behind.chain(peer.due.range(..Partition(from)));
+            let due = round.copied().find(|at| ground.replica.is_clean(*at));
             if let Some(partition) = due {
                 peer.due.remove(&partition);
                 peer.running = Some(partition);
+                peer.tried = Some(partition);
                 return Some((node.clone(), partition));
             }
         }

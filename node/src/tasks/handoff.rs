@@ -246,10 +246,13 @@ impl Task {
     }
 
     fn hints_came(&mut self) {
-        for (target, kept) in self.ground.replica.hints_kept() {
-            if kept.count > 0 {
-                self.tell(Event::Kept(&target));
-            }
+        // Names only: the ledger is the writer's, and grows with the time that targets are away.
+        let targets: Vec<NodeId> = self.ground.replica.hints(|ledger| {
+            let kept = ledger.targets().filter(|(_, kept)| kept.count > 0);
+            kept.map(|(target, _)| target.clone()).collect()
+        });
+        for target in targets {
+            self.tell(Event::Kept(&target));
         }
     }
 

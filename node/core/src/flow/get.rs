@@ -214,7 +214,13 @@ impl Get {
                     effects.extend(self.ask_spared());
                 }
             }
-            Event::Hedge => effects.extend(self.ask_one_more()),
+            Event::Hedge => {
+                effects.extend(self.ask_one_more());
+                // Somebody is slow: who was spared may be quicker.
+                if !self.answered {
+                    effects.extend(self.ask_spared());
+                }
+            }
             Event::Deadline => {
                 effects.extend(self.answer(false));
                 effects.extend(self.finish());
@@ -226,6 +232,11 @@ impl Get {
             Standing::Met => effects.extend(self.answer(true)),
             Standing::Lost => effects.extend(self.answer(false)),
             Standing::Pending => {}
+        }
+        if self.replicas.iter().all(|replica| replica.state.is_over()) && !self.answered {
+            // Nobody is left who might still answer: ask those who were not asked.
+            effects.extend(self.ask_fallback());
+            effects.extend(self.ask_spared());
         }
         if self.replicas.iter().all(|replica| replica.state.is_over()) {
             effects.extend(self.answer(false));
@@ -286,7 +297,10 @@ impl Get {
                 return false;
             }
         }
-        replica.state == State::Failed
+        match replica.state {
+            State::Said { counts, .. } | State::Inside { counts, .. } => !counts,
+            state => state == State::Failed,
+        }
     }
 
     /// Digests that the join holds count; new ones are fetched, once it is clear that the join lacks them.
@@ -319,8 +333,13 @@ impl Get {
                 State::AskedDigest | State::Said { .. } | State::Spared
             )
         };
-        let mut replicas = self.replicas.iter_mut();
-        let replica = replicas.find(|replica| not_asked(replica.state))?;
+        // Who has answered already is quicker than who has not.
+        let said = |replica: &Replica| matches!(replica.state, State::Said { .. });
+        let at = self.replicas.iter().position(said).or_else(|| {
+            let mut replicas = self.replicas.iter();
+            replicas.position(|replica| not_asked(replica.state))
+        })?;
+        let replica = &mut self.replicas[at];
         replica.state = State::AskedObject;
         Some(Effect::Ask(replica.node.clone(), Ask::Object))
     }

@@ -4,7 +4,7 @@
 //! says of a third is that third's own record or an opinion; an opinion makes this node look for itself.
 
 use super::event::{Effect, Why};
-use super::limits::{MAX_DELTA_BYTES, MAX_DIGEST};
+use super::limits::{MAX_DELTA_BYTES, MAX_DIGEST, MAX_INCARNATION};
 use super::machine::Membership;
 use super::message::{About, Answer, Header, Message, Question};
 use super::probe::{Begun, Call};
@@ -204,7 +204,9 @@ impl Membership {
             store, life, marks, ..
         } = record;
         if store != self.mine.store {
-            if life.incarnation >= self.mine.life.incarnation {
+            // Nobody raises me to where I could not go on.
+            let sane = life.incarnation < MAX_INCARNATION / 2;
+            if sane && life.incarnation >= self.mine.life.incarnation {
                 self.raise(life.incarnation);
             }
         } else if (life > self.mine.life || marks.exceed(self.marks))

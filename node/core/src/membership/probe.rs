@@ -130,7 +130,11 @@ impl Membership {
         let Some(probe) = self.probes.get_mut(target) else {
             return;
         };
-        probe.helpers = probe.helpers.saturating_sub(1);
+        if probe.helpers == 0 {
+            // A late answer of an earlier probe says nothing about this one: its own ping is under way.
+            return;
+        }
+        probe.helpers -= 1;
         if probe.helpers == 0 {
             self.suspect(target, Why::Probes);
         }

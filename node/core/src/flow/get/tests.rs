@@ -356,7 +356,8 @@ fn a_spare_is_asked_when_another_fails_or_is_slow() {
     );
 
     let (mut get, _) = spared(2, 1);
-    assert_eq!(asked(&get.handle(Event::Hedge)), [("n1", Ask::Object)]);
+    let effects = get.handle(Event::Hedge);
+    assert_eq!(asked(&effects), [("n1", Ask::Object), ("n2", Ask::Digest)]);
     assert!(matches!(&say(&mut get, 1, whole())[..], [Effect::Answer(outcome)] if outcome.met));
 }
 
@@ -364,4 +365,33 @@ fn a_spare_is_asked_when_another_fails_or_is_slow() {
 fn nobody_is_spared_who_is_needed() {
     let (_, effects) = spared(2, 2);
     assert_eq!(asked(&effects).len(), 2);
+}
+
+#[test]
+fn a_spare_is_asked_when_an_answer_does_not_count() {
+    let (mut get, _) = spared(1, 2);
+    let from = &node(0);
+    let (said, counts) = (whole(), false);
+    let effects = get.handle(Event::Said { from, said, counts });
+    assert_eq!(asked(&effects), [("n2", Ask::Digest)], "n0 is rebuilding");
+    let digest = || Said::Digest(codec::digest(&object(&[1])));
+    assert_eq!(say(&mut get, 1, digest()), []);
+    let effects = say(&mut get, 2, digest());
+    assert!(matches!(&effects[..], [Effect::Answer(outcome)] if outcome.met));
+}
+
+#[test]
+fn a_spare_is_asked_when_somebody_is_slow_though_an_object_is_there() {
+    let (mut get, _) = spared(1, 2);
+    say(&mut get, 0, whole());
+    assert_eq!(asked(&get.handle(Event::Hedge)), [("n2", Ask::Digest)]);
+}
+
+#[test]
+fn the_hedge_asks_who_has_answered_already() {
+    let nodes: Vec<NodeId> = (0..3).map(node).collect();
+    let (mut get, _) = Get::new(Replicas::of(&nodes), 1);
+    let digest = Said::Digest(codec::digest(&object(&[1])));
+    assert_eq!(say(&mut get, 2, digest), []);
+    assert_eq!(asked(&get.handle(Event::Hedge)), [("n2", Ask::Object)]);
 }
