@@ -16,7 +16,7 @@ use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Answered, Coordinator};
 use crate::peer::{Identity, Incoming, Remote, Responder, Service};
 use crate::replica::Slot;
 use crate::tasks::registry::{Registry, rpc_of_message};
@@ -155,7 +155,7 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Repair { .. } => Rpc::ReplicaRepair,
         Request::Object { .. } => Rpc::ReplicaGet,
         Request::Digest { .. } => Rpc::ReplicaDigest,
-        Request::Coordinate(_) => Rpc::CoordinatorForward,
+        Request::Coordinate(_) | Request::CoordinateOnce(_) => Rpc::CoordinatorForward,
         Request::List { .. } => Rpc::ReplicaList,
         Request::Registry => Rpc::RegistryLearn,
         Request::Gossip => Rpc::GossipDigest,
@@ -245,11 +245,22 @@ async fn wait(
         Request::Coordinate(coordinate) => {
             // A slice of a large read buffer: what is kept in views must not hold all of it.
             let value = Bytes::copy_from_slice(&body);
-            let written = coordinator.coordinate(span, *coordinate, value, timeout);
-            match written.await {
-                Ok(written) => plain(Reply::Written(written)),
-                Err(failure) => plain(Reply::Failed(failure)),
-            }
+            let once = false;
+            let answered = coordinator.coordinate(span, (*coordinate, once), value, timeout);
+            plain(
+                answered
+                    .await
+                    .map_or_else(Reply::Failed, Answered::into_reply),
+            )
+        }
+        Request::CoordinateOnce(coordinate) => {
+            let (value, once) = (Bytes::copy_from_slice(&body), true);
+            let answered = coordinator.coordinate(span, (*coordinate, once), value, timeout);
+            plain(
+                answered
+                    .await
+                    .map_or_else(Reply::Failed, Answered::into_reply),
+            )
         }
         Request::List {
             bucket,

@@ -108,7 +108,11 @@ pub fn encode(object: &Object) -> Bytes {
     let room = FRAME_BYTES + USUAL_HEAD_BYTES * head.siblings.len().max(1) + object.value_bytes();
     let mut bytes = Vec::with_capacity(room);
     let receipts = object.receipts();
-    bytes.push(if receipts.is_empty() { PLAIN } else { REMEMBERING });
+    bytes.push(if receipts.is_empty() {
+        PLAIN
+    } else {
+        REMEMBERING
+    });
     bytes.extend_from_slice(&[0; 4]);
     let start = bytes.len();
     let written = if receipts.is_empty() {

@@ -19,7 +19,7 @@ pub const MAX_KEY_BYTES: usize = 255;
 /// How much of a write id names the request. Ids are only compared within one object.
 const REQUEST_BYTES: usize = 12;
 
-/// What a client calls a request that it may repeat: 1 to 255 visible ASCII characters and spaces.
+/// What a client calls a request that it may repeat: 1 to 255 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     text: String,
@@ -27,9 +27,9 @@ pub struct Key {
     op: Option<u32>,
 }
 
-/// A key that is empty, too long, or holds something else than visible ASCII and inner spaces.
+/// A key that is empty, too long, or holds something else than visible ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an idempotency key is 1 to {MAX_KEY_BYTES} characters from ! to ~, with spaces only inside")]
+#[error("an idempotency key is 1 to {MAX_KEY_BYTES} visible ASCII characters, without spaces")]
 pub struct BadKey;
 
 impl Key {
@@ -39,8 +39,7 @@ impl Key {
     /// [`BadKey`].
     pub fn new(text: &str) -> Result<Self, BadKey> {
         let fits = (1..=MAX_KEY_BYTES).contains(&text.len())
-            && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-            && text.trim() == text;
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
         let text = text.to_owned();
         fits.then_some(Self { text, op: None }).ok_or(BadKey)
     }
@@ -130,12 +129,11 @@ mod tests {
     fn keys_keep_their_bounds() {
         let check = |text: &str, fits: bool| assert_eq!(Key::new(text).is_ok(), fits, "{text:?}");
         check("k", true);
-        check("order 17, line 3", true);
+        check("\"order-17/3\"", true);
         check(&"k".repeat(MAX_KEY_BYTES), true);
         check(&"k".repeat(MAX_KEY_BYTES + 1), false);
         check("", false);
-        check(" k", false);
-        check("k ", false);
+        check("k k", false);
         check("k\n", false);
         check("k\u{e9}", false);
     }

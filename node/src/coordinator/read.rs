@@ -118,7 +118,7 @@ impl Coordinator {
         Ok((outcome, r))
     }
 
-    async fn read_replicas(
+    pub(super) async fn read_replicas(
         &self,
         span: &Span,
         slot: &Slot,

@@ -115,6 +115,11 @@ fn refused(failure: Failure) -> Problem {
                 .with("intervals", *intervals)
                 .with("cap", *cap),
         },
+        Failure::Reused => Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency_key_reused",
+            format!("{failure}; nothing was written: send another key with another write"),
+        ),
         Failure::DiskFull => {
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", failure.to_string())
         }

@@ -30,7 +30,8 @@ fn content() -> impl Strategy<Value = Content> {
 fn object() -> impl Strategy<Value = Object> {
     let sibling = (0..3u64, 1..1_000u64, any::<bool>(), 1..4u64, content());
     let known = proptest::collection::vec((0..4u64, 1..5_000u64), 0..8);
-    let receipts = proptest::collection::btree_set((any::<u64>(), any::<[u8; 16]>(), 0..4u64), 0..4);
+    let receipts =
+        proptest::collection::btree_set((any::<u64>(), any::<[u8; 16]>(), 0..4u64), 0..4);
     let siblings = proptest::collection::vec(sibling, 0..5);
     (siblings, known, receipts).prop_map(|(siblings, known, receipts)| {
         let mut context: Context = known

@@ -97,8 +97,16 @@ impl Object {
     /// over it, so the other one is over, too. Views leave it out; join never drops it.
     pub fn is_outlived(&self, sibling: &Sibling) -> bool {
         let id = sibling.content.write_id;
-        let survives = |dot: Dot| self.siblings.iter().flat_map(Sibling::dots).any(|d| d == dot);
-        let twins = self.receipts.iter().filter(|receipt| receipt.write_id == id);
+        let survives = |dot: Dot| {
+            self.siblings
+                .iter()
+                .flat_map(Sibling::dots)
+                .any(|d| d == dot)
+        };
+        let twins = self
+            .receipts
+            .iter()
+            .filter(|receipt| receipt.write_id == id);
         sibling.fold.is_none() && twins.into_iter().any(|twin| !survives(twin.dot))
     }
 }
@@ -218,7 +226,8 @@ mod tests {
 
     #[test]
     fn a_write_is_recalled_wherever_it_went_and_after_it_was_superseded() {
-        let (mut minter, mut other, mut late) = (Object::default(), Object::default(), Object::default());
+        let (mut minter, mut other, mut late) =
+            (Object::default(), Object::default(), Object::default());
         let first = mint(&mut minter, dot(1, 1), id(7, 1), None);
         other.join(&first.shipment);
         let over = mint(&mut minter, dot(1, 2), id(8, 1), Some(first.answer));
@@ -247,9 +256,15 @@ mod tests {
         };
         assert_eq!(lowest, dot(1, 8));
         let repeated = a.repeat(lowest, Some(mine));
-        assert_eq!(repeated.shipment, a, "W copies are made certain of all of it");
+        assert_eq!(
+            repeated.shipment, a,
+            "W copies are made certain of all of it"
+        );
         let expected: Context = [dot(1, 8), dot(5, 5)].into_iter().collect();
-        assert_eq!(repeated.answer, expected, "the request's context and the dot");
+        assert_eq!(
+            repeated.answer, expected,
+            "the request's context and the dot"
+        );
     }
 
     #[test]

@@ -118,18 +118,43 @@ fn check_remembered(rows: &[Row], minted: &[u64], deletes: Deletes, expected: &[
 fn a_write_is_over_once_one_of_its_twins_was_superseded() {
     use Deletes::{DeleteWins, Resolver, WriteWins};
     // Both twins are there: the lowest counts.
-    check_remembered(&[(1, "a", 1, 7), (2, "a", 2, 7)], &[1, 2], WriteWins, &["a"]);
+    check_remembered(
+        &[(1, "a", 1, 7), (2, "a", 2, 7)],
+        &[1, 2],
+        WriteWins,
+        &["a"],
+    );
     // Somebody saw the first, or the second, and wrote over it.
-    check_remembered(&[(2, "a", 2, 7), (3, "b", 3, 1)], &[1, 2], WriteWins, &["b"]);
-    check_remembered(&[(1, "a", 1, 7), (3, "b", 3, 1)], &[1, 2], WriteWins, &["b"]);
+    check_remembered(
+        &[(2, "a", 2, 7), (3, "b", 3, 1)],
+        &[1, 2],
+        WriteWins,
+        &["b"],
+    );
+    check_remembered(
+        &[(1, "a", 1, 7), (3, "b", 3, 1)],
+        &[1, 2],
+        WriteWins,
+        &["b"],
+    );
     // Or deleted it.
     for policy in [WriteWins, DeleteWins, Resolver] {
         check_remembered(&[(2, "a", 2, 7), (3, "-", 3, 1)], &[1, 2], policy, &[]);
     }
     // A delete that was repeated and written over no longer wins.
-    check_remembered(&[(2, "-", 2, 7), (3, "b", 3, 1)], &[1, 2], DeleteWins, &["b"]);
+    check_remembered(
+        &[(2, "-", 2, 7), (3, "b", 3, 1)],
+        &[1, 2],
+        DeleteWins,
+        &["b"],
+    );
     // What was superseded of other writes says nothing.
-    check_remembered(&[(2, "a", 2, 8), (3, "b", 3, 1)], &[1], WriteWins, &["a", "b"]);
+    check_remembered(
+        &[(2, "a", 2, 8), (3, "b", 3, 1)],
+        &[1],
+        WriteWins,
+        &["a", "b"],
+    );
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! Writes that their clients may repeat: what is looked at before one is minted, and how it is handed on.
+//!
+//! Such a write reads first, at the bucket's R and at least n + 1 - w, which meets every copy set that an earlier
+//! try with this w was acknowledged by. A strict write is refused if too few answer. A sloppy one goes on with
+//! what was found: in a cut it may then be minted twice, and views count it once when the two meet. Since a second
+//! try is safe, a try whose outcome is unknown is followed by one at the next node, within the client's time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sibyl_core::id::NodeId;
+use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
+use sibyl_core::object::Object;
+use sibyl_core::registry::Bucket;
+
+use super::Coordinator;
+use super::remote::AskError;
+use super::write::PATIENCE;
+use crate::replica::Slot;
+use crate::tasks::registry::View;
+use crate::telemetry::{Rpc, Span};
+
+/// A write as it was answered, and whether it was there before.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The write.
+    pub written: Written,
+    /// Whether a retry was recognised, and nothing minted.
+    pub repeated: bool,
+}
+
+impl Answered {
+    /// As it travels.
+    pub fn into_reply(self) -> Reply {
+        match self.repeated {
+            true => Reply::Repeated(self.written),
+            false => Reply::Written(self.written),
+        }
+    }
+
+    /// As it came; `None` for another answer.
+    pub(super) fn of(reply: Reply) -> Option<Self> {
+        let (written, repeated) = match reply {
+            Reply::Written(written) => (written, false),
+            Reply::Repeated(written) => (written, true),
+            _ => return None,
+        };
+        Some(Self { written, repeated })
+    }
+}
+
+/// How long one try may take: with others behind it half of what is left, so that a silent node leaves time for
+/// them.
+pub(super) fn share(left: Duration, once: bool, is_last: bool) -> Duration {
+    if once && !is_last { left / 2 } else { left }
+}
+
+impl Coordinator {
+    /// What the key's other replicas hold, for a write that may have been made before.
+    ///
+    /// # Errors
+    /// [`Failure::Unsure`] if the write is strict and too few answer.
+    pub(super) async fn look_back(
+        &self,
+        span: &Span,
+        (view, bucket, slot): (&View, &Bucket, &Slot),
+        coordinate: &Coordinate,
+        left: Duration,
+    ) -> Result<Object, Failure> {
+        let owners = view.owners(bucket, slot.partition).len();
+        let r = bucket.config.r.need(usize::from(bucket.config.n), owners);
+        let meets = (owners + 1).saturating_sub(coordinate.w as usize);
+        let need = r.max(meets).clamp(1, owners);
+        let placement = self.placement(view, bucket, slot.partition, coordinate.sloppy);
+        let placement = placement.best_first(self.me());
+        // Without a quorum a sloppy write goes on all the same: then it must not use up the client's time.
+        let patience = if coordinate.sloppy {
+            PATIENCE.min(left / 3)
+        } else {
+            left
+        };
+        let outcome = self
+            .read_replicas(span, slot, &placement, need, patience, false)
+            .await;
+        if outcome.met || coordinate.sloppy {
+            return Ok(outcome.object);
+        }
+        let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let (replies, need) = (few(outcome.replies), few(need));
+        Err(Failure::Unsure { replies, need })
+    }
+
+    /// Gives a write to another node to coordinate.
+    pub(super) async fn forward(
+        &self,
+        span: &Span,
+        to: &NodeId,
+        (coordinate, once): (Coordinate, bool),
+        value: Bytes,
+        timeout: Duration,
+    ) -> Result<Answered, AskError> {
+        let coordinate = Box::new(coordinate);
+        let request = match once {
+            true => Request::CoordinateOnce(coordinate),
+            false => Request::Coordinate(coordinate),
+        };
+        let call = self.ask(
+            span.forward(to),
+            Rpc::CoordinatorForward,
+            to,
+            &request,
+            value,
+            timeout,
+        );
+        let (reply, _) = call.await?;
+        Answered::of(reply).ok_or(AskError::Nonsense)
+    }
+}
