@@ -90,6 +90,7 @@ impl World {
             handings: Default::default(),
             puts: Default::default(),
             gets: Default::default(),
+            looking: Default::default(),
             leaves: Leaves::open(&disk.store),
             exchanges: Default::default(),
             compared: Default::default(),

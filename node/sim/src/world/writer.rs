@@ -14,9 +14,10 @@ use sibyl_core::hint::Hint;
 use sibyl_core::id::Dot;
 use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place, Reply};
-use sibyl_core::object::{Caps, Mint, Object, Write};
+use sibyl_core::object::{Caps, Mint, Object, Recall, Receipt, Write};
 
 use super::coordinate::Minted;
+use super::once::Found;
 use super::{Bytes, Event, HandoffEvent, NodeId, VecDeque, World};
 use crate::checks::{deletes::Copy, dots, durable, seen, siblings};
 use crate::draw::Draw;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
         write: Box<Write>,
         caps: Caps,
         stands_in: bool,
+        /// What a look found, if the write may be made only once.
+        found: Option<Box<Found>>,
     },
     /// Join what came from elsewhere.
     Join {
@@ -359,8 +362,9 @@ impl World {
                 write,
                 caps,
                 stands_in,
+                found,
             } => {
-                let write = (request, *write, caps, stands_in);
+                let write = (request, *write, caps, stands_in, found);
                 let result = self.mint_in(node, flow, key, write, group);
                 minted.push((flow, result));
             }
@@ -406,7 +410,7 @@ impl World {
         node: usize,
         flow: u64,
         key: usize,
-        (request, write, caps, stands_in): (usize, Write, Caps, bool),
+        (request, write, caps, stands_in, found): (usize, Write, Caps, bool, Option<Box<Found>>),
         group: &mut Group,
     ) -> Result<Minted, Failure> {
         let hint = stands_in.then(|| self.load_hint(node, key, group));
@@ -417,7 +421,13 @@ impl World {
         let before = self.copy_of(key, &held);
         let result = match hint.is_some() && self.is_full(node, key, 256, group) {
             true => Err(Failure::HintsFull),
-            false => self.mint(node, key, request, write, caps, &mut held),
+            false => match self.recall(request, &write, found.as_deref(), &mut held) {
+                Some(repeated) => repeated,
+                None => {
+                    let once = found.is_some();
+                    self.mint(node, key, (request, once), write, caps, &mut held)
+                }
+            },
         };
         if result.is_ok() {
             self.watch(node, key, before, &held);
@@ -439,7 +449,7 @@ impl World {
         &mut self,
         node: usize,
         key: usize,
-        request: usize,
+        (request, once): (usize, bool),
         write: Write,
         caps: Caps,
         held: &mut Object,
@@ -478,10 +488,19 @@ impl World {
             Some(Bug::ObjectContextAnswered) => answer = held.context().clone(),
             _ => {}
         }
-        let modified_at = shipment
-            .siblings()
-            .first()
-            .map_or(0, |sibling| sibling.content.modified_at);
+        let content = shipment.siblings().first().map(|sibling| &sibling.content);
+        let modified_at = content.map_or(0, |content| content.modified_at);
+        let receipt = content.filter(|_| once).map(|content| Receipt {
+            at: modified_at,
+            write_id: content.write_id,
+            dot,
+        });
+        if let Some(receipt) = receipt {
+            held.remember(receipt);
+            if self.bug != Some(Bug::ReceiptNotShipped) {
+                shipment.remember(receipt);
+            }
+        }
         let live = held.live().count();
         Ok(Minted {
             dot,
@@ -490,6 +509,37 @@ impl World {
             modified_at,
             live,
         })
+    }
+
+    /// Joins what a look found, and recognises a write that was there before; `None` if it is to be minted.
+    fn recall(
+        &mut self,
+        request: usize,
+        write: &Write,
+        found: Option<&Found>,
+        held: &mut Object,
+    ) -> Option<Result<Minted, Failure>> {
+        let found = found?;
+        held.join(&found.object);
+        let recalled = held.recall(write.content.write_id);
+        match recalled.filter(|_| self.bug != Some(Bug::RetryMintsAgain)) {
+            Some(Recall::Written { dot, at }) => {
+                self.sights.met(Sight::Recognised);
+                let repeated = held.repeat(dot, write.context.clone());
+                Some(Ok(Minted {
+                    dot,
+                    shipment: codec::encode(&repeated.shipment),
+                    answer: repeated.answer,
+                    modified_at: at,
+                    live: held.live().count(),
+                }))
+            }
+            Some(Recall::Reused) => Some(Err(Failure::Reused)),
+            None => {
+                self.check_new(request, found);
+                None
+            }
+        }
     }
 
     /// Tells the ledger: who minted what, and what its client had seen.
@@ -567,7 +617,7 @@ impl World {
             let writers = self.clients.len();
             self.hold(siblings::check(
                 key,
-                object.live().count(),
+                Self::counting(object).len(),
                 writers,
                 unanswered,
             ));
