@@ -49,6 +49,11 @@ impl Answered {
     }
 }
 
+/// Whether a node refused because it met too few to look for the write.
+pub(super) fn is_unsure(error: &AskError) -> bool {
+    matches!(error, AskError::Failed(Failure::Unsure { .. }))
+}
+
 /// How long one try may take: with others behind it half of what is left, so that a silent node leaves time for
 /// them.
 pub(super) fn share(left: Duration, once: bool, is_last: bool) -> Duration {

@@ -21,7 +21,7 @@ use sibyl_core::registry::{Bucket, Deletes, Durability};
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
-use super::once::{Answered, share};
+use super::once::{Answered, is_unsure, share};
 use super::placement::Placement;
 use super::remote::{AskError, REFUSED, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
@@ -181,7 +181,10 @@ impl Coordinator {
             };
             match result {
                 Ok(answered) => return Ok(answered),
-                Err(error) if error.is_unsent() => refused = Some(error),
+                // Who could not be asked says less than who looked for the write and met too few.
+                Err(error) if error.is_unsent() => {
+                    refused = refused.filter(is_unsure).or(Some(error))
+                }
                 Err(AskError::Failed(failure @ (Failure::Refused(_) | Failure::Reused)))
                     if unknown.is_none() =>
                 {

@@ -23,7 +23,10 @@ pub fn minted(oracle: &Oracle, certain: Writes) -> Held {
         None => Ok(()),
         Some(write) => {
             let name = oracle.name(write);
-            broken(CHECK, format!("minted again after it was acknowledged: {name}"))
+            broken(
+                CHECK,
+                format!("minted again after it was acknowledged: {name}"),
+            )
         }
     }
 }

@@ -374,7 +374,11 @@ impl World {
         if object.live().count() > 1 {
             self.sights.met(Sight::Siblings);
         }
-        if object.siblings().iter().any(|sibling| object.is_outlived(sibling)) {
+        if object
+            .siblings()
+            .iter()
+            .any(|sibling| object.is_outlived(sibling))
+        {
             self.sights.met(Sight::TwinHidden);
         }
         self.count_siblings(key, object);

@@ -501,7 +501,12 @@ impl World {
         self.tell_origin(node, origin, result);
     }
 
-    pub(crate) fn tell_origin(&mut self, node: usize, origin: Origin, result: Result<Written, Failure>) {
+    pub(crate) fn tell_origin(
+        &mut self,
+        node: usize,
+        origin: Origin,
+        result: Result<Written, Failure>,
+    ) {
         match (origin, result) {
             (Origin::Own { handing }, result) => self.handed(node, handing, result.map_err(Some)),
             (Origin::Peer { by, call }, Ok(written)) => {

@@ -100,8 +100,7 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
         // A connection never repeats a question; only what is safe to repeat comes twice here.
-        let once =
-            matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_) | Request::CoordinateOnce(_)));
+        let once = matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_) | Request::CoordinateOnce(_)));
         let number = self.process(from).held.document.number;
         let fate = self.network.send(from, to, once);
         let (f, t) = (from as u64, to as u64);

@@ -7,7 +7,9 @@ use sibyl_core::object::Object;
 use sibyl_core::registry;
 
 use super::World;
-use crate::checks::{Violation, answered, converged, deletes, readable, registry as documents, repeats};
+use crate::checks::{
+    Violation, answered, converged, deletes, readable, registry as documents, repeats,
+};
 use crate::plan::{Entry, What, Wish};
 
 impl World {

@@ -70,9 +70,13 @@ async fn operations_of_a_batch_may_be_repeated() {
     check(json!([own]), &header, Some(key("mine"))).await;
     check(json!([own]), &[], Some(key("mine"))).await;
     let body = json!({"ops": [{"op": "put", "key": "k", "value": "v", "idempotency_key": "a b"}]});
-    setup.check(BATCH, &[], body.to_string(), (400, "bad_json")).await;
+    setup
+        .check(BATCH, &[], body.to_string(), (400, "bad_json"))
+        .await;
     let body = json!({"ops": [{"op": "get", "key": "k", "idempotency_key": "a"}]});
-    setup.check(BATCH, &[], body.to_string(), (400, "bad_json")).await;
+    setup
+        .check(BATCH, &[], body.to_string(), (400, "bad_json"))
+        .await;
 }
 
 /// A batch that breaks its schema is refused whole, whatever else would be true of it, and nothing of it runs.
