@@ -5,16 +5,18 @@
 //! what was found: in a cut it may then be minted twice, and views count it once when the two meet. Since a second
 //! try is safe, a try whose outcome is unknown is followed by one at the next node, within the client's time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::id::NodeId;
 use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
 use sibyl_core::object::Object;
-use sibyl_core::registry::Bucket;
+use sibyl_core::quorum::Level;
 
 use super::Coordinator;
 use super::remote::AskError;
+use super::request::GetRequest;
 use super::write::PATIENCE;
 use crate::replica::Slot;
 use crate::tasks::registry::View;
@@ -68,31 +70,39 @@ impl Coordinator {
     pub(super) async fn look_back(
         &self,
         span: &Span,
-        (view, bucket, slot): (&View, &Bucket, &Slot),
+        (view, slot): (&Arc<View>, &Slot),
         coordinate: &Coordinate,
         left: Duration,
     ) -> Result<Object, Failure> {
+        let (name, bucket) = view.bucket_of(slot.place.bucket).ok_or(Failure::Bucket)?;
         let owners = view.owners(bucket, slot.partition).len();
         let r = bucket.config.r.need(usize::from(bucket.config.n), owners);
         let meets = (owners + 1).saturating_sub(coordinate.w as usize);
         let need = r.max(meets).clamp(1, owners);
-        let placement = self.placement(view, bucket, slot.partition, coordinate.sloppy);
-        let placement = placement.best_first(self.me());
         // Without a quorum a sloppy write goes on all the same: then it must not use up the client's time.
         let patience = if coordinate.sloppy {
             PATIENCE.min(left / 3)
         } else {
             left
         };
-        let outcome = self
-            .read_replicas(span, slot, &placement, need, patience, false)
-            .await;
-        if outcome.met || coordinate.sloppy {
-            return Ok(outcome.object);
+        let read = GetRequest {
+            bucket: name.to_owned(),
+            key: slot.place.key.clone(),
+            r: Some(Level::Count(u8::try_from(need).unwrap_or(u8::MAX))),
+            sloppy: Some(coordinate.sloppy),
+            timeout: Some(patience),
+            partial: false,
+            resolve: false,
+        };
+        let unsure = |replies: usize| Failure::Unsure {
+            replies: u32::try_from(replies).unwrap_or(u32::MAX),
+            need: u32::try_from(need).unwrap_or(u32::MAX),
+        };
+        match self.read(span, view, bucket, slot, &read).await {
+            Ok((outcome, _)) if outcome.met || coordinate.sloppy => Ok(outcome.object),
+            Ok((outcome, _)) => Err(unsure(outcome.replies)),
+            Err(_) => Err(unsure(0)),
         }
-        let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let (replies, need) = (few(outcome.replies), few(need));
-        Err(Failure::Unsure { replies, need })
     }
 
     /// Gives a write to another node to coordinate.

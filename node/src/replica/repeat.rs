@@ -17,6 +17,8 @@ use super::{Asked, Command, Minted, Replica, Slot, StandIn};
 /// A write that its client may repeat.
 #[derive(Clone, Debug)]
 pub struct Once {
+    /// The registry document that its owners are named by.
+    pub number: u64,
     /// The write.
     pub write: Write,
     /// What a read found at other replicas.
@@ -38,6 +40,7 @@ impl Replica {
     ) {
         self.submit(Command::Mint(Asked {
             slot,
+            number: once.number,
             write: Box::new(once.write),
             caps,
             durability,
