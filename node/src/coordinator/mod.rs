@@ -2,14 +2,15 @@
 //!
 //! The flows of `sibyl-core` decide; this performs their effects on peers and on the local replica. It
 //! knows no HTTP and no disk. What a request asks and what it gets stands in `request`; `placement` says who
-//! takes it now; `read` and `write` perform the flows; `once` looks
-//! first where a write may be repeated; `resolve` makes views; `modules` keeps resolvers on every node.
+//! takes it now; `handing` finds the node that mints; `read` and `write` perform the flows; `once` looks first
+//! where a write may be repeated; `resolve` makes views; `modules` keeps resolvers on every node.
 
 mod buckets;
 mod change;
 mod closing;
 mod conflicts;
 mod explain;
+mod handing;
 mod list;
 mod modules;
 mod once;

@@ -1,26 +1,22 @@
-//! Writes that their clients may repeat: what is looked at before one is minted, and how it is handed on.
+//! Writes that their clients may repeat: what is looked at before one is minted.
 //!
 //! Such a write reads first, at the bucket's R and at least n + 1 - w, which meets every copy set that an earlier
 //! try with this w was acknowledged by. A strict write is refused if too few answer. A sloppy one goes on with
-//! what was found: in a cut it may then be minted twice, and views count it once when the two meet. Since a second
-//! try is safe, a try whose outcome is unknown is followed by one at the next node, within the client's time.
+//! what was found: in a cut it may then be minted twice, and views count it once when the two meet.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use sibyl_core::id::NodeId;
-use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
+use sibyl_core::message::{Coordinate, Failure, Reply, Written};
 use sibyl_core::object::Object;
 use sibyl_core::quorum::Level;
 
 use super::Coordinator;
-use super::remote::AskError;
 use super::request::GetRequest;
 use super::write::PATIENCE;
 use crate::replica::Slot;
 use crate::tasks::registry::View;
-use crate::telemetry::{Rpc, Span};
+use crate::telemetry::Span;
 
 /// A write as it was answered, and whether it was there before.
 #[derive(Clone, Debug)]
@@ -49,17 +45,6 @@ impl Answered {
         };
         Some(Self { written, repeated })
     }
-}
-
-/// Whether a node refused because it met too few to look for the write.
-pub(super) fn is_unsure(error: &AskError) -> bool {
-    matches!(error, AskError::Failed(Failure::Unsure { .. }))
-}
-
-/// How long one try may take: with others behind it half of what is left, so that a silent node leaves time for
-/// them.
-pub(super) fn share(left: Duration, once: bool, is_last: bool) -> Duration {
-    if once && !is_last { left / 2 } else { left }
 }
 
 impl Coordinator {
@@ -103,31 +88,5 @@ impl Coordinator {
             Ok((outcome, _)) => Err(unsure(outcome.replies)),
             Err(_) => Err(unsure(0)),
         }
-    }
-
-    /// Gives a write to another node to coordinate.
-    pub(super) async fn forward(
-        &self,
-        span: &Span,
-        to: &NodeId,
-        (coordinate, once): (Coordinate, bool),
-        value: Bytes,
-        timeout: Duration,
-    ) -> Result<Answered, AskError> {
-        let coordinate = Box::new(coordinate);
-        let request = match once {
-            true => Request::CoordinateOnce(coordinate),
-            false => Request::Coordinate(coordinate),
-        };
-        let call = self.ask(
-            span.forward(to),
-            Rpc::CoordinatorForward,
-            to,
-            &request,
-            value,
-            timeout,
-        );
-        let (reply, _) = call.await?;
-        Answered::of(reply).ok_or(AskError::Nonsense)
     }
 }

@@ -1,9 +1,8 @@
-//! Performs the write flow: finds the node that mints, mints, sends to all owners, answers at W.
+//! Performs the write flow: mints, sends to all owners, answers at W.
 //!
 //! The first reachable owner coordinates, and if there is none, the first node that may stand in for one, which
-//! mints on its hint of the key. A forward is tried elsewhere only if the one before certainly did not mint, or if
-//! its client may repeat it (`once`); else the client learns that the outcome is unknown. A coordinated write runs in a task of its
-//! own, so a client that leaves cannot leave it half sent.
+//! mints on its hint of the key; who that is `handing` finds. A coordinated write runs in a task of its own, so a
+//! client that leaves cannot leave it half sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,9 +21,8 @@ use sibyl_core::registry::{Bucket, Deletes, Durability};
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
-use super::once::{Answered, is_unsure, share};
-use super::placement::Placement;
-use super::remote::{AskError, REFUSED, STALE, TIMEOUT};
+use super::once::Answered;
+use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
@@ -150,66 +148,6 @@ impl Coordinator {
             }));
         }
         Ok(outcome.object.tombstones())
-    }
-
-    /// Gives the write to the first node that may coordinate it, can be reached and takes it. Only if its client
-    /// may repeat it is it tried again where it may have been minted; what was unknown once is so to the end.
-    async fn hand_on(
-        &self,
-        span: &Span,
-        placement: Placement,
-        (coordinate, once): (Coordinate, bool),
-        value: Bytes,
-        deadline: Deadline,
-    ) -> Result<Answered, PutError> {
-        let (w, owners) = (coordinate.w as usize, placement.owners.len());
-        let (mut refused, mut unknown) = (None, None);
-        let mut candidates = placement.candidates().peekable();
-        while let Some(owner) = candidates.next() {
-            let left = deadline.saturating_duration_since(Deadline::now());
-            if left.is_zero() && (refused.is_some() || unknown.is_some()) {
-                // Asking on without time could only make unknown what is certain.
-                break;
-            }
-            let left = share(left, once, candidates.peek().is_none());
-            let (ours, value) = (coordinate.clone(), value.clone());
-            let result = if owner == *self.me() {
-                let coordinated = self.coordinate(span, (ours, once), value, left);
-                coordinated.await.map_err(AskError::Failed)
-            } else {
-                let forwarded = self.forward(span, &owner, (ours, once), value, left);
-                forwarded.await
-            };
-            match result {
-                Ok(answered) => return Ok(answered),
-                // Who could not be asked says less than who looked for the write and met too few.
-                Err(error) if error.is_unsent() => {
-                    refused = refused.filter(is_unsure).or(Some(error))
-                }
-                Err(AskError::Failed(failure @ (Failure::Refused(_) | Failure::Reused)))
-                    if unknown.is_none() =>
-                {
-                    return Err(PutError::NotWritten(failure));
-                }
-                Err(error) => {
-                    let (copies, failed) = match error {
-                        AskError::Failed(Failure::Quorum { copies, failed, .. }) => {
-                            (copies as usize, failed as usize)
-                        }
-                        _ => (0, 0),
-                    };
-                    unknown = Some(PutError::Unknown { copies, failed, w });
-                    if !once {
-                        break;
-                    }
-                }
-            }
-        }
-        match (unknown, refused) {
-            (Some(unknown), _) => Err(unknown),
-            (None, Some(AskError::Failed(failure))) => Err(PutError::NotWritten(failure)),
-            _ => Err(PutError::Unreachable { owners }),
-        }
     }
 
     /// Coordinates a write on this node's own copy, or, if it owns none and the write is sloppy, on its hint. One

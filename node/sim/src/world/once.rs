@@ -6,20 +6,23 @@
 
 use std::collections::BTreeSet;
 
+use sibyl_core::codec;
 use sibyl_core::flow::get::Outcome;
+use sibyl_core::id::Dot;
 use sibyl_core::message::{Coordinate, Failure};
-use sibyl_core::object::Object;
+use sibyl_core::object::{Object, Recall, Receipt, Write};
 use sibyl_core::registry::Deletes;
 use sibyl_core::view::{self, Faces};
 
 use super::client::Token;
-use super::coordinate::Origin;
+use super::coordinate::{Minted, Origin};
 use super::{Bytes, Event, World};
 use crate::checks::repeats;
 use crate::draw::Draw;
 use crate::oracle::Writes;
 use crate::plan::{PATIENCE_US, Wish};
 use crate::sight::Sight;
+use crate::zoo::Bug;
 
 /// Purpose of the draws of this file.
 const PURPOSE: u64 = 11;
@@ -186,18 +189,59 @@ impl World {
         self.mint_for(node, origin, (coordinate, value), left_us, Some(found));
     }
 
+    /// Joins what a look found, and recognises a write that was there before; `None` if it is to be minted.
+    pub(crate) fn recall(
+        &mut self,
+        request: usize,
+        write: &Write,
+        found: Option<&Found>,
+        held: &mut Object,
+    ) -> Option<Result<Minted, Failure>> {
+        let found = found?;
+        held.join(&found.object);
+        let recalled = held.recall(write.content.write_id);
+        match recalled.filter(|_| self.bug != Some(Bug::RetryMintsAgain)) {
+            Some(Recall::Written { dot, at }) => {
+                self.sights.met(Sight::Recognised);
+                let repeated = held.repeat(dot, write.context.clone());
+                Some(Ok(Minted {
+                    dot,
+                    shipment: codec::encode(&repeated.shipment),
+                    answer: repeated.answer,
+                    modified_at: at,
+                    live: held.live().count(),
+                }))
+            }
+            Some(Recall::Reused) => Some(Err(Failure::Reused)),
+            None => {
+                self.check_new(request, found);
+                None
+            }
+        }
+    }
+
     /// Checks what is about to be minted against what must have been recognised.
-    pub(crate) fn check_new(&mut self, request: usize, found: &Found) {
+    fn check_new(&mut self, request: usize, found: &Found) {
         let twins = self.oracle.of_request(request);
         self.hold(repeats::minted(&self.oracle, found.certain.common(twins)));
     }
 
     /// What a view of an object counts.
-    pub(crate) fn counting(object: &Object) -> BTreeSet<sibyl_core::id::Dot> {
+    pub(crate) fn counting(object: &Object) -> BTreeSet<Dot> {
         match view::faces(object, Deletes::WriteWins) {
             Faces::Gone => BTreeSet::new(),
             Faces::One(one) => [one.dot()].into(),
             Faces::Several(several) => several.into_iter().map(|one| one.dot()).collect(),
         }
     }
+}
+
+/// What is remembered of a write that its client may repeat.
+pub(crate) fn receipt_of(shipment: &Object, dot: Dot) -> Option<Receipt> {
+    let content = &shipment.siblings().first()?.content;
+    Some(Receipt {
+        at: content.modified_at,
+        write_id: content.write_id,
+        dot,
+    })
 }

@@ -14,10 +14,10 @@ use sibyl_core::hint::Hint;
 use sibyl_core::id::Dot;
 use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place, Reply};
-use sibyl_core::object::{Caps, Mint, Object, Recall, Receipt, Write};
+use sibyl_core::object::{Caps, Mint, Object, Write};
 
 use super::coordinate::Minted;
-use super::once::Found;
+use super::once::{Found, receipt_of};
 use super::{Bytes, Event, HandoffEvent, NodeId, VecDeque, World};
 use crate::checks::{deletes::Copy, dots, durable, seen, siblings};
 use crate::draw::Draw;
@@ -488,19 +488,15 @@ impl World {
             Some(Bug::ObjectContextAnswered) => answer = held.context().clone(),
             _ => {}
         }
-        let content = shipment.siblings().first().map(|sibling| &sibling.content);
-        let modified_at = content.map_or(0, |content| content.modified_at);
-        let receipt = content.filter(|_| once).map(|content| Receipt {
-            at: modified_at,
-            write_id: content.write_id,
-            dot,
-        });
+        let receipt = receipt_of(&shipment, dot).filter(|_| once);
         if let Some(receipt) = receipt {
             held.remember(receipt);
             if self.bug != Some(Bug::ReceiptNotShipped) {
                 shipment.remember(receipt);
             }
         }
+        let content = shipment.siblings().first().map(|sibling| &sibling.content);
+        let modified_at = content.map_or(0, |content| content.modified_at);
         let live = held.live().count();
         Ok(Minted {
             dot,
@@ -509,37 +505,6 @@ impl World {
             modified_at,
             live,
         })
-    }
-
-    /// Joins what a look found, and recognises a write that was there before; `None` if it is to be minted.
-    fn recall(
-        &mut self,
-        request: usize,
-        write: &Write,
-        found: Option<&Found>,
-        held: &mut Object,
-    ) -> Option<Result<Minted, Failure>> {
-        let found = found?;
-        held.join(&found.object);
-        let recalled = held.recall(write.content.write_id);
-        match recalled.filter(|_| self.bug != Some(Bug::RetryMintsAgain)) {
-            Some(Recall::Written { dot, at }) => {
-                self.sights.met(Sight::Recognised);
-                let repeated = held.repeat(dot, write.context.clone());
-                Some(Ok(Minted {
-                    dot,
-                    shipment: codec::encode(&repeated.shipment),
-                    answer: repeated.answer,
-                    modified_at: at,
-                    live: held.live().count(),
-                }))
-            }
-            Some(Recall::Reused) => Some(Err(Failure::Reused)),
-            None => {
-                self.check_new(request, found);
-                None
-            }
-        }
     }
 
     /// Tells the ledger: who minted what, and what its client had seen.
