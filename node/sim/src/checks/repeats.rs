@@ -1,7 +1,7 @@
 //! **A client's repeated write is one write: it is minted once where that can be known, counts once, and does not
 //! come back once it was superseded.**
 //!
-//! Source: merge-model, *Write*: "Write ids count once, in views only"; decision 9. Minting is checked where the look
+//! Source: merge-model, *Write*: "Write ids count once, in views only"; decision 10. Minting is checked where the look
 //! before it met owners that met the first try's: `sloppy=false` makes sure of both. The rest is checked on what all
 //! owners agree on in the end. Receipts of copies that were wiped away are not promised, nor those of a write that
 //! nobody acknowledged: what lies on no disk is remembered by nobody.
