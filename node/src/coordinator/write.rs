@@ -187,12 +187,11 @@ impl Coordinator {
             let few = "too few nodes can be reached that may take the write";
             return Err(Failure::NotServing(few.into()));
         }
-        let found = if once {
-            let at = (&view, &slot);
-            Some(self.look_back(span, at, &coordinate, timeout).await?)
-        } else {
-            None
-        };
+        let mut found = None;
+        if once {
+            let look = self.look_back(span, (&view, &slot), &coordinate, timeout);
+            found = Some(look.await?);
+        }
         let timeout = deadline.saturating_duration_since(Deadline::now());
         let span = span.quorum_write(owners.len(), w);
         let stands_in = (!owns).then(|| StandIn {

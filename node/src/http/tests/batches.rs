@@ -75,7 +75,7 @@ async fn operations_of_a_batch_may_be_repeated() {
         .await;
     let body = json!({"ops": [{"op": "get", "key": "k", "idempotency_key": "a"}]});
     setup
-        .check(BATCH, &[], body.to_string(), (400, "bad_json"))
+        .check(BATCH, &[], body.to_string(), (400, "unknown_field"))
         .await;
 }
 
