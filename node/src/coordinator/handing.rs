@@ -62,7 +62,7 @@ impl Coordinator {
                 Ok(answered) => return Ok(answered),
                 // Who could not be asked says less than who looked for the write and met too few.
                 Err(error) if error.is_unsent() => {
-                    refused = refused.filter(is_unsure).or(Some(error))
+                    refused = refused.filter(is_unsure).or(Some(error));
                 }
                 Err(AskError::Failed(failure @ (Failure::Refused(_) | Failure::Reused)))
                     if unknown.is_none() =>

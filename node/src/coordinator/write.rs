@@ -177,8 +177,7 @@ impl Coordinator {
         let sloppy = coordinate.sloppy;
         let placement = self.placement(&view, bucket, slot.partition, sloppy);
         let owners = &placement.owners;
-        let w = coordinate.w as usize;
-        let owns = owners.contains(self.me());
+        let (w, owns) = (coordinate.w as usize, owners.contains(self.me()));
         if !owns && (!sloppy || placement.also.contains(self.me())) {
             return Err(Failure::NotOwner);
         }

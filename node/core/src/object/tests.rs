@@ -162,7 +162,7 @@ impl World {
             .expect("no caps");
         self.written.insert(dot, known);
         self.shipped = written.shipment;
-        if dot.counter % 2 == 0 {
+        if dot.counter.is_multiple_of(2) {
             // Every second client may repeat its write.
             let receipt = receipt(dot);
             self.copies[node].remember(receipt);
