@@ -226,5 +226,9 @@ impl FromStr for Bug {
 pub fn as_vector(object: &Object, dot: Dot) -> Object {
     let mut context: Context = object.context().clone();
     context.insert_interval(dot.actor, 0, dot.counter);
-    Object::from_parts(context, object.siblings().to_vec())
+    let vector = Object::from_parts(context, object.siblings().to_vec());
+    let receipts = object.receipts().to_vec();
+    vector
+        .with_receipts(receipts)
+        .expect("the context only grew")
 }

@@ -34,18 +34,20 @@ pub fn minted(oracle: &Oracle, certain: Writes) -> Held {
 /// What counts in the end.
 pub fn end(oracle: &Oracle, last: &Object, counting: &BTreeSet<Dot>) -> Held {
     let surviving = oracle.surviving(last);
+    // What a context claims otherwise is another check's.
+    let seen = oracle.known(surviving);
     let mut requests = BTreeSet::new();
     for write in counting.iter().filter_map(|dot| oracle.find(*dot)) {
         let request = oracle.writes[write].request;
         if !requests.insert(request) {
             return broken(CHECK, format!("counts twice: {}", oracle.name(write)));
         }
-        let twins = oracle.of_request(request).without(surviving).iter();
-        let over = twins.filter(|twin| {
+        let twins = oracle.of_request(request).without(surviving);
+        let mut over = twins.common(seen).iter().filter(|twin| {
             let twin = &oracle.writes[*twin];
-            twin.promised.is_some() && twin.destroyed == 0 && last.context().contains(twin.dot)
+            twin.promised.is_some() && twin.destroyed == 0
         });
-        if let Some(twin) = over.into_iter().next() {
+        if let Some(twin) = over.next() {
             let (name, twin) = (oracle.name(write), oracle.name(twin));
             return broken(CHECK, format!("{name} counts, and {twin} was superseded"));
         }

@@ -477,6 +477,7 @@ impl World {
             .map_err(Failure::Refused)?;
         self.enter_mint(key, request, dot, payload, &covered, context.as_ref());
         let (mut shipment, mut answer) = (written.shipment, written.answer);
+        let receipt = receipt_of(&shipment, dot).filter(|_| once);
         match self.bug {
             Some(Bug::PlainVectors) => {
                 *held = zoo::as_vector(held, dot);
@@ -488,7 +489,6 @@ impl World {
             Some(Bug::ObjectContextAnswered) => answer = held.context().clone(),
             _ => {}
         }
-        let receipt = receipt_of(&shipment, dot).filter(|_| once);
         if let Some(receipt) = receipt {
             held.remember(receipt);
             if self.bug != Some(Bug::ReceiptNotShipped) {
