@@ -193,7 +193,7 @@ impl Bug {
             | Self::HintAckBeforeSync
             | Self::HintEvicted => 2_000,
             Self::RetryMintsAgain => 50,
-            Self::ReceiptNotShipped => 500,
+            Self::ReceiptNotShipped => 4_000,
             Self::Resurrection
             | Self::StampsBelieved
             | Self::OthersRaised
