@@ -48,7 +48,7 @@ impl AntiEntropy {
             let n = bucket.config.n;
             let owners = view.placed.holders(slot.partition, n);
             let w = bucket.config.w.need(usize::from(n), owners.len());
-            Need::of(&ground.me, &owners, w)
+            Need::of(&ground.me, &owners, w, |node| view.is_member(node))
         });
         let readable = ground.replica.object(slot).is_ok();
         let Some(need) = need.filter(|_| !readable) else {
