@@ -12,12 +12,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::fjall::config::{BlockSizePolicy, CompressionPolicy, PinningPolicy};
-use ::fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
+use ::fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode,
+    Readable as _,
+};
 use bytes::Bytes;
 
 use super::disk::{FolderLock, allocated_bytes};
 use super::journal::{self, JournalError, MARKER_KEY, Marker, chain, fingerprint};
-use super::{Batch, ReadError, Size, Space, Store, WriteError, record};
+use super::{Batch, Picture, ReadError, Size, Space, Store, WriteError, record, within_budget};
 
 /// Blocks kept in memory; the measured figures of the reference are with this.
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;
@@ -252,13 +255,7 @@ impl Store for Fjall {
         if from >= until {
             return Ok(Vec::new());
         }
-        let records = self.records.range(from..until).take(limit);
-        let pairs = records.map(|guard| {
-            let (placed, sealed) = guard.into_inner().map_err(unreadable)?;
-            let content = unseal(space, &placed, &sealed)?;
-            Ok((Bytes::copy_from_slice(&placed[1..]), content))
-        });
-        pairs.collect()
+        pairs(space, self.records.range(from..until), limit)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), WriteError> {
@@ -291,6 +288,72 @@ impl Store for Fjall {
             records: self.records.approximate_len() as u64,
         }
     }
+
+    fn picture(&self) -> Result<Box<dyn Picture>, ReadError> {
+        // A batch becomes visible as a whole, so this is what lies between two of them.
+        let snapshot = self.database.snapshot();
+        let marker = snapshot
+            .get(&self.records, MARKER_KEY)
+            .map_err(unreadable)?;
+        let number = |sealed: ::fjall::Slice| {
+            let content = record::unseal(MARKER_KEY, &sealed).ok()?;
+            Some(Marker::decode(content)?.number)
+        };
+        let batch = match marker {
+            Some(sealed) => {
+                number(sealed).ok_or_else(|| ReadError::Failed(Box::new(Damage::Differs)))?
+            }
+            None => 0,
+        };
+        Ok(Box::new(Snapshot {
+            snapshot,
+            records: self.records.clone(),
+            batch,
+        }))
+    }
+}
+
+struct Snapshot {
+    snapshot: ::fjall::Snapshot,
+    records: Keyspace,
+    batch: u64,
+}
+
+impl Picture for Snapshot {
+    fn batch(&self) -> u64 {
+        self.batch
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        until: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        let (from, until) = space.range(from, until);
+        if from >= until {
+            return Ok(Vec::new());
+        }
+        pairs(
+            space,
+            self.snapshot.range(&self.records, from..until),
+            limit,
+        )
+    }
+}
+
+fn pairs(
+    space: Space,
+    records: ::fjall::Iter,
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    let pairs = records.map(|guard| {
+        let (placed, sealed) = guard.into_inner().map_err(unreadable)?;
+        let content = unseal(space, &placed, &sealed)?;
+        Ok((Bytes::copy_from_slice(&placed[1..]), content))
+    });
+    within_budget(pairs, limit)
 }
 
 fn options() -> KeyspaceCreateOptions {

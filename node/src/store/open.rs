@@ -66,6 +66,9 @@ pub enum Cause {
     /// The store said so itself: a peer knew more of it than it did.
     #[error("a peer knew more of this store than it did")]
     Disowned,
+    /// It was made from a backup: what the lost one did since is not known.
+    #[error("it was restored from a backup")]
+    Restored,
     /// A start after amnesia did not finish.
     #[error("an earlier start after amnesia did not finish")]
     Unfinished,
@@ -127,6 +130,27 @@ pub fn open(folder: &Path, fresh_actor: impl FnOnce() -> u64) -> Result<Opened, 
             folder.begin(Actor(fresh_actor()), Some(cause), counter, lock)
         }
     }
+}
+
+/// Begins a store for what a backup holds: as after amnesia, and behind the counters that the lost store may have
+/// used. The folder is not used by anybody and becomes a data folder by its rename.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn restored(
+    folder: &Path,
+    actor: Actor,
+    reserved_end: u64,
+    incarnation: u64,
+) -> Result<Opened, OpenError> {
+    let folder = Folder {
+        path: folder.to_owned(),
+    };
+    let lock = folder.take()?;
+    let opened = folder.begin(actor, Some(Cause::Restored), skip(reserved_end), lock)?;
+    let raised = opened.watermark.raise_incarnation(incarnation + 1);
+    raised.map_err(|error| folder.write(error))?;
+    Ok(opened)
 }
 
 /// What a folder proves.

@@ -52,8 +52,11 @@ impl AntiEntropy {
                 .need(usize::from(bucket.config.n), owners.len());
             Need::of(&ground.me, owners, w)
         });
-        let readable = ground.replica.object(slot).is_ok();
-        let Some(need) = need.filter(|_| !readable) else {
+        if ground.replica.object(slot).is_ok() {
+            // A moment's trouble of the disk: a tree computed meanwhile does not count the record.
+            return ground.replica.readable(slot.clone()).await.is_ok();
+        }
+        let Some(need) = need else {
             ground.replica.not_damaged(slot);
             return true;
         };
