@@ -21,27 +21,25 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
+use crate::backup;
 use crate::config::{Config, Forming, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
-use crate::store::{self, Start, Watermark, disk};
+use crate::store::{self, Watermark};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
 use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
 use crate::tasks::registry::{Opened, Registry, StartError, View};
-use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
+use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
 
+mod disk;
 #[cfg(test)]
 mod tests;
 
-/// How often the free space of the disk is looked at.
-const DISK_EVERY: Duration = Duration::from_secs(5);
-/// What other nodes may use of this one's disk by hints: one part of so many.
-const HINT_QUOTA_OF_DISK: u64 = 10;
 /// How long the last spans may take to leave.
 const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
 /// How often a store that contradicts itself is begun anew before the node gives up.
@@ -138,6 +136,7 @@ impl Node {
             metrics: Arc::clone(&telemetry.metrics),
         });
         let platform = open_platform(&config).await?;
+        let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();
         let gossip = gossip(
             &config, &me, actor, &replica, &registry, watermark, &telemetry,
@@ -161,7 +160,8 @@ impl Node {
         look_after(&coordinator, &config);
 
         let (stop, stopped) = watch::channel(false);
-        let (listen, servers) = listen(&config, &coordinator, &telemetry, &stopped).await?;
+        let (listen, servers) =
+            listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
         tracing::info!(node = %coordinator.me(), %listen, "serving");
         Ok(Self {
             coordinator,
@@ -224,11 +224,12 @@ async fn listen(
     config: &Config,
     coordinator: &Coordinator,
     telemetry: &Telemetry,
+    backups: backup::Source,
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<(SocketAddr, Vec<tokio::task::JoinHandle<usize>>)> {
     let clients = bind(config.listen, "listen").await?;
     let address = clients.local_addr()?;
-    let backend = backend::Backend::new(coordinator.clone(), telemetry.clone(), config);
+    let backend = backend::Backend::new(coordinator.clone(), telemetry.clone(), config, backups);
     let surface = match config.admin_listen {
         Some(_) => http::Surface::Clients,
         None => http::Surface::Whole,
@@ -392,9 +393,10 @@ fn open_store(
     first: &Document,
     telemetry: &Telemetry,
 ) -> anyhow::Result<Store> {
+    disk::refuse_unfinished(&config.data_dir)?;
     for _ in 0..MOST_STARTS {
         let opened = store::open(&config.data_dir.join("data"), || rand::rng().random())?;
-        report(&opened.start, telemetry);
+        disk::report(&opened.start, telemetry);
         let store::Opened {
             store,
             watermark,
@@ -414,7 +416,7 @@ fn open_store(
             counters: Box::new(counters),
             actor,
             line: counter.saturating_sub(1),
-            hint_quota_bytes: hint_quota(config),
+            hint_quota_bytes: disk::hint_quota(config),
             observer: Box::new(move |group: Group| {
                 metrics.storage(StorageOp::Put, group.apply);
                 if let Some(sync) = group.sync {
@@ -433,6 +435,7 @@ fn open_store(
         });
         match registry {
             Ok(registry) => {
+                disk::report_origin(&replica);
                 return Ok(Store {
                     replica,
                     registry,
@@ -452,22 +455,6 @@ fn open_store(
         "{} contradicts itself even when begun anew: examine the disk",
         config.data_dir.display()
     )
-}
-
-fn report(start: &Start, telemetry: &Telemetry) {
-    match start {
-        Start::First => tracing::info!("a new store"),
-        Start::Restarted => tracing::info!("the store is as it was left"),
-        Start::Amnesia(cause) => {
-            tracing::error!(%cause, "the store cannot prove what it remembers: a new one is begun, the old one kept aside");
-            let cause = match cause {
-                store::Cause::WatermarkMissing => AmnesiaCause::Missing,
-                store::Cause::Watermark(_) | store::Cause::Unfinished => AmnesiaCause::Corrupt,
-                store::Cause::Engine(_) | store::Cause::Disowned => AmnesiaCause::Stale,
-            };
-            telemetry.metrics.amnesia(cause);
-        }
-    }
 }
 
 /// Begins to deliver what this node keeps for others.
@@ -507,7 +494,7 @@ fn look_after(coordinator: &Coordinator, config: &Config) {
     tokio::spawn(coordinator.clone().sweep_up());
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
-    tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
+    tokio::spawn(disk::watch(coordinator.clone(), config.data_dir.clone()));
 }
 
 /// Lets copies be compared and hints delivered when gossip says that somebody, or this node, was away.
@@ -526,40 +513,6 @@ async fn follow_returns(coordinator: Coordinator) {
                 handoff.was_away();
             }
             Err(RecvError::Closed) => return,
-        }
-    }
-}
-
-/// How many bytes of hints are taken in: what was set, else a tenth of the disk.
-fn hint_quota(config: &Config) -> u64 {
-    config.hint_quota_bytes.unwrap_or_else(|| {
-        let room = disk::room(&config.data_dir);
-        let tenth = room.map(|room| room.total_bytes / HINT_QUOTA_OF_DISK);
-        tenth.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot ask how large the disk is: hints are taken in without limit");
-            u64::MAX
-        })
-    })
-}
-
-/// Below the low-water mark no new data is taken; what is there can be read and deleted.
-async fn watch_disk(coordinator: Coordinator, folder: std::path::PathBuf) {
-    let mut tick = tokio::time::interval(DISK_EVERY);
-    loop {
-        tick.tick().await;
-        match disk::room(&folder) {
-            Ok(room) => {
-                let low = room.is_low(disk::LOW_WATER_BYTES);
-                if low && !coordinator.is_low_on_disk() {
-                    let available = room.available_bytes;
-                    tracing::error!(
-                        available,
-                        "the disk is below its low-water mark: writes are refused"
-                    );
-                }
-                coordinator.set_low_on_disk(low);
-            }
-            Err(error) => tracing::warn!(%error, "cannot ask how full the disk is"),
         }
     }
 }

@@ -19,6 +19,7 @@ mod held;
 mod machine;
 mod message;
 mod proposer;
+mod restored;
 mod rounds;
 mod rules;
 mod zoo;

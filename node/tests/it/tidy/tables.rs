@@ -78,6 +78,8 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
             "node/src/tasks/",
             "node/src/telemetry/",
             "node/src/resolver/disk.rs",
+            // A restored store draws its actor.
+            "node/src/backup/",
             "node/sim/src/",
         ],
     ),
@@ -162,6 +164,7 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
         "node",
         &[
             "answers",
+            "backup",
             "config",
             "coordinator",
             "http",
@@ -173,10 +176,13 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["config", "http", "node"]),
+    // Restoring and checking a backup is done without a node.
+    ("cli", &["backup", "config", "http", "node"]),
+    ("backup", &["resolver", "store", "tasks"]),
     (
         "http",
         &[
+            "backup",
             "config",
             "coordinator",
             "peer",
