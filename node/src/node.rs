@@ -49,7 +49,7 @@ const MOST_STARTS: usize = 2;
 ///
 /// # Errors
 /// Whatever keeps it from starting, or ended it; in words for an operator.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config) -> anyhow::Result<Ended> {
     let json = config.log_format.map(|format| format == LogFormat::Json);
     telemetry::logs::start(Some(&config.log), json).context("cannot set up logging")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -61,19 +61,39 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .thread_name("sibyl")
         .build()
         .context("cannot start worker threads")?;
-    runtime.block_on(async {
-        let node = Node::start(config).await?;
-        let mut failed = node.coordinator.replica().failed();
-        let failure = tokio::select! {
-            signal = told_to_stop() => signal.map(|()| None)?,
-            failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
-        };
-        node.stop().await;
-        match failure {
-            Some(why) => anyhow::bail!("the store failed: {why}"),
-            None => Ok(()),
+    runtime.block_on(run_once(config))
+}
+
+/// How a node ended, if it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// Its store is damaged and given up: start it again, and it begins a new one.
+    GivenUp,
+}
+
+async fn run_once(config: Config) -> anyhow::Result<Ended> {
+    let data_dir = config.data_dir.clone();
+    let node = Node::start(config).await?;
+    let mut failed = node.coordinator.replica().failed();
+    let failure = tokio::select! {
+        signal = told_to_stop() => signal.map(|()| None)?,
+        failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
+    };
+    let renewed = failure.is_some() && disk::can_be_renewed(&node.coordinator);
+    if renewed {
+        disk::give_up(&data_dir, &node.watermark)?;
+    }
+    node.stop().await;
+    match failure {
+        Some(why) if renewed => {
+            tracing::error!(%why, "the store is given up: the next start begins a new one");
+            Ok(Ended::GivenUp)
         }
-    })
+        Some(why) => anyhow::bail!("the store failed: {why}"),
+        None => Ok(Ended::Told),
+    }
 }
 
 async fn told_to_stop() -> anyhow::Result<()> {
@@ -91,6 +111,7 @@ async fn told_to_stop() -> anyhow::Result<()> {
 pub struct Node {
     coordinator: Coordinator,
     telemetry: Telemetry,
+    watermark: Arc<Watermark>,
     listen: SocketAddr,
     stop: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<usize>>,
@@ -139,7 +160,13 @@ impl Node {
         let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();
         let gossip = gossip(
-            &config, &me, actor, &replica, &registry, watermark, &telemetry,
+            &config,
+            &me,
+            actor,
+            &replica,
+            &registry,
+            Arc::clone(&watermark),
+            &telemetry,
         );
         let coordinator = Coordinator::new(Ground {
             me,
@@ -166,6 +193,7 @@ impl Node {
         Ok(Self {
             coordinator,
             telemetry,
+            watermark,
             listen,
             stop,
             servers,
@@ -182,6 +210,7 @@ impl Node {
         let Self {
             coordinator,
             telemetry,
+            watermark: _,
             listen: _,
             stop,
             servers,
@@ -448,6 +477,13 @@ fn open_store(
                 watermark.disown()?;
                 replica.stop();
             }
+            Err(StartError::Unreadable(why))
+                if replica.store().damage().is_some() && first.layout.members.len() > 1 =>
+            {
+                tracing::error!(%why, "the storage engine's files are damaged");
+                disk::give_up(&config.data_dir, &watermark)?;
+                replica.stop();
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -495,6 +531,7 @@ fn look_after(coordinator: &Coordinator, config: &Config) {
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
     tokio::spawn(disk::watch(coordinator.clone(), config.data_dir.clone()));
+    tokio::spawn(disk::watch_damage(coordinator.clone()));
 }
 
 /// Lets copies be compared and hints delivered when gossip says that somebody, or this node, was away.

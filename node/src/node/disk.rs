@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sibyl_core::id::NodeId;
+use sibyl_core::registry::votes_needed;
 
 use crate::backup;
 use crate::config::Config;
@@ -20,6 +21,8 @@ use crate::telemetry::metrics::AmnesiaCause;
 
 /// How often the disk is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(5);
+/// How often the store is asked whether its files are damaged.
+const DAMAGE_EVERY: Duration = Duration::from_secs(1);
 /// What other nodes may use of this one's disk by hints: one part of so many.
 const HINT_QUOTA_OF_DISK: u64 = 10;
 
@@ -66,9 +69,10 @@ pub(super) fn report(start: &Start, telemetry: &Telemetry) {
             let cause = match cause {
                 store::Cause::WatermarkMissing => AmnesiaCause::Missing,
                 store::Cause::Watermark(_) | store::Cause::Unfinished => AmnesiaCause::Corrupt,
-                store::Cause::Engine(_) | store::Cause::Disowned | store::Cause::Restored => {
-                    AmnesiaCause::Stale
-                }
+                store::Cause::Damaged { .. }
+                | store::Cause::Engine(_)
+                | store::Cause::Disowned
+                | store::Cause::Restored => AmnesiaCause::Stale,
             };
             telemetry.metrics.amnesia(cause);
         }
@@ -107,4 +111,44 @@ pub(super) async fn watch(coordinator: Coordinator, folder: PathBuf) {
             Err(error) => tracing::warn!(%error, "cannot ask how full the disk is"),
         }
     }
+}
+
+/// A store with a damaged block cannot mend itself: whatever lies in there cannot be listed, compared or compacted.
+/// Once enough others are there to name and fill a new one, the node gives it up.
+pub(super) async fn watch_damage(coordinator: Coordinator) {
+    let mut tick = tokio::time::interval(DAMAGE_EVERY);
+    let mut said = false;
+    loop {
+        tick.tick().await;
+        let Some(why) = coordinator.replica().store().damage() else {
+            continue;
+        };
+        if !std::mem::replace(&mut said, true) {
+            tracing::error!(%why, "the storage engine's files are damaged");
+        }
+        if can_be_renewed(&coordinator) {
+            coordinator
+                .replica()
+                .fail(format!("the storage engine's files are damaged: {why}"));
+            return;
+        }
+    }
+}
+
+/// Gives a damaged store up: the next start begins a new one, with what can be read of this.
+pub(super) fn give_up(data_dir: &Path, watermark: &Watermark) -> anyhow::Result<()> {
+    store::salvage::mark(&data_dir.join("data"), watermark.actor())?;
+    Ok(watermark.disown()?)
+}
+
+/// Whether the store is damaged, and a majority can be reached without this node: it is asked to name the new store,
+/// and no partition has fewer owners to be filled from than after any other loss.
+pub(super) fn can_be_renewed(coordinator: &Coordinator) -> bool {
+    let view = coordinator.registry().view();
+    let members = &view.document().layout.members;
+    let present = coordinator.net().peers().into_iter();
+    let present = present.filter(|peer| peer.reachable && members.contains_key(&peer.node_id));
+    coordinator.replica().store().damage().is_some()
+        && !view.forming()
+        && present.count() >= votes_needed(view.number() + 1, members.len())
 }

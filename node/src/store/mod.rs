@@ -16,6 +16,7 @@ mod journal;
 pub mod memory;
 pub mod open;
 pub mod record;
+pub mod salvage;
 pub mod watermark;
 
 use bytes::Bytes;
@@ -156,6 +157,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// How much is held; walks the folder, so ask seconds apart.
     fn size(&self) -> Size;
+
+    /// What is wrong with the store's own files, once a read or a write met it. Which keys are affected cannot be
+    /// said and nothing in the store can mend it: it has to be begun anew and filled from other owners.
+    fn damage(&self) -> Option<String> {
+        None
+    }
 
     /// A picture of everything as it is between two batches; later ones do not change it. What is overwritten
     /// meanwhile stays on disk until it is dropped, so let it go.

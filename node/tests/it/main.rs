@@ -11,6 +11,7 @@ mod collectors;
 mod commands;
 mod data;
 mod export;
+mod flips;
 mod handoff;
 mod handoff_traces;
 mod keys;
