@@ -25,10 +25,12 @@ pub const DEFAULT_TOKENS: u32 = 64;
 pub struct Stand {
     /// The member.
     pub id: NodeId,
-    /// How many tokens it has; a member without any still ends every preference list.
+    /// How many tokens it has; a member without any owns nothing and stands in last.
     pub tokens: u32,
     /// Its failure domain; a member without one counts as a zone of its own.
     pub zone: Option<String>,
+    /// Whose places it has: its own, or those of the member that it took the place of.
+    pub seat: NodeId,
 }
 
 /// Partitions, tokens and the preference list of every partition.
@@ -37,9 +39,17 @@ pub struct Ring {
     shift: u32,
     tokens: Vec<(u64, NodeId)>,
     /// Distinct preference lists; partitions between the same two tokens share one.
-    lists: Vec<Vec<NodeId>>,
+    lists: Vec<List>,
     /// The list of each partition, as an index into `lists`.
     by_partition: Vec<u32>,
+}
+
+/// Who owns and stands in for a partition, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct List {
+    nodes: Vec<NodeId>,
+    /// How many of them, from the first, have tokens: only those own.
+    seated: usize,
 }
 
 /// A number of partitions that is not a power of two from 1 to 65,536.
@@ -65,12 +75,12 @@ pub fn position(bucket: Incarnation, key: &[u8]) -> u64 {
     first_eight(&input)
 }
 
-/// Where a node's token stands: the first 8 bytes of SHA-256(cluster id, 0x00, node id, 0x00, index).
-pub fn token(cluster_id: &str, node: &NodeId, index: u32) -> u64 {
-    let mut input = Vec::with_capacity(cluster_id.len() + node.as_str().len() + 6);
+/// Where a token of a seat stands: the first 8 bytes of SHA-256(cluster id, 0x00, seat, 0x00, index).
+pub fn token(cluster_id: &str, seat: &NodeId, index: u32) -> u64 {
+    let mut input = Vec::with_capacity(cluster_id.len() + seat.as_str().len() + 6);
     input.extend_from_slice(cluster_id.as_bytes());
     input.push(0);
-    input.extend_from_slice(node.as_str().as_bytes());
+    input.extend_from_slice(seat.as_str().as_bytes());
     input.push(0);
     input.extend_from_slice(&index.to_be_bytes());
     first_eight(&input)
@@ -86,7 +96,7 @@ impl Ring {
         check_partitions(partitions)?;
         let mut tokens: Vec<(u64, NodeId)> = members
             .iter()
-            .flat_map(|m| (0..m.tokens).map(|i| (token(cluster_id, &m.id, i), m.id.clone())))
+            .flat_map(|m| (0..m.tokens).map(|i| (token(cluster_id, &m.seat, i), m.id.clone())))
             .collect();
         tokens.sort();
         let mut ring = Self {
@@ -99,14 +109,30 @@ impl Ring {
         for partition in 0..partitions {
             let first = ring.first_token(ring.start(Partition(partition)));
             let list = *known.entry(first).or_insert_with(|| {
-                ring.lists
-                    .push(in_rounds(&ring.walk(first, members), members));
+                ring.lists.push(ring.list(first, members));
                 ring.lists.len() - 1
             });
             ring.by_partition
                 .push(u32::try_from(list).expect("at most Q lists"));
         }
         Ok(ring)
+    }
+
+    /// The ring that takes each partition's list from `self` or from `other`, which has as many partitions.
+    /// Its tokens are those of `other`.
+    pub fn pick(&self, other: &Self, takes_other: impl Fn(Partition) -> bool) -> Self {
+        let shift = u32::try_from(self.lists.len()).expect("at most Q lists");
+        let both = self.by_partition.iter().zip(&other.by_partition);
+        let list = |(at, (mine, theirs)): (u32, (&u32, &u32))| match takes_other(Partition(at)) {
+            true => theirs + shift,
+            false => *mine,
+        };
+        Self {
+            shift: self.shift,
+            tokens: other.tokens.clone(),
+            lists: self.lists.iter().chain(&other.lists).cloned().collect(),
+            by_partition: (0..).zip(both).map(list).collect(),
+        }
     }
 
     /// How many partitions there are.
@@ -123,22 +149,24 @@ impl Ring {
     /// Every member once, in the order in which they own or stand in for the partition.
     /// Empty for a partition that the ring does not have.
     pub fn preference(&self, partition: Partition) -> &[NodeId] {
-        self.by_partition
-            .get(partition.0 as usize)
-            .and_then(|list| self.lists.get(*list as usize))
-            .map_or(&[], Vec::as_slice)
+        self.list_of(partition).map_or(&[], |list| &list.nodes)
     }
 
-    /// The owners of a partition: the first n, or all members if there are fewer.
+    /// The owners of a partition: the first n, or all members with tokens if there are fewer.
     pub fn primaries(&self, partition: Partition, n: usize) -> &[NodeId] {
-        let all = self.preference(partition);
-        &all[..n.min(all.len())]
+        self.list_of(partition)
+            .map_or(&[], |list| &list.nodes[..n.min(list.seated)])
     }
 
     /// Who stands in for absent owners, in order.
     pub fn fallbacks(&self, partition: Partition, n: usize) -> &[NodeId] {
-        let all = self.preference(partition);
-        &all[n.min(all.len())..]
+        self.list_of(partition)
+            .map_or(&[], |list| &list.nodes[n.min(list.seated)..])
+    }
+
+    fn list_of(&self, partition: Partition) -> Option<&List> {
+        let list = self.by_partition.get(partition.0 as usize)?;
+        self.lists.get(*list as usize)
     }
 
     /// Who should coordinate a write: the first primary that is reachable from here.
@@ -183,11 +211,12 @@ impl Ring {
         if index == self.tokens.len() { 0 } else { index }
     }
 
-    /// Every member once: in the order in which their first tokens come, those without tokens last.
-    fn walk(&self, first: usize, members: &[Stand]) -> Vec<NodeId> {
+    /// Every member once: in the order in which their first tokens come, spread over zones; those without tokens
+    /// last.
+    fn list(&self, first: usize, members: &[Stand]) -> List {
         let mut seen = BTreeSet::new();
         let around = self.tokens[first..].iter().chain(&self.tokens[..first]);
-        let mut order: Vec<NodeId> = around
+        let walk: Vec<NodeId> = around
             .filter(|(_, node)| seen.insert(node))
             .map(|(_, node)| node.clone())
             .take(members.len())
@@ -198,8 +227,10 @@ impl Ring {
             .filter(|id| !seen.contains(id))
             .collect();
         rest.sort();
-        order.extend(rest.into_iter().cloned());
-        order
+        let mut nodes = in_rounds(&walk, members);
+        let seated = nodes.len();
+        nodes.extend(rest.into_iter().cloned());
+        List { nodes, seated }
     }
 }
 

@@ -215,6 +215,8 @@ impl Coordinator {
         let view = self.registry().view();
         if self.is_draining() {
             Err(STOPPING.into())
+        } else if !view.document().layout.members.contains_key(self.me()) {
+            Err("this node is no member of the cluster any more: ask another one".into())
         } else if view.forming() {
             Err("the cluster is still forming: every first member must be reachable once".into())
         } else {
@@ -247,7 +249,7 @@ impl Coordinator {
 
 /// Where a key lies by what is in force.
 fn slot(view: &View, bucket: &Bucket, key: &Bytes) -> Slot {
-    let partition = view.ring.partition(bucket.incarnation, key);
+    let partition = view.ring().partition(bucket.incarnation, key);
     Slot {
         partition,
         n: bucket.config.n,
@@ -280,5 +282,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Malformed(_)
             | Failure::HintsFull
             | Failure::Closing
+            | Failure::Stale(_)
     )
 }

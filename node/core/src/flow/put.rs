@@ -5,6 +5,8 @@
 //! primary or its stand-in has the write, and never twice, because a stand-in forgets its copy once the
 //! primary has one. A coordinator that is itself a fallback keeps a hint for every primary; it forgets only
 //! when all n have the write, so its copy counts beside the slots. Strict is the same without fallbacks.
+//! While a partition changes hands there are two sets of primaries, and a write needs W of each (`registry:
+//! owners`); a primary of both, or a stand-in for it, counts in both.
 //! Once minted a write may become visible, so from then on a missing quorum is `unknown`. Late answers are
 //! taken in, and late hints are kept, after the client has its own answer.
 
@@ -87,7 +89,8 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Put {
     me: NodeId,
-    w: usize,
+    /// How many copies must count among the owners, and among those of the other layout.
+    needs: [usize; LAYOUTS],
     slots: Vec<Slot>,
     /// Fallbacks that were not asked yet.
     spare: VecDeque<NodeId>,
@@ -100,10 +103,15 @@ pub struct Put {
     answered: bool,
 }
 
+/// While owners change there are two layouts; else nothing is needed of the second.
+const LAYOUTS: usize = 2;
+
 /// One primary, and who stands in for it.
 #[derive(Clone, Debug)]
 struct Slot {
     owner: NodeId,
+    /// By which layouts it is an owner.
+    owns: [bool; LAYOUTS],
     copy: Copy,
     away: bool,
     stand_in: Option<(NodeId, Copy)>,
@@ -134,6 +142,7 @@ impl Put {
         assert!(owns || sloppy, "a strict write is minted by an owner");
         let slot = |owner: &NodeId| Slot {
             owner: owner.clone(),
+            owns: [true, false],
             copy: Copy::Pending,
             away: replicas.away.contains(owner),
             stand_in: None,
@@ -141,7 +150,7 @@ impl Put {
         };
         let others = replicas.fallbacks.iter().filter(|node| **node != me);
         Self {
-            w,
+            needs: [w, 0],
             slots: replicas.owners.iter().map(slot).collect(),
             spare: others.filter(|_| sloppy).cloned().collect(),
             asked: Vec::new(),
@@ -150,6 +159,26 @@ impl Put {
             answered: false,
             me,
         }
+    }
+
+    /// The partition changes hands: the write goes to these owners of the other layout, too, and needs `w` of them.
+    /// None of them may be among the fallbacks.
+    pub fn also(mut self, owners: &[NodeId], away: &[NodeId], w: usize) -> Self {
+        for owner in owners {
+            match self.slots.iter_mut().find(|slot| slot.owner == *owner) {
+                Some(slot) => slot.owns[1] = true,
+                None => self.slots.push(Slot {
+                    owner: owner.clone(),
+                    owns: [false, true],
+                    copy: Copy::Pending,
+                    away: away.contains(owner),
+                    stand_in: None,
+                    seconded: false,
+                }),
+            }
+        }
+        self.needs[1] = w;
+        self
     }
 
     /// Takes an event.
@@ -279,18 +308,23 @@ impl Put {
         self.slots.iter().filter(stood_in).count() + usize::from(self.own == Some(Copy::Counts))
     }
 
+    /// The least standing by any layout.
     fn standing(&self) -> Standing {
-        if self.owners() + self.fallbacks() >= self.w {
-            return Standing::Met;
-        }
-        let hope = |slot: &&Slot| slot.any(|copy| copy != Copy::Failed);
-        let hopes = self.slots.iter().filter(hope).count()
-            + usize::from(self.own.is_some_and(|own| own != Copy::Failed));
-        if hopes < self.w {
-            Standing::Lost
-        } else {
+        let met = |layout| self.copies(layout, |copy| copy == Copy::Counts) >= self.needs[layout];
+        let hopes = |layout| self.copies(layout, |copy| copy != Copy::Failed) >= self.needs[layout];
+        if (0..LAYOUTS).all(met) {
+            Standing::Met
+        } else if (0..LAYOUTS).all(hopes) {
             Standing::Pending
+        } else {
+            Standing::Lost
         }
+    }
+
+    /// How many slots of a layout have such a copy, and the coordinator's own if it stands in.
+    fn copies(&self, layout: usize, is: impl Fn(Copy) -> bool) -> usize {
+        let has = |slot: &&Slot| slot.owns[layout] && slot.any(&is);
+        self.slots.iter().filter(has).count() + usize::from(self.own.is_some_and(&is))
     }
 
     fn unknown(&self) -> Outcome {

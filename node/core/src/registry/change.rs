@@ -7,6 +7,8 @@
 use super::bucket::{BadConfig, Bucket, BucketConfig};
 use super::document::{Document, Version};
 use super::forming::DEFAULT_BUCKET;
+use super::moving::{self, Joiner};
+use super::partitions::Partitions;
 use super::rules::{Malformed, check_name};
 use crate::id::{Actor, Digest, Incarnation, NodeId};
 
@@ -55,6 +57,45 @@ pub enum Change {
         name: String,
         /// The version.
         digest: Digest,
+    },
+    /// Take a node in; it fetches what it is to own.
+    Join(Joiner),
+    /// Let a member hand over what it owns and go; or one that is just joining turn round.
+    Leave {
+        /// The member.
+        node: NodeId,
+    },
+    /// Give up a member that failed for good: others fetch what it owned.
+    Remove {
+        /// The member.
+        node: NodeId,
+        /// Only if this is still its store.
+        store: Option<Actor>,
+    },
+    /// Let a node take the places of a member.
+    Replace {
+        /// The member.
+        node: NodeId,
+        /// Who takes its places.
+        by: Joiner,
+        /// Whether the member is there and hands over; else it is given up.
+        alive: bool,
+    },
+    /// A new owner has fetched what it was missing.
+    Filled {
+        /// The change of owners that it was fetched for.
+        began: u64,
+        /// The new owner.
+        node: NodeId,
+        /// Its store.
+        store: Actor,
+        /// What it has by now.
+        partitions: Partitions,
+    },
+    /// Everybody who must know that all is switched does: end the change of owners.
+    Retire {
+        /// Which.
+        began: u64,
     },
     /// Let a member that lost its store vote again, and count, with a new one.
     NameStore {
@@ -114,6 +155,41 @@ pub enum ChangeError {
     /// No such member.
     #[error("{0} is not a member of this cluster")]
     NoMember(NodeId),
+    /// One change of owners at a time.
+    #[error(
+        "owners are changing since document {began}: wait until that is done, see GET /v1/cluster"
+    )]
+    UnderWay {
+        /// The document that began it.
+        began: u64,
+    },
+    /// Fewer members than copies.
+    #[error(
+        "{left} members would be left for the {n} copies of bucket {bucket:?}: add a node first, or replace this one"
+    )]
+    TooFew {
+        /// How many would be left.
+        left: usize,
+        /// The bucket with the most copies.
+        bucket: String,
+        /// How many.
+        n: u8,
+    },
+    /// Another store has this name.
+    #[error(
+        "{0} is a member with another store: give the new node another name, or replace the member"
+    )]
+    NameTaken(NodeId),
+    /// A store that was sent away.
+    #[error(
+        "this store belonged to {node}, which document {number} sent away: start it with an empty data folder"
+    )]
+    Fenced {
+        /// Whose it was.
+        node: NodeId,
+        /// The document without it.
+        number: u64,
+    },
     /// The configuration breaks a rule.
     #[error(transparent)]
     Config(#[from] BadConfig),
@@ -142,6 +218,20 @@ impl Change {
                 version,
             } => add_version(&mut next, name, *digest, version),
             Self::RemoveVersion { name, digest } => remove_version(&mut next, name, *digest),
+            Self::Join(joiner) => moving::join(&mut next, joiner),
+            Self::Leave { node } => moving::leave(&mut next, node),
+            Self::Remove { node, store } => moving::remove(&mut next, node, *store),
+            Self::Replace { node, by, alive } => moving::replace(&mut next, node, by, *alive),
+            Self::Filled {
+                began,
+                node,
+                store,
+                partitions,
+            } => {
+                moving::filled(&mut next, *began, node, *store, partitions);
+                Ok(())
+            }
+            Self::Retire { began } => moving::retire(&mut next, *began),
             Self::NameStore { node, store } => name_store(&mut next, node, *store),
         }?;
         let same = next.buckets == document.buckets
@@ -258,6 +348,7 @@ fn remove_version(next: &mut Document, name: &str, digest: Digest) -> Result<(),
 }
 
 fn name_store(next: &mut Document, node: &NodeId, store: Actor) -> Result<(), ChangeError> {
+    moving::check_store(next, store)?;
     let member = next
         .layout
         .members
@@ -266,6 +357,7 @@ fn name_store(next: &mut Document, node: &NodeId, store: Actor) -> Result<(), Ch
     if member.store != Some(store) {
         member.store = Some(store);
         member.incarnation += 1;
+        moving::lost(next, node);
     }
     Ok(())
 }

@@ -11,17 +11,21 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
+use super::owners::{Former, OwnerChange};
 use super::rules::Malformed;
 use crate::id::{Actor, Digest, NodeId};
-use crate::ring::{Ring, Stand};
+use crate::ring::Ring;
 
 /// The first byte of every encoded document.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 /// The largest encoded document: the bounds below give a few hundred KiB for any cluster that is used
 /// as intended, and a Paxos message carries one whole document, so it must stay well below a frame.
 pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;
 /// The most members. Every member keeps a connection to every other.
 pub const MAX_MEMBERS: usize = 1024;
+/// The most stores of former members that are remembered: some 100 bytes each. A cluster that replaces a node
+/// every day fills it in eleven years.
+pub const MAX_FORMER: usize = 4096;
 /// The most buckets.
 pub const MAX_BUCKETS: usize = 1024;
 /// The most resolvers.
@@ -67,6 +71,10 @@ pub struct Member {
     pub incarnation: u64,
     /// The store that speaks for it. Document 1 knows none yet.
     pub store: Option<Actor>,
+    /// Whose places on the ring it has: its own, unless it took those of another.
+    pub seat: NodeId,
+    /// It hands over what it owns, and then it goes.
+    pub leaving: bool,
 }
 
 /// Who is in the cluster and how the hash space is cut.
@@ -76,6 +84,12 @@ pub struct Layout {
     pub partitions: u32,
     /// The members by name.
     pub members: BTreeMap<NodeId, Member>,
+    /// The last document that changed who owns what, for anybody: frames of older ones are refused.
+    pub since: u64,
+    /// The change of owners under way.
+    pub change: Option<OwnerChange>,
+    /// The stores of former members: gossip and returning nodes cannot bring them back.
+    pub former: BTreeMap<Actor, Former>,
 }
 
 /// What was uploaded as a resolver.
@@ -218,11 +232,9 @@ impl Document {
             .collect()
     }
 
-    /// Who owns what.
+    /// The ring by which copies count; see [`Document::owners`].
     pub fn ring(&self) -> Ring {
-        let stands: Vec<Stand> = self.layout.members.iter().map(stand).collect();
-        Ring::new(&self.cluster_id, self.layout.partitions, &stands)
-            .expect("a checked document has a valid number of partitions")
+        self.owners().ring
     }
 
     /// An empty successor: the same content under the next number, holding this document's hash.
@@ -237,13 +249,5 @@ impl Document {
             _ => {}
         }
         next
-    }
-}
-
-fn stand((id, member): (&NodeId, &Member)) -> Stand {
-    Stand {
-        id: id.clone(),
-        tokens: member.tokens,
-        zone: member.zone.clone(),
     }
 }

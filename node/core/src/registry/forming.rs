@@ -50,6 +50,8 @@ pub fn first_document(
                 tokens,
                 incarnation: 1,
                 store: None,
+                seat: id.clone(),
+                leaving: false,
             },
         )
     };
@@ -67,6 +69,9 @@ pub fn first_document(
         layout: Layout {
             partitions,
             members: members.iter().map(member).collect(),
+            since: 1,
+            change: None,
+            former: BTreeMap::new(),
         },
         buckets: BTreeMap::from([(DEFAULT_BUCKET.to_owned(), bucket)]),
         resolvers: BTreeMap::new(),

@@ -18,6 +18,9 @@ mod forming;
 mod held;
 mod machine;
 mod message;
+mod moving;
+mod owners;
+mod partitions;
 mod proposer;
 mod restored;
 mod rounds;
@@ -33,8 +36,8 @@ pub use bucket::{
 pub use change::{Change, ChangeError, Expect, bound};
 pub use document::{
     BadDocument, ContextKey, Document, FORMAT, Kind, Layout, Lineage, MAX_ADDRESS_BYTES,
-    MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES, MAX_DOCUMENT_BYTES, MAX_MEMBERS,
-    MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver, Secret, Tier, Version,
+    MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES, MAX_DOCUMENT_BYTES, MAX_FORMER,
+    MAX_MEMBERS, MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver, Secret, Tier, Version,
 };
 pub use event::{Alarm, Effect, Event, OpenError, Slot};
 pub use forming::{
@@ -43,6 +46,9 @@ pub use forming::{
 pub use held::{Held, Learned};
 pub use machine::Machine;
 pub use message::{Abstention, BadProof, Ballot, LearnError, Message, Proof, votes, votes_needed};
+pub use moving::Joiner;
+pub use owners::{Farewell, Former, OwnerChange, Owners, Seat};
+pub use partitions::Partitions;
 pub use proposer::{Answer, Proposer, Step, Wish};
 pub use rounds::{
     ANSWER_MS, BACKOFF_MS, MAX_BACKOFF_MS, MAX_QUEUE, MAX_ROUNDS, MAX_SILENT_ROUNDS, Outcome,

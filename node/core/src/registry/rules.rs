@@ -4,9 +4,11 @@
 
 use super::bucket::{BadConfig, Bucket};
 use super::document::{
-    Document, MAX_ADDRESS_BYTES, MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES,
-    MAX_DOCUMENT_BYTES, MAX_MEMBERS, MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver,
+    Document, Layout, MAX_ADDRESS_BYTES, MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES,
+    MAX_DOCUMENT_BYTES, MAX_FORMER, MAX_MEMBERS, MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver,
 };
+use super::owners::{OwnerChange, Seat};
+use super::partitions::Partitions;
 use crate::id::{Digest, NodeId};
 use crate::ring;
 
@@ -70,6 +72,9 @@ pub enum Malformed {
         /// The version.
         version: Digest,
     },
+    /// What is said of a change of owners does not fit the members.
+    #[error("the change of owners: {0}")]
+    OwnerChange(&'static str),
     /// Number, hashes and secrets do not fit each other.
     #[error("document {number} lacks or has what only other numbers have: {what}")]
     Number {
@@ -94,6 +99,8 @@ impl Document {
             .members
             .iter()
             .try_for_each(|(node, member)| check_member(node, member))?;
+        count("former members", self.layout.former.len(), 0, MAX_FORMER)?;
+        self.check_owner_change()?;
         self.resolvers
             .iter()
             .try_for_each(|(name, resolver)| check_resolver(name, resolver))?;
@@ -137,6 +144,55 @@ impl Document {
             fault("the members' stores")
         } else {
             Ok(())
+        }
+    }
+
+    fn check_owner_change(&self) -> Result<(), Malformed> {
+        let fault = |what| Err(Malformed::OwnerChange(what));
+        let Layout {
+            partitions,
+            members,
+            since,
+            change,
+            former,
+        } = &self.layout;
+        if *since > self.number {
+            return fault("owners changed in a document to come");
+        }
+        let stores = members.values().filter_map(|member| member.store);
+        if stores.into_iter().any(|store| former.contains_key(&store)) {
+            return fault("a member has a store that was sent away");
+        }
+        let Some(OwnerChange {
+            began,
+            before,
+            missing,
+        }) = change
+        else {
+            let leaves = members.values().any(|member| member.leaving);
+            return if leaves {
+                fault("a member leaves without one")
+            } else {
+                Ok(())
+            };
+        };
+        if *began > self.number || before.is_empty() || before.len() > MAX_MEMBERS {
+            return fault("it has no beginning");
+        }
+        for Seat { tokens, zone, .. } in before.values() {
+            let zone = zone.as_ref().map_or(1, String::len);
+            if !(1..=ring::MAX_TOKENS).contains(tokens) || !(1..=MAX_ADDRESS_BYTES).contains(&zone)
+            {
+                return fault("a seat of before is none");
+            }
+        }
+        let fits = |(node, set): (&NodeId, &Partitions)| {
+            members.contains_key(node) && !set.is_empty() && set.is_canonical(*partitions)
+        };
+        if missing.iter().all(fits) {
+            Ok(())
+        } else {
+            fault("what is missing is not one")
         }
     }
 

@@ -15,6 +15,7 @@ fn stand(number: usize, tokens: u32, zone: Option<usize>) -> Stand {
         id: node(number),
         tokens,
         zone: zone.map(|z| format!("zone-{z}")),
+        seat: node(number),
     }
 }
 
@@ -156,24 +157,26 @@ proptest! {
     fn everyone_stands_in_every_list_once(members in members(), k in 0..9_u32, n in 1..6_usize) {
         let ring = Ring::new("p", 1 << k, &members).expect("a ring");
         let all: BTreeSet<_> = members.iter().map(|m| &m.id).collect();
+        let seated = members.iter().filter(|m| m.tokens > 0).count();
         for p in (0..1 << k).map(Partition) {
             let list = ring.preference(p);
             prop_assert_eq!(list.len(), members.len());
             prop_assert_eq!(&list.iter().collect::<BTreeSet<_>>(), &all);
-            prop_assert_eq!(ring.primaries(p, n).len(), n.min(members.len()));
+            prop_assert_eq!(ring.primaries(p, n).len(), n.min(seated));
             prop_assert_eq!([ring.primaries(p, n), ring.fallbacks(p, n)].concat(), list);
         }
-        prop_assert_eq!(ring.owned(n).values().sum::<usize>(), (1 << k) * n.min(members.len()));
+        prop_assert_eq!(ring.owned(n).values().sum::<usize>(), (1 << k) * n.min(seated));
     }
 
     #[test]
     fn every_prefix_is_spread_over_the_zones(members in members(), k in 0..6_u32) {
         let ring = Ring::new("p", 1 << k, &members).expect("a ring");
-        let zone: BTreeMap<_, _> = members.iter().map(|m| (&m.id, m.zone.clone().unwrap_or(m.id.to_string()))).collect();
+        let seated = members.iter().filter(|m| m.tokens > 0);
+        let zone: BTreeMap<_, _> = seated.clone().map(|m| (&m.id, m.zone.clone().unwrap_or(m.id.to_string()))).collect();
         let sizes = zone.values().fold(BTreeMap::<_, usize>::new(), |mut sizes, z| { *sizes.entry(z).or_default() += 1; sizes });
         for p in (0..1 << k).map(Partition) {
             let mut taken: BTreeMap<&String, usize> = sizes.keys().map(|z| (*z, 0)).collect();
-            for id in ring.preference(p) {
+            for id in ring.primaries(p, seated.clone().count()) {
                 let least = taken.iter().filter(|(z, t)| **t < sizes[*z]).map(|(_, t)| *t).min();
                 let count = taken.get_mut(&zone[id]).expect("a zone");
                 prop_assert_eq!(Some(*count), least, "a zone is used again before another had its turn");

@@ -40,17 +40,17 @@ fn answers(effects: &[Effect]) -> Vec<Outcome> {
     effects.iter().filter_map(answer).collect()
 }
 
-/// What is certain to be left of the write whichever hints are delivered: a stand-in forgets its copy once
-/// all its targets have theirs.
-fn least_copies(owners: &[NodeId], acked: &[Question]) -> usize {
+/// What is certain to be left of the write for one layout, whichever hints are delivered: a stand-in forgets its
+/// copy once all its targets have theirs. A primary of any layout is in `all`.
+fn least_copies(owners: &[NodeId], all: &[NodeId], acked: &[Question]) -> usize {
     let mut stand_ins: Vec<(NodeId, Vec<NodeId>)> = Vec::new();
     let mut primaries = BTreeSet::new();
     for (by, target) in acked {
         match target {
-            None if owners.contains(by) => {
+            None if all.contains(by) => {
                 primaries.insert(by.clone());
             }
-            None => stand_ins.push((by.clone(), owners.to_vec())),
+            None => stand_ins.push((by.clone(), all.to_vec())),
             Some(target) => match stand_ins.iter_mut().find(|(name, _)| name == by) {
                 Some((_, targets)) => targets.push(target.clone()),
                 None => stand_ins.push((by.clone(), vec![target.clone()])),
@@ -62,11 +62,12 @@ fn least_copies(owners: &[NodeId], acked: &[Question]) -> usize {
         for (at, (by, targets)) in stand_ins.iter().enumerate() {
             if chosen >> at & 1 == 1 {
                 holders.extend(targets.iter().cloned());
-            } else {
+            } else if targets.iter().any(|target| owners.contains(target)) {
                 holders.insert(by.clone());
             }
         }
-        holders.len()
+        let theirs = |holder: &&NodeId| owners.contains(holder) || !all.contains(holder);
+        holders.iter().filter(theirs).count()
     };
     (0..1 << stand_ins.len()).map(delivered).min().unwrap_or(0)
 }
@@ -74,8 +75,9 @@ fn least_copies(owners: &[NodeId], acked: &[Question]) -> usize {
 proptest! {
     #[test]
     fn acknowledged_means_w_copies_whatever_is_delivered(
-        fates in proptest::collection::vec(fate(), 6),
+        fates in proptest::collection::vec(fate(), 8),
         n in 1..4usize,
+        moved in prop::option::of(0..3usize),
         w in 1..4usize,
         away in any::<[bool; 3]>(),
         coordinator in 0..5usize,
@@ -85,16 +87,23 @@ proptest! {
         repeat in any::<bool>(),
     ) {
         let owners: Vec<NodeId> = (0..n).map(node).collect();
-        let fallbacks: Vec<NodeId> = (n..6).map(node).collect();
+        // While owners change, the other layout has the same number of them, some of them others.
+        let also: Vec<NodeId> = moved.into_iter().flat_map(|by| by..by + n).map(node).collect();
+        let both: Vec<NodeId> = (0..n.max(moved.unwrap_or(0) + n)).map(node).filter(|at| owners.contains(at) || also.contains(at)).collect();
+        let fallbacks: Vec<NodeId> = (n..8).map(node).filter(|at| !both.contains(at)).collect();
         let me = node(if sloppy { coordinator } else { coordinator % n });
+        prop_assume!(owners.contains(&me) || !also.contains(&me));
         let w = w.min(n);
         let away: Vec<NodeId> = owners.iter().zip(away).filter(|(_, away)| *away).map(|(owner, _)| owner.clone()).collect();
         let replicas = Replicas { owners: &owners, away: &away, spared: &[], fallbacks: &fallbacks };
         let mut put = Put::new(me.clone(), replicas, w, sloppy);
+        if moved.is_some() {
+            put = put.also(&also, &away, w);
+        }
         let mut effects = put.handle(Event::Minted);
         let mut left: Vec<Question> = vec![(me.clone(), None)];
         left.extend(asked(&effects));
-        for owner in owners.iter().filter(|owner| **owner != me) {
+        for owner in both.iter().filter(|owner| **owner != me) {
             prop_assert!(left.contains(&(owner.clone(), None)), "every owner is asked at once");
         }
         let (mut all, mut acked) = (answers(&effects), Vec::new());
@@ -120,7 +129,10 @@ proptest! {
                 left.extend(asked(&effects));
                 all.extend(answers(&effects));
                 if let Some(Outcome::Written { .. }) = all.first() {
-                    prop_assert!(least_copies(&owners, &acked) >= w, "{:?} of {:?}", acked, owners);
+                    let layouts = if moved.is_some() { vec![&owners, &also] } else { vec![&owners] };
+                    for layout in layouts {
+                        prop_assert!(least_copies(layout, &both, &acked) >= w, "{:?} of {:?}", acked, layout);
+                    }
                 }
             }
         }
@@ -131,7 +143,7 @@ proptest! {
                 prop_assert!(owners + fallbacks >= w);
                 prop_assert!(sloppy || fallbacks == 0);
             }
-            Outcome::Unknown { owners, fallbacks, .. } => prop_assert!(owners + fallbacks < w),
+            Outcome::Unknown { owners, fallbacks, .. } => prop_assert!(moved.is_some() || owners + fallbacks < w),
         }
     }
 }

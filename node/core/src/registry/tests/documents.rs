@@ -21,16 +21,38 @@ fn fourth() -> Document {
         .expect("a change")
 }
 
+/// Its successor, in which a node takes the place of another that is gone.
+fn fifth() -> Document {
+    let by = Joiner {
+        node: node(4),
+        store: Actor(44),
+        peer_addr: "127.0.0.1:7174".to_owned(),
+        zone: Some("zone-a".to_owned()),
+        tokens: 8,
+    };
+    let (node, alive) = (node(3), false);
+    Change::Replace { node, by, alive }
+        .apply(&fourth())
+        .expect("valid")
+        .expect("a change")
+}
+
 #[test]
 fn the_encoding_is_golden() {
-    let golden: &[u8] = include_bytes!("golden/document_1.bin");
+    let golden: &[u8] = include_bytes!("golden/document_2.bin");
     assert_eq!(
-        fourth().encode(),
+        fifth().encode(),
         golden,
         "a new layout of the bytes needs a new FORMAT"
     );
-    assert_eq!(Document::decode(golden), Ok(fourth()));
-    assert_eq!(fourth().digest(), Digest::of(golden));
+    assert_eq!(Document::decode(golden), Ok(fifth()));
+    assert_eq!(fifth().digest(), Digest::of(golden));
+    let before: &[u8] = include_bytes!("golden/document_1.bin");
+    assert_eq!(
+        Document::decode(before),
+        Err(BadDocument::Format(1)),
+        "no release wrote it"
+    );
 }
 
 #[test]
@@ -276,8 +298,8 @@ fn longer_shorter_and_newer_bytes_are_refused() {
         Err(BadDocument::Garbled)
     );
     assert_eq!(
-        Document::decode(&[&[2], &bytes[1..]].concat()),
-        Err(BadDocument::Format(2))
+        Document::decode(&[&[FORMAT + 1], &bytes[1..]].concat()),
+        Err(BadDocument::Format(FORMAT + 1))
     );
     let large = vec![FORMAT; MAX_DOCUMENT_BYTES + 1];
     assert_eq!(

@@ -13,6 +13,7 @@ mod changes;
 mod choice;
 mod documents;
 mod machines;
+mod moving;
 mod world;
 
 fn node(number: usize) -> NodeId {
