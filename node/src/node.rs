@@ -160,13 +160,7 @@ impl Node {
         let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();
         let gossip = gossip(
-            &config,
-            &me,
-            actor,
-            &replica,
-            &registry,
-            Arc::clone(&watermark),
-            &telemetry,
+            &config, &me, actor, &replica, &registry, &watermark, &telemetry,
         );
         let coordinator = Coordinator::new(Ground {
             me,
@@ -369,7 +363,7 @@ fn gossip(
     store: Actor,
     replica: &Replica,
     registry: &Opened,
-    watermark: Arc<Watermark>,
+    watermark: &Arc<Watermark>,
     telemetry: &Telemetry,
 ) -> gossip::Opened {
     let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -382,7 +376,7 @@ fn gossip(
             suspect_after_ms: whole(config.suspect_after),
         },
         replica: replica.clone(),
-        watermark,
+        watermark: Arc::clone(watermark),
         listed: listed(&registry),
         on_behind: Box::new(move |member, number| registry.seen(member, number)),
         tracer: telemetry.tracer.clone(),
@@ -438,21 +432,15 @@ fn open_store(
             // Nobody else holds anything: there is nothing to refill from.
             watermark.rebuilt()?;
         }
-        let metrics = Arc::clone(&telemetry.metrics);
-        let replica = Replica::start(replica::Ground {
+        let line = counter.saturating_sub(1);
+        let replica = start_replica(
+            config,
             store,
-            watermark: Some(Arc::clone(&watermark)),
-            counters: Box::new(counters),
-            actor,
-            line: counter.saturating_sub(1),
-            hint_quota_bytes: disk::hint_quota(config),
-            observer: Box::new(move |group: Group| {
-                metrics.storage(StorageOp::Put, group.apply);
-                if let Some(sync) = group.sync {
-                    metrics.storage(StorageOp::Fsync, sync);
-                }
-            }),
-        });
+            &watermark,
+            counters,
+            (actor, line),
+            telemetry,
+        );
         let registry = Opened::open(crate::tasks::registry::Ground {
             me: me.clone(),
             store: actor,
@@ -491,6 +479,31 @@ fn open_store(
         "{} contradicts itself even when begun anew: examine the disk",
         config.data_dir.display()
     )
+}
+
+fn start_replica(
+    config: &Config,
+    store: Arc<store::fjall::Fjall>,
+    watermark: &Arc<Watermark>,
+    counters: store::Counters,
+    (actor, line): (Actor, u64),
+    telemetry: &Telemetry,
+) -> Replica {
+    let metrics = Arc::clone(&telemetry.metrics);
+    Replica::start(replica::Ground {
+        store,
+        watermark: Some(Arc::clone(watermark)),
+        counters: Box::new(counters),
+        actor,
+        line,
+        hint_quota_bytes: disk::hint_quota(config),
+        observer: Box::new(move |group: Group| {
+            metrics.storage(StorageOp::Put, group.apply);
+            if let Some(sync) = group.sync {
+                metrics.storage(StorageOp::Fsync, sync);
+            }
+        }),
+    })
 }
 
 /// Begins to deliver what this node keeps for others.

@@ -529,3 +529,17 @@ fn a_store_given_up_for_its_damage_leaves_what_can_be_read_to_the_next_one() {
     drop(opened);
     assert_eq!(reopen(folder.path()).actor, Actor(2));
 }
+
+#[test]
+fn one_flipped_bit_of_the_version_file_is_no_other_version() {
+    let sample = sample();
+    for bit in 0..32 {
+        let damaged = copy(sample.path());
+        let path = damaged.path().join("store-0000000000000001/version");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, bytes).unwrap();
+        let opened = reopen(damaged.path());
+        assert_eq!(opened.actor, Actor(1), "bit {bit}");
+    }
+}

@@ -7,11 +7,7 @@
 pub(super) const DOORS: &[(&str, &[&str])] = &[
     (
         "anyhow",
-        &[
-            "node/src/node.rs",
-            "node/src/main.rs",
-            "node/sim/src/main.rs",
-        ],
+        &["node/src/node", "node/src/main.rs", "node/sim/src/main.rs"],
     ),
     ("automerge", &["node/src/cli/demo/", "resolvers/automerge/"]),
     ("axum", &["node/src/http/"]),
@@ -107,7 +103,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
             "node/src/cli/",
             "node/src/coordinator/",
             "node/src/http/",
-            "node/src/node.rs",
+            "node/src/node",
             "node/src/peer/",
             "node/src/replica",
             "node/src/resolver/",
