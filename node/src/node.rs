@@ -132,7 +132,6 @@ impl Node {
             watermark,
             actor,
         } = open_store(&config, &me, &first, &telemetry)?;
-
         let peers = bind(config.peer_listen, "peer-listen").await?;
         let identity = Identity {
             cluster_id: first.cluster_id.clone(),

@@ -92,7 +92,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`NotWhole`].
-    pub fn next(&mut self) -> Result<Option<Part>, NotWhole> {
+    pub fn part(&mut self) -> Result<Option<Part>, NotWhole> {
         let trouble = |trouble: Trouble| trouble.of(&self.path);
         let at = self.reader.at();
         match read(&mut self.source, &mut self.reader).map_err(trouble)? {
@@ -110,7 +110,7 @@ impl Parts {
         }
     }
 
-    /// What there was, once [`Parts::next`] said that it was all.
+    /// What there was, once [`Parts::part`] said that it was all.
     pub fn counts(&self) -> Counts {
         self.end.unwrap_or_default()
     }
@@ -122,7 +122,7 @@ impl Parts {
 /// [`NotWhole`].
 pub fn verify(path: &Path) -> Result<(Header, Counts), NotWhole> {
     let mut parts = Parts::open(path)?;
-    while parts.next()?.is_some() {}
+    while parts.part()?.is_some() {}
     Ok((parts.header().clone(), parts.counts()))
 }
 

@@ -102,7 +102,7 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Restored, RestoreError> {
         chosen: None,
     };
     let mut parts = Parts::open(file)?;
-    while let Some(part) = parts.next()? {
+    while let Some(part) = parts.part()? {
         fill.take(part)?;
     }
     let alone = fill.end()?;

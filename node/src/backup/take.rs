@@ -79,7 +79,7 @@ impl Source {
             match self.platform.bytes(digest) {
                 Ok(Some(module)) => copy.put(&Part::Module(module))?,
                 Ok(None) => {
-                    tracing::warn!(%digest, "a resolver is not on this node: it is not in its backup")
+                    tracing::warn!(%digest, "a resolver is not on this node: it is not in its backup");
                 }
                 Err(error) => {
                     tracing::warn!(%digest, %error, "a resolver cannot be read: it is not in the backup");

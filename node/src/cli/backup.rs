@@ -177,7 +177,7 @@ fn receive(args: &BackupArgs, target: File) -> Result<(Header, Counts), Failure>
 
 fn check(path: &Path, tee: Tee) -> Result<(Header, Counts), Failure> {
     let mut parts = Parts::new(path, Box::new(tee))?;
-    while parts.next()?.is_some() {}
+    while parts.part()?.is_some() {}
     Ok((parts.header().clone(), parts.counts()))
 }
 
