@@ -156,7 +156,12 @@ impl Document {
                 Need::from(old, w, |node| self.layout.members.contains_key(node))
             })
         };
-        let needs = |at| self.buckets.values().filter_map(|bucket| need(at, bucket)).collect();
+        let needs = |at| {
+            self.buckets
+                .values()
+                .filter_map(|bucket| need(at, bucket))
+                .collect()
+        };
         missing.iter().map(|at| (at, needs(at))).collect()
     }
 
