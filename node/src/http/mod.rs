@@ -8,6 +8,7 @@
 mod api;
 mod asked;
 pub mod backend;
+mod backup;
 pub mod baseline;
 mod batch;
 mod binding_config;
@@ -46,8 +47,8 @@ mod tests;
 
 pub use self::api::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
-    DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation, Pending, PutBucket,
-    Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
+    DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation, Pending, Pieces,
+    PutBucket, Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
 };
 pub use self::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,

@@ -18,7 +18,9 @@ use super::edge::{self, Edge};
 use super::openapi::{self, Document};
 use super::problem::Problem;
 use super::server::Limits;
-use super::{batch, buckets, cluster, conflicts, handoff, keys, list, node, plain, resolvers};
+use super::{
+    backup, batch, buckets, cluster, conflicts, handoff, keys, list, node, plain, resolvers,
+};
 
 /// Which part of the API a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,7 @@ fn admin() -> OpenApiRouter {
         .routes(routes!(cluster::anti_entropy, cluster::start_anti_entropy))
         .routes(routes!(cluster::registry))
         .routes(routes!(handoff::handoff, handoff::sync))
+        .routes(routes!(backup::backup))
         .routes(routes!(node::trace, node::set_trace))
         .routes(routes!(node::metrics))
         .routes(routes!(node::version))

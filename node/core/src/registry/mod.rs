@@ -22,6 +22,7 @@ mod moving;
 mod owners;
 mod partitions;
 mod proposer;
+mod restored;
 mod rounds;
 mod rules;
 mod zoo;

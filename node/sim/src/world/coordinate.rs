@@ -14,9 +14,9 @@ use sibyl_core::registry::{BucketConfig, Durability};
 
 use super::client::Answer;
 use super::frames::Waiting;
-use super::once::Found;
+use super::once::Look;
 use super::writer::Command;
-use super::{Bytes, Event, Key, NodeId, VecDeque, World, Writing};
+use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
 
@@ -67,7 +67,7 @@ impl World {
     ) {
         let key = self.requests[request].key;
         let (away, fallbacks) = self.around(node, key, coordinate.sloppy);
-        let owners = self.keys[key].owners.iter().cloned();
+        let owners = self.counting(node, key).into_iter();
         let (gone, mut candidates): (Vec<NodeId>, Vec<NodeId>) =
             owners.partition(|owner| away.contains(owner));
         candidates.extend(fallbacks);
@@ -103,12 +103,12 @@ impl World {
             let other = self.index(other);
             other == node || reachable[other]
         };
-        let Key {
-            owners, fallbacks, ..
-        } = &self.keys[key];
-        let away = owners.iter().filter(|owner| !here(owner)).cloned();
-        let fallbacks = fallbacks.iter().filter(|node| sloppy && here(node));
-        (away.collect(), fallbacks.cloned().collect())
+        let mut away = self.counting(node, key);
+        away.extend(self.also(node, key));
+        away.retain(|owner| !here(&owner));
+        let mut fallbacks = self.fallbacks(node, key);
+        fallbacks.retain(|node| sloppy && here(&node));
+        (away, fallbacks)
     }
 
     /// Gives the write to the next candidate; ends as each turn takes one.
@@ -147,7 +147,7 @@ impl World {
                 match self.coordinate(
                     node,
                     Origin::Own { handing: id },
-                    (coordinate, once),
+                    (coordinate, Look::of(once)),
                     value,
                     left_us,
                 ) {
@@ -208,26 +208,31 @@ impl World {
         node: usize,
         by: usize,
         call: u64,
-        asked: (Coordinate, bool),
+        (coordinate, once): (Coordinate, bool),
         value: Bytes,
     ) {
         let origin = Origin::Peer { by, call };
+        let asked = (coordinate, Look::of(once));
         if let Err(failure) = self.coordinate(node, origin, asked, value, PATIENCE_US) {
             self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
         }
     }
 
     /// Begins a write on this node's own copy.
-    fn coordinate(
+    pub(crate) fn coordinate(
         &mut self,
         node: usize,
         origin: Origin,
-        (coordinate, once): (Coordinate, bool),
+        (coordinate, look): (Coordinate, Look),
         value: Bytes,
         left_us: u64,
     ) -> Result<(), Failure> {
         let key = self.key(&coordinate.place).ok_or(Failure::Bucket)?;
-        let (me, owners) = (self.nodes[node].id.clone(), self.keys[key].owners.clone());
+        if !self.is_member(node) {
+            return Err(Failure::NotServing("no member".into()));
+        }
+        let (me, owners) = (self.nodes[node].id.clone(), self.counting(node, key));
+        let also = self.also(node, key);
         let process = self.process(node);
         if process.held.document.number < 2 {
             return Err(Failure::NotServing("forming".into()));
@@ -236,38 +241,24 @@ impl World {
             return Err(Failure::Rebuilding);
         }
         let (owns, sloppy) = (owners.contains(&me), coordinate.sloppy);
-        if !owns && !sloppy {
+        if !owns && (!sloppy || also.contains(&me)) {
             return Err(Failure::NotOwner);
         }
         let w = coordinate.w as usize;
         let (away, fallbacks) = self.around(node, key, sloppy);
-        if !owns && owners.len() - away.len() + fallbacks.len() < w {
+        let here = owners.iter().filter(|owner| !away.contains(owner)).count();
+        if !owns && here + fallbacks.len() < w {
             return Err(Failure::NotServing("too few can be reached".into()));
         }
-        if once {
-            self.look(node, origin, coordinate, value, (key, left_us));
-        } else {
-            self.mint_for(node, origin, (coordinate, value), left_us, None);
-        }
-        Ok(())
-    }
-
-    /// Has a write minted here, and sends it.
-    pub(crate) fn mint_for(
-        &mut self,
-        node: usize,
-        origin: Origin,
-        (coordinate, value): (Coordinate, Bytes),
-        left_us: u64,
-        found: Option<Found>,
-    ) {
-        let Some(key) = self.key(&coordinate.place) else {
-            return;
+        let found = match look {
+            Look::First => {
+                self.look(node, origin, coordinate, value, (key, left_us));
+                return Ok(());
+            }
+            Look::Over(found) => Some(found),
+            Look::Never => None,
         };
-        let (me, owners) = (self.nodes[node].id.clone(), self.keys[key].owners.clone());
-        let (owns, sloppy) = (owners.contains(&me), coordinate.sloppy);
-        let (away, fallbacks) = self.around(node, key, sloppy);
-        let (w, now_us) = (coordinate.w as usize, self.scheduler.now_us());
+        let now_us = self.scheduler.now_us();
         let process = self.process(node);
         let caps = caps(&process.held.document.buckets["default"].config);
         let replicas = Replicas {
@@ -276,7 +267,15 @@ impl World {
             spared: &[],
             fallbacks: &fallbacks,
         };
-        let put = Put::new(me, replicas, w, sloppy);
+        let mut put = Put::new(me, replicas, w, sloppy);
+        if !also.is_empty() {
+            self.sights.met(Sight::BothLayouts);
+            let all = w == owners.len();
+            let w = if all { also.len() } else { w.min(also.len()) };
+            put = put.also(&also, &away, w);
+        }
+        let process = self.process(node);
+        let number = process.held.document.number;
         let (flow, life) = (process.fresh(), process.life);
         let until_us = now_us + left_us;
         process.puts.insert(
@@ -302,12 +301,14 @@ impl World {
                 flow,
                 key,
                 request,
+                number,
                 write,
                 caps,
                 stands_in: !owns,
-                found: found.map(Box::new),
+                found,
             },
         );
+        Ok(())
     }
 
     /// The writer has minted, or refused to.
@@ -326,6 +327,7 @@ impl World {
                 self.process(node).puts.remove(&flow);
                 match failure {
                     Failure::HintsFull => self.sights.met(Sight::HintRefused),
+                    Failure::Stale(_) => self.sights.met(Sight::Stale),
                     _ => self.sights.met(Sight::Capped),
                 }
                 self.tell_origin(node, origin, Err(failure));

@@ -58,6 +58,23 @@ pub(crate) struct Found {
     pub(crate) certain: Writes,
 }
 
+/// Whether a write is looked for before it is minted.
+pub(crate) enum Look {
+    /// Its client will not repeat it.
+    Never,
+    /// It is to be looked for.
+    First,
+    /// It was looked for.
+    Over(Box<Found>),
+}
+
+impl Look {
+    /// For a write that may be made only once, or for any other.
+    pub(crate) fn of(once: bool) -> Self {
+        if once { Self::First } else { Self::Never }
+    }
+}
+
 /// How often a request was asked, and how.
 #[derive(Clone)]
 pub(crate) struct Repeats {
@@ -139,8 +156,9 @@ impl World {
         value: Bytes,
         (key, left_us): (usize, u64),
     ) {
+        let owners = self.counting(node, key).len();
         let setting = &self.plan.setting;
-        let meets = (self.keys[key].owners.len() + 1).saturating_sub(setting.w);
+        let meets = (owners + 1).saturating_sub(setting.w);
         let (need, sloppy) = (setting.r.max(meets), coordinate.sloppy);
         let patience_us = if sloppy { left_us / 3 } else { left_us };
         let looking = Looking {
@@ -186,7 +204,10 @@ impl World {
             certain,
         };
         let left_us = until_us.saturating_sub(self.scheduler.now_us());
-        self.mint_for(node, origin, (coordinate, value), left_us, Some(found));
+        let asked = (coordinate, Look::Over(Box::new(found)));
+        if let Err(failure) = self.coordinate(node, origin, asked, value, left_us) {
+            self.tell_origin(node, origin, Err(failure));
+        }
     }
 
     /// Joins what a look found, and recognises a write that was there before; `None` if it is to be minted.
@@ -227,7 +248,7 @@ impl World {
     }
 
     /// What a view of an object counts.
-    pub(crate) fn counting(object: &Object) -> BTreeSet<Dot> {
+    pub(crate) fn shown(object: &Object) -> BTreeSet<Dot> {
         match view::faces(object, Deletes::WriteWins) {
             Faces::Gone => BTreeSet::new(),
             Faces::One(one) => [one.dot()].into(),

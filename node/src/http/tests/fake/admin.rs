@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sibyl_core::id::{Digest, NodeId};
 use sibyl_core::registry::{Bucket, ChangeError, Expect};
 
 use super::super::super::{
     AdminError, AntiEntropyPeer, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     BucketChanged, Buckets, ClusterView, DeleteBucket, HandoffView, Health, HintsView, LogLine,
-    MemberState, MemberView, Module, Operation, Pending, PutBucket, RegistryMember, RegistryView,
-    ResolverView, Resolvers, RingNode, RingView, SyncView, Trial, Tried, TriedOutcome, Upload,
-    Uploaded,
+    MemberState, MemberView, Module, Operation, Pending, Pieces, PutBucket, RegistryMember,
+    RegistryView, ResolverView, Resolvers, RingNode, RingView, SyncView, Trial, Tried,
+    TriedOutcome, Upload, Uploaded,
 };
 use super::{FakeCall, node, ready};
 
@@ -319,6 +320,17 @@ impl Operation for FakeCall {
             }],
             transfers: Vec::new(),
         }
+    }
+
+    fn backup(&self) -> Result<Pieces, AdminError> {
+        self.fake.state().admin()?;
+        let (pieces, taken) = tokio::sync::mpsc::channel(2);
+        for piece in ["SIBYL", "BK"] {
+            pieces
+                .try_send(Ok(Bytes::from(piece)))
+                .expect("there is room");
+        }
+        Ok(taken)
     }
 
     fn sync_handoff(&self, patience: Duration) -> Pending<'_, SyncView> {
