@@ -194,7 +194,7 @@ impl Coordinator {
         let timeout = deadline.saturating_duration_since(Deadline::now());
         let span = span.quorum_write(owners.len(), w);
         let stands_in = (!owns).then(|| StandIn {
-            owners: placement.holders(),
+            owners: view.takers(slot.partition, bucket.config.n),
             trace: Some(span.context()),
             now_ms: now_ms(),
         });

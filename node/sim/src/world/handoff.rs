@@ -110,7 +110,7 @@ impl World {
             return self.delivered(node, target, None, [0, 0]);
         };
         let next = Some(Bytes::from(self.keys[key].record.clone()));
-        if !self.holds(node, target, key) {
+        if !self.takers(node, key).contains(target) {
             // It came after owners had changed, from a write that began before.
             let gone = target.clone();
             self.submit(node, Command::Reroute { key, target: gone });

@@ -74,6 +74,16 @@ impl World {
         self.holds(node, &self.nodes[node].id, key)
     }
 
+    /// Who is to hold a copy of a key and can.
+    pub(crate) fn takers(&self, node: usize, key: usize) -> Vec<NodeId> {
+        let slot = &self.keys[key].slot;
+        let mut takers = self.placed(node).holders(slot.partition, slot.n);
+        let process = self.nodes[node].process.as_ref();
+        let held = &process.expect("only a running node acts").held;
+        takers.retain(|node| held.document.layout.members.contains_key(node));
+        takers
+    }
+
     /// The running node with the newest document.
     fn newest(&self) -> Option<usize> {
         let running = (0..self.nodes.len()).filter(|node| self.nodes[*node].process.is_some());
@@ -127,11 +137,9 @@ impl World {
                 }
             }
             for (key, hint) in self.hints(node) {
+                let takers = self.takers(node, key);
                 let gone = hint.targets.into_keys();
-                let gone: Vec<NodeId> = gone
-                    .filter(|target| !self.holds(node, target, key))
-                    .collect();
-                for target in gone {
+                for target in gone.filter(|target| !takers.contains(target)) {
                     self.submit(node, Command::Reroute { key, target });
                 }
             }
