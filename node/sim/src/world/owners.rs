@@ -10,7 +10,7 @@ use std::rc::Rc;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::message::Request;
 use sibyl_core::refill::Need;
-use sibyl_core::registry::{Change, Event as Told, Joiner, OwnerChange, Owners, Partitions};
+use sibyl_core::registry::{Change, Document, Event as Told, Joiner, OwnerChange, Owners, Partitions};
 
 use super::frames::Waiting;
 use super::writer::Command;
@@ -160,7 +160,16 @@ impl World {
         if peer != node {
             self.hear_number(node, peer);
         }
-        self.name_store(node);
+        let process = self.process(node);
+        let number = process.numbers[peer];
+        if number > process.held.document.number {
+            // What was fetched once may have been lost.
+            let from = self.nodes[peer].id.clone();
+            self.tell_registry(node, Told::Seen { from, number });
+        }
+        if self.process(node).registry.machine.pending() == 0 {
+            self.name_store(node);
+        }
         self.look_at_owners(node);
     }
 
@@ -300,10 +309,17 @@ impl World {
         let process = self.nodes[node].process.as_ref()?;
         let number_of = |at: &NodeId| match self.index(at) {
             at if at == node => mine,
-            at => process.numbers[at],
+            // As its handshake tells: who lost its store must have the new one named first, while enough vote.
+            other if !self.is_named_store(&held.document, other) => 0,
+            other => process.numbers[other],
         };
         let ready = held.document.may_retire(number_of, |at| reachable(self, at));
         ready.then_some(Change::Retire { began: change.began })
+    }
+
+    fn is_named_store(&self, document: &Document, node: usize) -> bool {
+        let member = document.layout.members.get(&self.nodes[node].id);
+        member.and_then(|member| member.store) == Some(self.nodes[node].disk.actor)
     }
 
     /// Gives away what is not this node's any more; answers whether there is something left.
