@@ -65,7 +65,7 @@ impl World {
 
     /// Starts a node on what its disk holds.
     pub(crate) fn start(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() {
+        if self.nodes[node].process.is_some() || self.nodes[node].gone {
             return;
         }
         self.nodes[node].lives += 1;

@@ -361,8 +361,9 @@ impl World {
         for node in 0..self.nodes.len() {
             let is_member = held.document.layout.members.contains_key(&self.nodes[node].id);
             let this = &mut self.nodes[node];
-            if is_member && this.process.is_none() && this.stores > 0 {
+            if is_member && this.gone {
                 this.disk.rebuilding = true;
+                this.gone = false;
                 self.start(node);
             }
         }
@@ -386,15 +387,17 @@ impl World {
             (What::Leave { .. }, true) => Change::Leave { node: id },
             (What::Remove { .. }, true) => {
                 // It failed for good, and nothing that was promised hangs on its disk.
-                if self.nodes[who].process.is_some() && !self.lose(who) {
+                if !self.lose(who) {
                     return self.sights.met(Sight::WipeSpared);
                 }
+                self.nodes[who].gone = true;
                 Change::Remove { node: id, store: None }
             }
             (What::Join { .. }, false) => {
                 if self.nodes[who].process.is_some() && !self.lose(who) {
                     return self.sights.met(Sight::WipeSpared);
                 }
+                self.nodes[who].gone = false;
                 self.start(who);
                 Change::Join(Joiner {
                     node: id,
