@@ -14,7 +14,7 @@ use sibyl_core::registry::{Change, Document, Event as Told, Joiner, OwnerChange,
 
 use super::frames::Waiting;
 use super::writer::Command;
-use super::{Bytes, Event, World, actor};
+use super::{Bytes, Event, World};
 use crate::plan::{PATIENCE_US, What};
 use crate::sight::Sight;
 use crate::zoo::Bug;
@@ -394,14 +394,16 @@ impl World {
                 Change::Remove { node: id, store: None }
             }
             (What::Join { .. }, false) => {
-                if self.nodes[who].process.is_some() && !self.lose(who) {
+                // A store that was sent away is begun anew; one that asked before asks again.
+                let former = held.document.layout.former.contains_key(&self.nodes[who].disk.actor);
+                if former && !self.lose(who) {
                     return self.sights.met(Sight::WipeSpared);
                 }
                 self.nodes[who].gone = false;
                 self.start(who);
                 Change::Join(Joiner {
                     node: id,
-                    store: actor(self.plan.seed, who, self.nodes[who].stores),
+                    store: self.nodes[who].disk.actor,
                     peer_addr: "127.0.0.1:7171".to_owned(),
                     zone: None,
                     tokens: 4,
