@@ -24,6 +24,9 @@ const HEDGE_US: u64 = 30_000;
 impl World {
     /// A client reads through this node.
     pub(crate) fn get(&mut self, node: usize, request: usize) {
+        if !self.is_member(node) {
+            return self.answer(request, Answer::ReadMissed);
+        }
         let asked = (self.requests[request].key, self.requests[request].sloppy);
         let (r, reader) = (self.plan.setting.r, Reader::Client(request));
         self.begin_get(node, asked, r, reader, PATIENCE_US);
