@@ -342,7 +342,11 @@ impl World {
         };
         let w = self.plan.setting.w;
         self.oracle.writes[write].promised = Some(w);
-        self.oracle.writes[write].strict |= written.owners as usize >= w;
+        // While a key changes hands the owners that acknowledged may be those to come, and a hint one of those there are.
+        let mut running = (0..self.nodes.len()).filter(|at| self.nodes[*at].process.is_some());
+        let moves = running.any(|at| !self.also(at, key).is_empty());
+        let by_owners = written.fallbacks == 0 || !moves;
+        self.oracle.writes[write].strict |= by_owners && written.owners as usize >= w;
         if written.fallbacks > 0 {
             self.sights.met(Sight::SloppyAck);
         }
