@@ -21,6 +21,7 @@ mod message;
 mod moving;
 mod owners;
 mod partitions;
+mod plan;
 mod proposer;
 mod rounds;
 mod rules;
@@ -48,6 +49,7 @@ pub use message::{Abstention, BadProof, Ballot, LearnError, Message, Proof, vote
 pub use moving::Joiner;
 pub use owners::{Farewell, Former, OwnerChange, Owners, Seat};
 pub use partitions::Partitions;
+pub use plan::{Move, Share};
 pub use proposer::{Answer, Proposer, Step, Wish};
 pub use rounds::{
     ANSWER_MS, BACKOFF_MS, MAX_BACKOFF_MS, MAX_QUEUE, MAX_ROUNDS, MAX_SILENT_ROUNDS, Outcome,

@@ -225,7 +225,7 @@ impl Document {
         missing
     }
 
-    fn seats_before(&self) -> BTreeMap<NodeId, Seat> {
+    pub(super) fn seats_before(&self) -> BTreeMap<NodeId, Seat> {
         let change = self.layout.change.as_ref();
         change.map_or_else(
             || self.seats_after(),
@@ -251,7 +251,7 @@ impl Document {
         seats
     }
 
-    fn seats_after(&self) -> BTreeMap<NodeId, Seat> {
+    pub(super) fn seats_after(&self) -> BTreeMap<NodeId, Seat> {
         let after = |member: &Member| match member.leaving {
             true => Seat {
                 tokens: 0,
@@ -265,7 +265,7 @@ impl Document {
             .collect()
     }
 
-    fn ring_of(&self, seats: &BTreeMap<NodeId, Seat>) -> Ring {
+    pub(super) fn ring_of(&self, seats: &BTreeMap<NodeId, Seat>) -> Ring {
         let stand = |(id, seat): (&NodeId, &Seat)| Stand {
             id: id.clone(),
             tokens: seat.tokens,
