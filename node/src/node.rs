@@ -14,8 +14,9 @@ use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sibyl_core::id::{Actor, NodeId};
+use sibyl_core::joining::Wish;
 use sibyl_core::membership::{Standing, Timing};
-use sibyl_core::registry::{self, Document, First};
+use sibyl_core::registry::{self, Document, Farewell, First};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
@@ -31,7 +32,7 @@ use crate::store::{self, Start, Watermark, disk};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
 use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
-use crate::tasks::registry::{Opened, Registry, StartError, View};
+use crate::tasks::registry::{Opened, Registry, StartError, View, joining};
 use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
 use crate::telemetry::{self, Collector, Telemetry};
 
@@ -64,7 +65,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .build()
         .context("cannot start worker threads")?;
     runtime.block_on(async {
-        let node = Node::start(config).await?;
+        let node = tokio::select! {
+            node = Node::start(config) => node?,
+            // A node that waits to be taken in has nothing to drain.
+            signal = told_to_stop() => return signal,
+        };
         let mut failed = node.coordinator.replica().failed();
         let failure = tokio::select! {
             signal = told_to_stop() => signal.map(|()| None)?,
@@ -105,7 +110,7 @@ impl Node {
     /// Whatever keeps it from starting.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let me: NodeId = config.node_id.parse()?;
-        let first = first_document(&config, &me)?;
+        let first = first_document(&config, &me).await?;
         let telemetry = start_telemetry(&config, &me, &first)?;
         let Store {
             replica,
@@ -274,13 +279,15 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Document 1 by the flags. A cluster of one is its own only member.
-fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
+/// Document 1 by the flags: a cluster of one is its own only member. A node that joins begins with a later document,
+/// which its store then holds.
+async fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
     let alone = || First {
         peer_addr: config.peer_advertise.clone(),
         zone: config.zone.clone(),
     };
     let (cluster, members) = match &config.forming {
+        Forming::Join { .. } => return later_document(config, me).await,
         Forming::Alone { cluster_id } => {
             let name = cluster_id.clone().unwrap_or_else(|| "alone".to_owned());
             (name, BTreeMap::from([(me.clone(), alone())]))
@@ -308,6 +315,62 @@ fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
         config.partitions,
         config.tokens,
     )?)
+}
+
+/// The document that a node which joins begins with: what its store holds, else what it is handed once it is named.
+/// Until then it serves health and nothing else.
+async fn later_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
+    let Forming::Join {
+        cluster_id,
+        addresses,
+        spare,
+    } = &config.forming
+    else {
+        anyhow::bail!("--join was not given");
+    };
+    let folder = config.data_dir.join("data");
+    if let Some(document) = joining::joined(&folder)? {
+        tracing::info!(cluster = %document.cluster_id, "this node has joined before: --join is ignored");
+        return Ok(document);
+    }
+    let ground = joining::Ground {
+        me: me.clone(),
+        cluster_id: cluster_id.clone(),
+        addresses: addresses.clone(),
+        wish: if *spare { Wish::Wait } else { Wish::Join },
+        peer_addr: config.peer_advertise.clone(),
+        url: config.advertise.clone(),
+        zone: config.zone.clone(),
+        tokens: config.tokens,
+    };
+    // Taken now, so that somebody else's port is said at once.
+    drop(bind(config.peer_listen, "peer-listen").await?);
+    let (reasons, told) = watch::channel(vec!["joining: nobody has answered yet".to_owned()]);
+    let (stop, _) = watch::channel(false);
+    let mut servers = Vec::new();
+    for (address, flag) in [
+        (Some(config.listen), "listen"),
+        (config.admin_listen, "admin-listen"),
+    ] {
+        let Some(address) = address else { continue };
+        let server = http::Server {
+            listener: bind(address, flag).await?,
+            router: http::waiting(told.clone()),
+            limits: http::Limits::default(),
+        };
+        let mut stopped = stop.subscribe();
+        servers.push(tokio::spawn(server.serve(async move {
+            // Closed: joining failed, and the node ends.
+            let _gone = stopped.wait_for(|stopped| *stopped).await;
+        })));
+    }
+    tracing::info!(node = %me, ?addresses, spare, "joining");
+    let document = joining::join(&ground, &folder, &reasons).await?;
+    stop.send_replace(true);
+    for server in servers {
+        let _cut: usize = server.await?;
+    }
+    Ok(document)
 }
 
 fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Result<Telemetry> {
@@ -360,17 +423,26 @@ fn gossip(
     })
 }
 
+/// Whom a document names, and as what: members, and who was one.
+fn standings(document: &Document) -> BTreeMap<NodeId, Standing> {
+    let ended = document.departed().into_iter().map(|former| {
+        let standing = match former.why {
+            Farewell::Left => Standing::Left,
+            Farewell::Removed => Standing::Down,
+        };
+        (former.node.clone(), standing)
+    });
+    let members = document.layout.members.keys();
+    ended
+        .chain(members.map(|node| (node.clone(), Standing::Member)))
+        .collect()
+}
+
 /// Whom the registry names, as it changes. A member that a document does not name any more was removed.
 fn listed(registry: &Registry) -> watch::Receiver<Listed> {
     let read = |view: &View| Listed {
         number: view.number(),
-        members: view
-            .document()
-            .layout
-            .members
-            .keys()
-            .map(|node| (node.clone(), Standing::Member))
-            .collect(),
+        members: standings(view.document()),
     };
     let mut documents = registry.watch();
     let (listed, receiver) = watch::channel(read(&documents.borrow_and_update()));
@@ -507,6 +579,7 @@ fn look_after(coordinator: &Coordinator, config: &Config) {
     tokio::spawn(coordinator.clone().sweep_up());
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
+    tokio::spawn(coordinator.clone().give_up_lost(config.down_after));
     tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
 }
 

@@ -4,6 +4,7 @@
 //! the rest to what the parts of the node say of themselves. `backend/admin` has what operators ask.
 
 mod admin;
+mod owners;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -17,11 +18,12 @@ use sibyl_core::registry::Bucket;
 
 use super::api::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
-    DeleteBucket, Departure, Health, Keys, Module, Operation, Pending, PutBucket, Resolvers, Trial,
-    Tried, Upload, Uploaded,
+    DeleteBucket, Departure, Health, Keys, Module, Operation, OwnerWish, Pending, PutBucket,
+    Resolvers, Trial, Tried, Upload, Uploaded,
 };
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
+use super::owners::OwnersChanged;
 use super::resolver_shapes::ResolverView;
 use crate::config::Config;
 use crate::coordinator::{
@@ -368,6 +370,14 @@ impl Operation for Exchange {
 
     fn registry(&self) -> RegistryView {
         self.shared.registry()
+    }
+
+    fn change_owners(
+        &self,
+        wish: OwnerWish,
+        plan: bool,
+    ) -> Pending<'_, Result<OwnersChanged, AdminError>> {
+        Box::pin(self.owners_changed(wish, plan))
     }
 
     fn health(&self) -> Health {

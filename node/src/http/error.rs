@@ -188,7 +188,7 @@ impl From<ChangeError> for AdminError {
                 detail,
             },
             ChangeError::NoMember(_) => Self::NotFound {
-                code: "no_peer",
+                code: "no_member",
                 detail,
             },
             ChangeError::Precondition { .. } => Self::Precondition(detail),
@@ -202,6 +202,19 @@ impl From<ChangeError> for AdminError {
             },
             ChangeError::Bound { .. } => Self::Conflict {
                 code: "resolver_bound",
+                detail,
+            },
+            ChangeError::UnderWay { .. } => Self::InProgress(detail),
+            ChangeError::TooFew { .. } => Self::Conflict {
+                code: "too_few_members",
+                detail,
+            },
+            ChangeError::NameTaken(_) => Self::Conflict {
+                code: "name_taken",
+                detail,
+            },
+            ChangeError::Fenced { .. } => Self::Conflict {
+                code: "store_sent_away",
                 detail,
             },
             ChangeError::Config(_) => Self::Invalid {

@@ -119,12 +119,7 @@ pub struct Asking {
 
 impl Asking {
     /// A node that was given these addresses, at least one.
-    pub fn new(
-        me: NodeId,
-        cluster_id: Option<String>,
-        wish: Wish,
-        addresses: Vec<String>,
-    ) -> Self {
+    pub fn new(me: NodeId, cluster_id: Option<String>, wish: Wish, addresses: Vec<String>) -> Self {
         Self {
             me,
             cluster_id,

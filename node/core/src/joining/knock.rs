@@ -56,7 +56,9 @@ pub enum Told {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It was told to join another cluster.
-    #[error("this is cluster {ours:?}, not {theirs:?}: check --cluster-id and the addresses of --join")]
+    #[error(
+        "this is cluster {ours:?}, not {theirs:?}: check --cluster-id and the addresses of --join"
+    )]
     Cluster {
         /// Its name here.
         ours: String,

@@ -51,7 +51,9 @@ fn knock(joiner: Joiner) -> Knock {
 /// As chosen by all members of the document before.
 fn proven(document: Document) -> Held {
     let voters = formed(&document.cluster_id).voters();
-    let accepts = voters.iter().map(|(node, store)| (node.clone(), store.expect("named")));
+    let accepts = voters
+        .iter()
+        .map(|(node, store)| (node.clone(), store.expect("named")));
     let proof = Proof {
         ballot: Ballot {
             counter: 1,
@@ -117,7 +119,11 @@ fn a_knock_is_judged_by_the_document() {
         peer_addr: "127.0.0.1:1".to_owned(),
         ..joiner(5)
     };
-    check(same_place, false, Err("127.0.0.1:1 is the peer address of n1"));
+    check(
+        same_place,
+        false,
+        Err("127.0.0.1:1 is the peer address of n1"),
+    );
     check(
         with(7, 77),
         false,
@@ -130,7 +136,10 @@ fn a_knock_is_judged_by_the_document() {
         ..knock(joiner(4))
     };
     let error = judge(&document, &other, false).expect_err("another cluster");
-    assert!(error.to_string().contains("\"shop\", not \"other\""), "{error}");
+    assert!(
+        error.to_string().contains("\"shop\", not \"other\""),
+        "{error}"
+    );
 }
 
 #[test]
@@ -156,7 +165,9 @@ fn candidates_are_few_and_forgotten() {
     candidates.forget(&node(4));
     assert_eq!(names(&mut candidates, CANDIDATE_MS), ["n5"]);
     for number in 10..10 + MAX_CANDIDATES - 1 {
-        candidates.note(&knock(joiner(number)), CANDIDATE_MS).expect("room");
+        candidates
+            .note(&knock(joiner(number)), CANDIDATE_MS)
+            .expect("room");
     }
     let refused = candidates.note(&knock(joiner(99)), CANDIDATE_MS);
     assert_eq!(refused, Err(Refusal::Full(MAX_CANDIDATES)));
@@ -181,7 +192,11 @@ fn a_document_to_start_from_must_prove_itself() {
     };
     check(&good, None, Ok(()));
     check(&good, Some("shop"), Ok(()));
-    check(&good, Some("other"), Err("of cluster \"shop\", not \"other\""));
+    check(
+        &good,
+        Some("other"),
+        Err("of cluster \"shop\", not \"other\""),
+    );
     let unproven = Held {
         proof: None,
         ..good.clone()
@@ -189,14 +204,20 @@ fn a_document_to_start_from_must_prove_itself() {
     check(&unproven, None, Err("without a proof"));
     let mut few = good.clone();
     let accepts = few.proof.as_mut().map(|proof| &mut proof.accepts);
-    accepts.expect("it has one").retain(|voter, _| *voter == node(1));
+    accepts
+        .expect("it has one")
+        .retain(|voter, _| *voter == node(1));
     check(&few, None, Err("1 of 3 members accepted"));
     let mut forged = good.clone();
     if let Some(proof) = forged.proof.as_mut() {
         proof.accepts.insert(node(9), Actor(9));
     }
     check(&forged, None, Err("n9 voted"));
-    check(&proven(formed("shop")), None, Err("does not name this node"));
+    check(
+        &proven(formed("shop")),
+        None,
+        Err("does not name this node"),
+    );
     assert!(matches!(
         check_start(&node(4), None, b"nonsense"),
         Err(BadStart::Document(_))
@@ -290,7 +311,10 @@ fn a_refusal_ends_it_with_its_sentence() {
     let woken = (Event::Woken, "knock a:1");
     check_talk(
         Wish::Join,
-        &[woken.clone(), (refused("n4 is a member"), "give up: n4 is a member")],
+        &[
+            woken.clone(),
+            (refused("n4 is a member"), "give up: n4 is a member"),
+        ],
     );
     check_talk(
         Wish::Join,

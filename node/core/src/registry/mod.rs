@@ -47,7 +47,7 @@ pub use held::{Held, Learned};
 pub use machine::Machine;
 pub use message::{Abstention, BadProof, Ballot, LearnError, Message, Proof, votes, votes_needed};
 pub use moving::Joiner;
-pub use owners::{Farewell, Former, OwnerChange, Owners, Seat};
+pub use owners::{Farewell, Former, MAX_DEPARTED, OwnerChange, Owners, Seat};
 pub use partitions::Partitions;
 pub use plan::{Move, Share};
 pub use proposer::{Answer, Proposer, Step, Wish};

@@ -18,6 +18,10 @@ use crate::id::{NodeId, Partition};
 use crate::refill::Need;
 use crate::ring::{Ring, Stand};
 
+/// The most former members that anybody is shown: who went before those is of no interest, and gossip publishes
+/// them with every change. That their stores are sent away stays known ([`Layout::former`](super::Layout)).
+pub const MAX_DEPARTED: usize = 64;
+
 /// A member's places on the ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seat {
@@ -124,6 +128,17 @@ impl Document {
             ring: before.pick(&after, is_switched),
             other: Some(before.pick(&after, |at| !is_switched(at))),
         }
+    }
+
+    /// Who was a member and is none any more, each by its last store, the latest first: a few, for people and gossip.
+    pub fn departed(&self) -> Vec<&Former> {
+        let mut all: Vec<&Former> = self.layout.former.values().collect();
+        all.sort_by_key(|former| std::cmp::Reverse((former.number, &former.node)));
+        let mut seen = BTreeSet::new();
+        let members = &self.layout.members;
+        all.retain(|former| !members.contains_key(&former.node) && seen.insert(&former.node));
+        all.truncate(MAX_DEPARTED);
+        all
     }
 
     /// The numbers of copies that buckets have.

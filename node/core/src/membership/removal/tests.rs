@@ -33,7 +33,11 @@ fn play(me: &str, down_after_minutes: u64, copies: usize, script: &str) -> Strin
     let mut removal = Removal::new(down_after_minutes * MINUTE_MS);
     let (mut told, mut last) = (String::new(), Verdict::Nothing);
     let me = node(me);
-    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+    for line in script
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
         let (span, rest) = line.split_once(':').expect("a span and what is seen");
         let (from, to) = span.split_once('-').expect("two minutes");
         let minute = |text: &str| text.trim().parse::<u64>().expect("a minute");

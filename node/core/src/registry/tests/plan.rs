@@ -25,7 +25,10 @@ fn apply(document: &Document, change: &Change) -> Document {
 fn check_moves(document: &Document) -> Vec<Move> {
     let moves = document.moves();
     let missing = &document.layout.change.as_ref().expect("it began").missing;
-    let told: BTreeSet<_> = moves.iter().map(|at| (at.to.clone(), at.partition)).collect();
+    let told: BTreeSet<_> = moves
+        .iter()
+        .map(|at| (at.to.clone(), at.partition))
+        .collect();
     let each = missing.iter();
     let wanted = each.flat_map(|(to, set)| set.iter().map(move |at| (to.clone(), at)));
     assert_eq!(told, wanted.collect());
@@ -43,7 +46,11 @@ fn a_joiner_gains_what_others_give() {
     assert_eq!(shares[&node(4)].gives, 0);
     let given: usize = shares.values().map(|share| share.gives).sum();
     assert_eq!(given, moves.len(), "three copies stay three copies");
-    assert!(moves.iter().all(|at| at.to == node(4) && at.from.len() == 1));
+    assert!(
+        moves
+            .iter()
+            .all(|at| at.to == node(4) && at.from.len() == 1)
+    );
 }
 
 #[test]
@@ -62,8 +69,10 @@ fn buckets_of_different_n_move_a_partition_once() {
     };
     let start = apply(&second(3), &put("one", one));
     let moves = check_moves(&apply(&start, &join(4)));
-    let places: BTreeSet<(Partition, _)> =
-        moves.iter().map(|at| (at.partition, at.to.clone())).collect();
+    let places: BTreeSet<(Partition, _)> = moves
+        .iter()
+        .map(|at| (at.partition, at.to.clone()))
+        .collect();
     assert_eq!(places.len(), moves.len());
     // By n = 1 members move among each other's partitions, too.
     assert!(moves.iter().any(|at| !at.from.is_empty()));
