@@ -37,6 +37,8 @@ pub struct Answers {
 /// One question and the way back.
 struct Asked {
     from: NodeId,
+    /// The registry number that the question goes by.
+    number: u64,
     request: Request,
     body: Bytes,
     span: Span,
@@ -100,6 +102,7 @@ impl Service for Answers {
             .saturating_duration_since(tokio::time::Instant::now());
         let asked = Asked {
             from: peer.clone(),
+            number: incoming.registry,
             request,
             body: incoming.body,
             span,
@@ -192,6 +195,7 @@ fn rpc_of(request: &Request) -> Rpc {
 fn dispatch(coordinator: &Coordinator, asked: Asked) {
     let Asked {
         from,
+        number: by,
         request,
         body,
         span,
@@ -201,10 +205,12 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
     let number = coordinator.registry().view().number();
     match request {
         Request::Replicate { place, durability } => {
-            join(coordinator, place, durability, &body, span, reply);
+            let by = (Some(by), durability);
+            join(coordinator, place, by, &body, span, reply);
         }
         Request::Repair { place } => {
-            join(coordinator, place, Durability::Synced, &body, span, reply);
+            let by = (None, Durability::Synced);
+            join(coordinator, place, by, &body, span, reply);
         }
         Request::Hint {
             place,
@@ -214,14 +220,14 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
         } => hints::keep(
             coordinator,
             place,
-            (durability, target, trace),
+            (by, durability, target, trace),
             &body,
             span,
             reply,
         ),
         Request::Handoff { place } => hints::take(coordinator, place, &body, span, reply),
         Request::Collect => hints::collect(coordinator, &from, reply),
-        Request::Object { place } => match read(coordinator, place, &span) {
+        Request::Object { place } => match read(coordinator, place, by, &span) {
             Ok((bytes, counts)) => {
                 let body = bytes.unwrap_or_default();
                 answer(reply, &Reply::Object { counts }, body, number);
@@ -229,7 +235,7 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
             Err(failure) => fail(&span, reply, failure, number),
         },
         Request::Digest { place } => {
-            let found = read(coordinator, place, &span);
+            let found = read(coordinator, place, by, &span);
             match found.and_then(|(bytes, counts)| digest(bytes.as_ref(), counts)) {
                 Ok(head) => answer(reply, &head, Bytes::new(), number),
                 Err(failure) => fail(&span, reply, failure, number),
@@ -319,15 +325,15 @@ async fn wait(
     }
 }
 
-/// Places a key, if this node owns it.
+/// Places a key, if this node holds a copy of it.
 fn own(coordinator: &Coordinator, place: Place) -> Result<Slot, Failure> {
     let view = coordinator.serving().map_err(Failure::NotServing)?;
     let (_, bucket) = view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
-    let partition = view.ring.partition(place.bucket, &place.key);
-    if !view.owners(bucket, partition).contains(coordinator.me()) {
+    let partition = view.ring().partition(place.bucket, &place.key);
+    let n = bucket.config.n;
+    if !view.placed.holds(coordinator.me(), partition, n) {
         return Err(Failure::NotOwner);
     }
-    let n = bucket.config.n;
     Ok(Slot {
         partition,
         n,
@@ -339,18 +345,24 @@ fn own(coordinator: &Coordinator, place: Place) -> Result<Slot, Failure> {
 fn read(
     coordinator: &Coordinator,
     place: Place,
+    by: u64,
     span: &Span,
 ) -> Result<(Option<Bytes>, bool), Failure> {
     let view = coordinator.registry().view();
     let (_, bucket) = view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
-    let partition = view.ring.partition(place.bucket, &place.key);
-    let owns = view.owners(bucket, partition).contains(coordinator.me());
+    let partition = view.ring().partition(place.bucket, &place.key);
     let slot = Slot {
         partition,
         n: bucket.config.n,
         place,
     };
-    coordinator.own_copy(&slot, owns, span)
+    let copy = coordinator.own_copy(&view, &slot, span)?;
+    // Asked last: what was read before owners changed here was read in time.
+    let since = coordinator.registry().view().since();
+    if by < since {
+        return Err(Failure::Stale(since));
+    }
+    Ok(copy)
 }
 
 fn digest(bytes: Option<&Bytes>, counts: bool) -> Result<Reply, Failure> {
@@ -372,7 +384,7 @@ fn digest(bytes: Option<&Bytes>, counts: bool) -> Result<Reply, Failure> {
 fn join(
     coordinator: &Coordinator,
     place: Place,
-    durability: Durability,
+    (by, durability): (Option<u64>, Durability),
     body: &Bytes,
     span: Span,
     reply: Responder,
@@ -390,15 +402,18 @@ fn join(
         return fail(&span, reply, failure, number);
     }
     let storage = span.storage_write(body.len(), durability == Durability::Synced);
-    coordinator
-        .replica()
-        .join(slot, object, durability, move |result| {
-            drop(storage);
-            match result {
-                Ok(()) => answer(reply, &Reply::Joined, Bytes::new(), number),
-                Err(failure) => fail(&span, reply, failure, number),
-            }
-        });
+    let joined = move |result| {
+        drop(storage);
+        match result {
+            Ok(()) => answer(reply, &Reply::Joined, Bytes::new(), number),
+            Err(failure) => fail(&span, reply, failure, number),
+        }
+    };
+    let replica = coordinator.replica();
+    match by {
+        Some(by) => replica.take(slot, by, object, durability, joined),
+        None => replica.join(slot, object, durability, joined),
+    }
 }
 
 /// Below the disk's low-water mark only deletes go on: they are what makes room.

@@ -552,8 +552,8 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
         let view = by.view();
         match view.bucket_of(slot.place.bucket) {
             Some((_, bucket)) => {
-                let owners = view.owners(bucket, slot.partition).to_vec();
-                Owned::By(owners, bucket.config.n)
+                let n = bucket.config.n;
+                Owned::By(view.placed.holders(slot.partition, n), n)
             }
             None if slot.place.bucket.0 <= view.number() => Owned::Gone,
             None => Owned::Unknown,

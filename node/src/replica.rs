@@ -117,6 +117,8 @@ type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
 /// A write to mint.
 struct Asked {
     slot: Slot,
+    /// The registry document that its owners are named by.
+    number: u64,
     write: Box<Write>,
     caps: Caps,
     durability: Durability,
@@ -141,6 +143,8 @@ enum Command {
     Hint(keeper::Change),
     Join {
         slot: Slot,
+        /// The registry document by which this node was asked as an owner; none if it does not matter.
+        number: Option<u64>,
         object: Object,
         durability: Durability,
         counts: Done<()>,
@@ -152,6 +156,8 @@ enum Command {
     },
     Erase {
         records: Vec<Bytes>,
+        /// The registry document by which they are not this node's any more; none if they are nobody's.
+        number: Option<u64>,
         counts: Done<()>,
     },
     /// Put what other owners hold in the place of a record that cannot be read.
@@ -170,6 +176,12 @@ enum Command {
     Close {
         bucket: Incarnation,
         until: Instant,
+        counts: Done<()>,
+    },
+    /// Owners changed: what was asked by older documents does not count any more.
+    Owners {
+        since: u64,
+        gained: Vec<Partition>,
         counts: Done<()>,
     },
     Flush {
@@ -335,10 +347,16 @@ impl Replica {
         &self.store
     }
 
-    /// Mints a write. `minted` is told once it is applied, `counts` once it counts towards W.
+    /// Mints a write for the owners by registry document `number`. `minted` is told once it is applied, `counts`
+    /// once it counts towards W.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a write, where it goes and who hears of it"
+    )]
     pub fn mint(
         &self,
         slot: Slot,
+        number: u64,
         write: Write,
         caps: Caps,
         durability: Durability,
@@ -347,6 +365,7 @@ impl Replica {
     ) {
         self.submit(Command::Mint(Asked {
             slot,
+            number,
             write: Box::new(write),
             caps,
             durability,
@@ -366,6 +385,25 @@ impl Replica {
     ) {
         self.submit(Command::Join {
             slot,
+            number: None,
+            object,
+            durability,
+            counts: Box::new(counts),
+        });
+    }
+
+    /// Joins a shipment to the owners by registry document `number`: [`Failure::Stale`] if they changed since.
+    pub fn take(
+        &self,
+        slot: Slot,
+        number: u64,
+        object: Object,
+        durability: Durability,
+        counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
+    ) {
+        self.submit(Command::Join {
+            slot,
+            number: Some(number),
             object,
             durability,
             counts: Box::new(counts),
@@ -384,6 +422,25 @@ impl Replica {
         let submitted = self.queue.send(Command::Meta { key, value, counts }).await;
         submitted.map_err(|_| self.stopped())?;
         kept.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    /// Owners changed in document `since`, and this node became one of `gained`. When it returns, everything that
+    /// was taken by an older document is in the copies, and nothing more is taken so: an exchange that begins
+    /// then misses none of it. Lines rise, because whatever this node once held of `gained` may have gone.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn owners_changed(&self, since: u64, gained: Vec<Partition>) -> Result<(), Failure> {
+        let (done, passed) = oneshot::channel();
+        let counts = Box::new(move |result| drop(done.send(result)));
+        let command = Command::Owners {
+            since,
+            gained,
+            counts,
+        };
+        let submitted = self.queue.send(command).await;
+        submitted.map_err(|_| self.stopped())?;
+        passed.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
     /// Takes no write for a bucket from now on, for so long. Returns once all that were taken before are there:
@@ -554,6 +611,16 @@ impl Replica {
 }
 
 impl Command {
+    /// The registry document that named the owners of what is to be written.
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Mint(asked) => Some(asked.number),
+            Self::Join { number, .. } | Self::Erase { number, .. } => *number,
+            Self::Hint(change) => change.number(),
+            _ => None,
+        }
+    }
+
     fn refuse(self, failure: &Failure) {
         match self {
             Self::Mint(asked) => (asked.minted)(Err(failure.clone())),
@@ -564,6 +631,7 @@ impl Command {
             | Self::Replace { counts, .. }
             | Self::Shut { counts }
             | Self::Close { counts, .. }
+            | Self::Owners { counts, .. }
             | Self::Flush { counts } => {
                 counts(Err(failure.clone()));
             }

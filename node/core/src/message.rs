@@ -313,6 +313,9 @@ pub enum Failure {
     /// The node keeps as many hints as it may; what it keeps, it keeps.
     #[error("that node keeps as many hints for others as it may")]
     HintsFull,
+    /// Owners changed since the document that the question was asked by: ask again by the newer one.
+    #[error("owners changed in registry document {0}, which the question does not know")]
+    Stale(u64),
 }
 
 /// Bytes that are not a head of this version.

@@ -22,7 +22,7 @@ use crate::telemetry::metrics::HintResult;
 pub(super) fn keep(
     coordinator: &Coordinator,
     place: Place,
-    (durability, target, trace): (Durability, NodeId, Option<Trace>),
+    (by, durability, target, trace): (u64, Durability, NodeId, Option<Trace>),
     body: &Bytes,
     span: Span,
     reply: Responder,
@@ -49,9 +49,10 @@ pub(super) fn keep(
     };
     let replica = coordinator.replica();
     if owns {
-        replica.join(slot, object, durability, kept);
+        replica.take(slot, by, object, durability, kept);
     } else {
-        replica.keep_hint(slot, object, target, (trace, now_ms()), durability, kept);
+        let when = (trace, now_ms());
+        replica.keep_hint(slot, by, object, target, when, durability, kept);
     }
 }
 
@@ -62,8 +63,10 @@ fn shipment(
 ) -> Result<(Slot, bool, Object), Failure> {
     let view = coordinator.serving().map_err(Failure::NotServing)?;
     let (_, bucket) = view.bucket_of(place.bucket).ok_or(Failure::Bucket)?;
-    let partition = view.ring.partition(place.bucket, &place.key);
-    let owns = view.owners(bucket, partition).contains(coordinator.me());
+    let partition = view.ring().partition(place.bucket, &place.key);
+    let owns = view
+        .placed
+        .holds(coordinator.me(), partition, bucket.config.n);
     // A slice of a large read buffer would hold all of it while the batch waits.
     let object = codec::decode(&Bytes::copy_from_slice(body));
     let object = object.map_err(|error| Failure::Malformed(error.to_string()))?;

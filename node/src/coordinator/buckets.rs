@@ -180,7 +180,7 @@ impl Coordinator {
             // The first round looks for what an earlier run left half done.
             if !view.forming() && (swept.is_empty() || !swept.is_subset(&known)) {
                 let (replica, kept) = (self.replica().clone(), known.clone());
-                let (partitions, number) = (view.ring.partitions(), view.number());
+                let (partitions, number) = (view.ring().partitions(), view.number());
                 let erased =
                     tokio::task::spawn_blocking(move || replica.sweep(partitions, &kept, number))
                         .await;

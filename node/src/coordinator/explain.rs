@@ -31,7 +31,11 @@ impl Coordinator {
             .ok_or_else(|| GetError::NoBucket(request.bucket.clone()))?;
         let slot = slot(&view, bucket, &request.key);
         let owners = view.owners(bucket, slot.partition);
-        let nodes = view.ring.preference(slot.partition).iter().take(MOST_NODES);
+        let nodes = view
+            .ring()
+            .preference(slot.partition)
+            .iter()
+            .take(MOST_NODES);
         let mut copies: FuturesOrdered<_> = nodes
             .map(|node| self.copy(span, node.clone(), owners, &slot))
             .collect();

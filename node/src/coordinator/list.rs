@@ -71,7 +71,7 @@ impl Coordinator {
             .ok_or_else(|| ListError::NoBucket(request.bucket.clone()))?;
         let incarnation = bucket.incarnation;
         let pages = self.pages(span, incarnation, request).await;
-        let partitions = 0..view.ring.partitions();
+        let partitions = 0..view.ring().partitions();
         let owners: Vec<_> = partitions
             .map(|at| view.owners(bucket, Partition(at)).to_vec())
             .collect();
@@ -82,7 +82,7 @@ impl Coordinator {
             bucket.config.r
         };
         let need = r.need(usize::from(bucket.config.n), members).min(members);
-        let partition_of = |key: &[u8]| view.ring.partition(incarnation, key);
+        let partition_of = |key: &[u8]| view.ring().partition(incarnation, key);
         let listing = list::merge(&pages, &owners, need, request.limit, partition_of)
             .map_err(|uncovered| ListError::Uncovered(uncovered.to_string()))?;
         let checked = stream::iter(listing.keys).map(|(key, agreement)| async move {
@@ -190,7 +190,7 @@ impl Coordinator {
             Some(after) if after[..] >= prefix[..] => crate::store::following(after),
             _ => prefix.to_vec(),
         };
-        let partitions = view.ring.partitions();
+        let partitions = view.ring().partitions();
         let metrics = Arc::clone(&self.inner.ground.metrics);
         let scanned = tokio::task::spawn_blocking(move || {
             let began = Instant::now();

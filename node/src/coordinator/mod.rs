@@ -217,6 +217,8 @@ impl Coordinator {
         let view = self.registry().view();
         if self.is_draining() {
             Err(STOPPING.into())
+        } else if !view.document().layout.members.contains_key(self.me()) {
+            Err("this node is no member of the cluster any more: ask another one".into())
         } else if view.forming() {
             Err("the cluster is still forming: every first member must be reachable once".into())
         } else if !view.document().layout.members.contains_key(self.me()) {
@@ -263,7 +265,7 @@ fn gone(view: &View, me: &NodeId) -> String {
 
 /// Where a key lies by what is in force.
 fn slot(view: &View, bucket: &Bucket, key: &Bytes) -> Slot {
-    let partition = view.ring.partition(bucket.incarnation, key);
+    let partition = view.ring().partition(bucket.incarnation, key);
     Slot {
         partition,
         n: bucket.config.n,
@@ -296,5 +298,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Malformed(_)
             | Failure::HintsFull
             | Failure::Closing
+            | Failure::Stale(_)
     )
 }

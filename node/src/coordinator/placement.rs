@@ -4,6 +4,7 @@
 //! safety: whoever was judged wrong answers for itself.
 
 use sibyl_core::flow::Replicas;
+use sibyl_core::flow::put::Put;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::registry::Bucket;
 
@@ -16,6 +17,8 @@ const MOST_FALLBACKS: usize = 10;
 /// A key's nodes, as this node sees them.
 pub(super) struct Placement {
     pub(super) owners: Vec<NodeId>,
+    /// Its owners by the other layout, while it changes hands: a write goes to them, too.
+    pub(super) also: Vec<NodeId>,
     /// Owners that cannot be reached, or are suspected.
     away: Vec<NodeId>,
     /// Owners that are suspected: a read leaves them alone as long as the others do.
@@ -34,9 +37,32 @@ impl Placement {
         }
     }
 
+    /// A write by this node that is acknowledged when `w` copies count, by both layouts while owners change.
+    pub(super) fn put(&self, me: &NodeId, w: usize, sloppy: bool) -> Put {
+        let put = Put::new(me.clone(), self.replicas(), w, sloppy);
+        if self.also.is_empty() {
+            return put;
+        }
+        // What is all of these is all of those.
+        let all = w == self.owners.len();
+        let also = if all {
+            self.also.len()
+        } else {
+            w.min(self.also.len())
+        };
+        put.also(&self.also, &self.away, also)
+    }
+
+    /// Everybody who is to hold a copy.
+    pub(super) fn holders(&self) -> Vec<NodeId> {
+        let more = self.also.iter().filter(|node| !self.owners.contains(node));
+        self.owners.iter().chain(more).cloned().collect()
+    }
+
     /// How many nodes could take a write at most, this one included.
     pub(super) fn in_reach(&self) -> usize {
-        self.owners.len() - self.away.len() + self.fallbacks.len()
+        let here = self.owners.iter().filter(|node| !self.away.contains(node));
+        here.count() + self.fallbacks.len()
     }
 
     /// In which order nodes are asked to coordinate a write: owners that can be reached, then whoever may stand
@@ -81,17 +107,21 @@ impl Coordinator {
         partition: Partition,
         sloppy: bool,
     ) -> Placement {
+        let n = bucket.config.n;
         let owners = view.owners(bucket, partition).to_vec();
-        let away = owners.iter().filter(|owner| !self.is_there(owner));
-        let spared = away.clone().filter(|owner| self.gossip().is_suspect(owner));
-        let n = usize::from(bucket.config.n);
-        let others = view.ring.fallbacks(partition, n).iter();
+        let also = view.placed.also(partition, n).to_vec();
+        let all = owners.iter().chain(&also);
+        let away = all.filter(|owner| !self.is_there(owner));
+        let suspects = owners.iter().filter(|owner| !self.is_there(owner));
+        let spared = suspects.filter(|owner| self.gossip().is_suspect(owner));
+        let others = view.placed.fallbacks(partition, n);
         let fallbacks = others.filter(|node| sloppy && self.is_there(node));
         Placement {
             away: away.cloned().collect(),
             spared: spared.cloned().collect(),
             fallbacks: fallbacks.take(MOST_FALLBACKS).cloned().collect(),
             owners,
+            also,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One task per read lives until the last replica has spoken or the time is up, long after the client has its
 //! answer: what it then knows is who was behind. Repairs are whole objects and count for nobody.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -17,8 +18,7 @@ use sibyl_core::object::Object;
 use sibyl_core::registry::{Bucket, Durability};
 use tokio::time::Instant as Deadline;
 
-use super::placement::Placement;
-use super::remote::{REFUSED, TIMEOUT};
+use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{GetError, GetRequest, Got};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, slot};
@@ -30,6 +30,9 @@ use crate::telemetry::{Rpc, Span};
 /// After this long without an object, another replica is asked for it: above the usual answer, far below a
 /// client's patience.
 const HEDGE_AFTER: std::time::Duration = std::time::Duration::from_millis(30);
+
+/// How often a read is begun again because owners changed on the way.
+const MOST_READS: usize = 3;
 
 /// What one replica said.
 struct Heard {
@@ -45,8 +48,7 @@ struct Heard {
 struct Reading {
     coordinator: Coordinator,
     slot: Slot,
-    /// Whether this node is an owner of the key.
-    owns: bool,
+    view: Arc<View>,
     get: Get,
     waiting: FuturesUnordered<BoxFuture<'static, Heard>>,
     span: Span,
@@ -58,6 +60,8 @@ struct Reading {
     repairs: Vec<(NodeId, Object)>,
     /// Replicas that said that they could not.
     refusals: usize,
+    /// A replica goes by a newer registry document, which changed owners.
+    stale: bool,
 }
 
 impl Coordinator {
@@ -85,15 +89,41 @@ impl Coordinator {
         Ok(self.show(span, &request, bucket, outcome).await)
     }
 
-    /// Reads the object of a key at the request's quorum; the number that had to answer comes with it.
+    /// Reads the object of a key at the request's quorum; the number that had to answer comes with it. If owners
+    /// changed on the way, it asks those of now.
     pub(super) async fn read(
         &self,
         span: &Span,
-        view: &View,
+        view: &Arc<View>,
         bucket: &Bucket,
         slot: &Slot,
         request: &GetRequest,
     ) -> Result<(Outcome, usize), GetError> {
+        let until = Deadline::now() + request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let (mut view, mut times) = (Arc::clone(view), 1);
+        loop {
+            let left = until.saturating_duration_since(Deadline::now());
+            let (outcome, stale, r) = self
+                .read_by(span, &view, bucket, slot, request, left)
+                .await?;
+            let newer = self.registry().view();
+            if outcome.met || !stale || newer.number() == view.number() || times == MOST_READS {
+                return Ok((outcome, r));
+            }
+            (view, times) = (newer, times + 1);
+        }
+    }
+
+    /// One read, by the owners of one registry document; says whether a replica goes by a newer one.
+    async fn read_by(
+        &self,
+        span: &Span,
+        view: &Arc<View>,
+        bucket: &Bucket,
+        slot: &Slot,
+        request: &GetRequest,
+        timeout: std::time::Duration,
+    ) -> Result<(Outcome, bool, usize), GetError> {
         let owners = view.owners(bucket, slot.partition);
         let r = request
             .r
@@ -105,51 +135,30 @@ impl Coordinator {
                 members: owners.len(),
             });
         }
-        let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
         let sloppy = request.sloppy.unwrap_or(bucket.config.sloppy);
         let mut placement = self.placement(view, bucket, slot.partition, sloppy);
         if request.partial {
             placement.ask_all();
         }
         let replicas = placement.best_first(self.me());
-        let outcome = self
-            .read_replicas(span, slot, &replicas, r, timeout, request.partial)
-            .await;
-        Ok((outcome, r))
-    }
-
-    async fn read_replicas(
-        &self,
-        span: &Span,
-        slot: &Slot,
-        placement: &Placement,
-        r: usize,
-        timeout: std::time::Duration,
-        partial: bool,
-    ) -> Outcome {
-        let (get, effects) = Get::new(placement.replicas(), r);
-        let mut reading = Reading {
+        let (get, effects) = Get::new(replicas.replicas(), r);
+        let reading = Reading {
             coordinator: self.clone(),
             slot: slot.clone(),
             get,
             waiting: FuturesUnordered::new(),
-            span: span.quorum_read(placement.owners.len(), r),
-            owns: placement.owners.contains(self.me()),
+            span: span.quorum_read(replicas.owners.len(), r),
+            view: Arc::clone(view),
             began: Instant::now(),
             deadline: Deadline::now() + timeout,
             answer: None,
-            partial,
+            partial: request.partial,
             repairs: Vec::new(),
             refusals: 0,
+            stale: false,
         };
-        reading.perform(effects);
-        let outcome = reading.until_answered().await;
-        if reading.get.is_done() && reading.waiting.is_empty() {
-            reading.repair();
-        } else {
-            tokio::spawn(reading.until_done());
-        }
-        outcome
+        let (outcome, stale) = reading.run(effects).await;
+        Ok((outcome, stale, r))
     }
 
     /// This node's copy of a key as it lies in the store, measured, and whether it counts in a read. Who is not
@@ -159,14 +168,17 @@ impl Coordinator {
     /// [`Failure::Unreadable`].
     pub fn own_copy(
         &self,
+        view: &View,
         slot: &Slot,
-        owns: bool,
         span: &Span,
     ) -> Result<(Option<Bytes>, bool), Failure> {
+        let (partition, n) = (slot.partition, slot.n);
+        let owns = view.placed.counting(partition, n).contains(self.me());
+        let holds = owns || view.placed.holds(self.me(), partition, n);
         // Asked first: what is refilled while it is read was not in it.
         let vouched = self.vouches(slot.partition);
         let began = Instant::now();
-        let encoded = match owns {
+        let encoded = match holds {
             true => self.replica().encoded(slot),
             false => self.replica().hinted(slot),
         };
@@ -181,12 +193,13 @@ impl Coordinator {
                 .map_or(0, Bytes::len),
         );
         let encoded = encoded?;
-        let counts = vouched && (owns || encoded.is_some());
+        // A new owner has a copy before it has all that was written to the old ones.
+        let counts = vouched && (owns || !holds && encoded.is_some());
         Ok((encoded, counts))
     }
 
-    fn local(&self, slot: &Slot, owns: bool, ask: Ask, span: &Span) -> (Said, bool) {
-        match (self.own_copy(slot, owns, span), ask) {
+    fn local(&self, view: &View, slot: &Slot, ask: Ask, span: &Span) -> (Said, bool) {
+        match (self.own_copy(view, slot, span), ask) {
             (Err(failure), _) => {
                 tracing::error!(%failure, "this node cannot read its copy of a key");
                 (Said::Failed, false)
@@ -221,6 +234,18 @@ fn decoded(bytes: &Bytes) -> Said {
 }
 
 impl Reading {
+    async fn run(mut self, effects: Vec<Effect>) -> (Outcome, bool) {
+        self.perform(effects);
+        let outcome = self.until_answered().await;
+        let stale = self.stale;
+        if self.get.is_done() && self.waiting.is_empty() {
+            self.repair();
+        } else {
+            tokio::spawn(self.until_done());
+        }
+        (outcome, stale)
+    }
+
     async fn until_answered(&mut self) -> Outcome {
         let (hedge, deadline) = (
             tokio::time::sleep(HEDGE_AFTER),
@@ -277,6 +302,7 @@ impl Reading {
             Said::Object(..) | Said::Digest(_) => self.span.replica_ack(&from, took),
             Said::Failed if why == TIMEOUT => self.span.replica_timeout(&from, took),
             Said::Failed => {
+                self.stale |= why == STALE;
                 self.refusals += usize::from(why == REFUSED);
                 self.span.replica_failed(&from, why, took);
             }
@@ -307,12 +333,15 @@ impl Reading {
     fn ask(&self, to: NodeId, ask: Ask) {
         let coordinator = &self.coordinator;
         if to == *coordinator.me() {
-            let (said, counts) = coordinator.local(&self.slot, self.owns, ask, &self.span);
+            // As any other replica: what it says by an older document is not said.
+            let (said, counts) = coordinator.local(&self.view, &self.slot, ask, &self.span);
+            let is_stale = coordinator.registry().view().since() > self.view.number();
+            let said = if is_stale { Said::Failed } else { said };
             let heard = Heard {
                 from: to,
                 said,
                 counts,
-                why: REFUSED,
+                why: if is_stale { STALE } else { REFUSED },
                 took: self.began.elapsed(),
             };
             self.waiting.push(Box::pin(std::future::ready(heard)));

@@ -15,10 +15,16 @@ use crate::tasks::registry::result_of_call;
 use crate::telemetry::metrics::RpcResult;
 use crate::telemetry::{Rpc, Span};
 
+/// How long a newer registry document is waited for, once a peer went by it.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
 /// The word of a replica that did not answer in time.
 pub(super) const TIMEOUT: &str = RpcResult::Timeout.as_str();
 /// The word of a replica that said it could not.
 pub(super) const REFUSED: &str = RpcResult::Rejected.as_str();
+
+/// The word of a replica that goes by a newer registry document, which changed owners.
+pub(super) const STALE: &str = "stale";
 
 /// Why a peer gave no answer that can be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -69,7 +75,18 @@ impl AskError {
 
     /// A stable word for spans.
     pub(super) fn word(&self) -> &'static str {
-        self.result().as_str()
+        match self {
+            Self::Failed(Failure::Stale(_)) => STALE,
+            _ => self.result().as_str(),
+        }
+    }
+
+    /// The document that changed owners, if the question went by an older one.
+    fn stale(&self) -> Option<u64> {
+        match self {
+            Self::Failed(Failure::Stale(number)) => Some(*number),
+            _ => None,
+        }
     }
 }
 
@@ -95,7 +112,7 @@ impl Coordinator {
         };
         let call = self.net().call(to, outgoing);
         let (metrics, to) = (self.inner.ground.metrics.clone(), to.clone());
-        let gossip = self.gossip().clone();
+        let (gossip, registry) = (self.gossip().clone(), self.registry().clone());
         async move {
             let result =
                 call.await.map_err(AskError::Call).and_then(|answer| {
@@ -119,6 +136,10 @@ impl Coordinator {
                 }
             };
             metrics.rpc(rpc, to.as_str(), word, began.elapsed(), Some(&span));
+            if let Some(number) = result.as_ref().err().and_then(AskError::stale) {
+                // Whoever asked goes on by the newer one, or hears that there is none to be had.
+                registry.catch_up(to, number, CATCH_UP).await;
+            }
             result
         }
     }

@@ -5,6 +5,7 @@
 //! else the client learns that the outcome is unknown. A coordinated write runs in a task of its
 //! own, so a client that leaves cannot leave it half sent.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
 use super::placement::Placement;
-use super::remote::{AskError, REFUSED, TIMEOUT};
+use super::remote::{AskError, REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
@@ -115,7 +116,7 @@ impl Coordinator {
     async fn tombstones(
         &self,
         span: &Span,
-        view: &View,
+        view: &Arc<View>,
         bucket: &Bucket,
         slot: &Slot,
         request: &PutRequest,
@@ -249,7 +250,7 @@ impl Coordinator {
         let owners = &placement.owners;
         let w = coordinate.w as usize;
         let owns = owners.contains(self.me());
-        if !owns && !sloppy {
+        if !owns && (!sloppy || placement.also.contains(self.me())) {
             return Err(Failure::NotOwner);
         }
         if !owns && placement.in_reach() < w {
@@ -259,13 +260,16 @@ impl Coordinator {
         }
         let span = span.quorum_write(owners.len(), w);
         let stands_in = (!owns).then(|| StandIn {
-            owners: owners.clone(),
+            owners: placement.holders(),
             trace: Some(span.context()),
             now_ms: now_ms(),
         });
         let (answer, answered) = oneshot::channel();
         let writing = Writing {
-            put: Put::new(self.me().clone(), placement.replicas(), w, sloppy),
+            put: placement.put(self.me(), w, sloppy),
+            sloppy,
+            number: view.number(),
+            counted: false,
             stands_in,
             durability: bucket.config.durability,
             caps: caps(bucket),
@@ -312,6 +316,11 @@ struct Writing {
     coordinator: Coordinator,
     slot: Slot,
     put: Put,
+    sloppy: bool,
+    /// The registry document whose owners it goes to.
+    number: u64,
+    /// The own copy counts.
+    counted: bool,
     /// Set if this node mints in the owners' place.
     stands_in: Option<StandIn>,
     durability: Durability,
@@ -419,9 +428,12 @@ impl Writing {
         let replica = self.coordinator.replica();
         let (slot, caps, durability) = (self.slot.clone(), self.caps, self.durability);
         match self.stands_in.clone() {
-            None => replica.mint(slot, write, caps, durability, minted, counts),
-            Some(stands_in) => {
-                replica.stand_in(slot, write, caps, durability, stands_in, minted, counts);
+            None => replica.mint(slot, self.number, write, caps, durability, minted, counts),
+            Some(in_place) => {
+                let number = self.number;
+                replica.stand_in(
+                    slot, number, write, caps, durability, in_place, minted, counts,
+                );
             }
         }
         (on_minted, on_counts)
@@ -438,12 +450,42 @@ impl Writing {
             }
         }
         let by = &done.by;
+        self.counted |= *by == *self.coordinator.me() && done.acked.is_ok();
+        if done.acked == Err(STALE)
+            && let Some(effects) = self.begin_again()
+        {
+            return effects;
+        }
         self.put.handle(match (&done.target, done.acked) {
             (None, Ok(())) => Event::Acked(by),
             (None, Err(_)) => Event::Failed(by),
             (Some(target), Ok(())) => Event::Kept { by, target },
             (Some(target), Err(_)) => Event::Refused { by, target },
         })
+    }
+
+    /// Owners changed on the way: unless the client has its answer, the write goes to those of now. Copies that
+    /// were made are found there, or asked for once more; ends because each time goes by a newer document. `None`
+    /// if that would change nothing, or this node is no owner any more.
+    fn begin_again(&mut self) -> Option<Vec<Effect>> {
+        let coordinator = self.coordinator.clone();
+        let view = coordinator.registry().view();
+        if self.put.is_answered() || self.stands_in.is_some() || view.number() <= self.number {
+            return None;
+        }
+        let (_, bucket) = view.bucket_of(self.slot.place.bucket)?;
+        let placement = coordinator.placement(&view, bucket, self.slot.partition, self.sloppy);
+        let me = coordinator.me();
+        if !placement.owners.contains(me) || self.w > placement.owners.len() {
+            return None;
+        }
+        self.number = view.number();
+        self.put = placement.put(me, self.w, self.sloppy);
+        let mut effects = self.put.handle(Event::Minted);
+        if self.counted {
+            effects.extend(self.put.handle(Event::Acked(me)));
+        }
+        Some(effects)
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {

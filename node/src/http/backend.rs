@@ -152,7 +152,7 @@ impl Exchange {
         let view = self.coordinator().registry().view();
         if let Some(known) = view.bucket(bucket) {
             let hash = sibyl_core::ring::position(known.incarnation, key);
-            let partition = view.ring.partition(known.incarnation, key);
+            let partition = view.ring().partition(known.incarnation, key);
             self.span.about_key(bucket, hash, partition.0);
         }
     }

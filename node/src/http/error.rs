@@ -192,6 +192,22 @@ impl From<ChangeError> for AdminError {
                 detail,
             },
             ChangeError::Precondition { .. } => Self::Precondition(detail),
+            ChangeError::UnderWay { .. } => Self::Conflict {
+                code: "change_under_way",
+                detail,
+            },
+            ChangeError::TooFew { .. } => Self::Conflict {
+                code: "too_few_members",
+                detail,
+            },
+            ChangeError::NameTaken(_) => Self::Conflict {
+                code: "name_taken",
+                detail,
+            },
+            ChangeError::Fenced { .. } => Self::Conflict {
+                code: "fenced",
+                detail,
+            },
             ChangeError::FixedN { .. } => Self::Conflict {
                 code: "fixed_n",
                 detail,

@@ -139,6 +139,7 @@ async fn greet(
     });
     match judged {
         Ok(welcome) => {
+            link.registry.fetch_max(frame.registry, Ordering::Relaxed);
             shared.saw(&link.node, frame.registry);
             Ok((welcome, buf, ours))
         }
@@ -183,6 +184,7 @@ impl Role for Client<'_> {
         let most = frames.iter().map(|frame| frame.registry).max();
         if let Some(most) = most.filter(|most| *most > self.registry) {
             self.registry = most;
+            self.link.registry.fetch_max(most, Ordering::Relaxed);
             self.shared.saw(&self.link.node, most);
         }
         let mut state = self.link.lock();

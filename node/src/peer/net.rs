@@ -111,6 +111,8 @@ pub struct PeerView {
     pub incoming_session: Option<u64>,
     /// Why one side last refused the other, `code: explanation`; none once connected.
     pub refused: Option<String>,
+    /// The highest registry number it was heard to go by; 0 if none was.
+    pub registry: u64,
     /// Who it says it is, since the last handshake.
     pub identity: Option<Identity>,
     /// Requests queued and not written.
@@ -344,6 +346,7 @@ impl Net {
             session: state.session,
             incoming_session: incoming.map(|session| session.number),
             refused: state.refused.clone(),
+            registry: link.registry.load(Ordering::Relaxed),
             identity: state.identity.clone(),
             queued,
             calls: state.calls.len(),

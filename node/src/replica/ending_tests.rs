@@ -88,6 +88,7 @@ fn mint(replica: &Replica, context: Option<Context>) -> Result<Minted, Failure> 
     let (done, minted) = blocking::sync_channel(1);
     replica.mint(
         slot(),
+        0,
         write,
         UNCAPPED,
         Durability::Synced,

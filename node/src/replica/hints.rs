@@ -81,6 +81,7 @@ impl Replica {
     pub fn stand_in(
         &self,
         slot: Slot,
+        number: u64,
         write: Write,
         caps: Caps,
         durability: Durability,
@@ -90,6 +91,7 @@ impl Replica {
     ) {
         self.submit(Command::Mint(Asked {
             slot,
+            number,
             write: Box::new(write),
             caps,
             durability,
@@ -99,10 +101,16 @@ impl Replica {
         }));
     }
 
-    /// Keeps an object for an owner that cannot take it; `counts` is told once it counts.
+    /// Keeps an object for one of the owners by registry document `number` that cannot take it; `counts` is told
+    /// once it counts.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a hint, for whom, and who hears of it"
+    )]
     pub fn keep_hint(
         &self,
         slot: Slot,
+        number: u64,
         object: Object,
         target: NodeId,
         (trace, now_ms): (Option<Trace>, u64),
@@ -110,6 +118,7 @@ impl Replica {
         counts: impl FnOnce(Result<(), Failure>) + Send + 'static,
     ) {
         let what = What::Keep {
+            number,
             object: Box::new(object),
             target,
             trace,

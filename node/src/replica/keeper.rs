@@ -44,6 +44,7 @@ pub(super) struct Change {
 /// What is changed.
 pub(super) enum What {
     Keep {
+        number: u64,
         object: Box<Object>,
         target: NodeId,
         trace: Option<Trace>,
@@ -69,6 +70,14 @@ impl Change {
     /// Where something new is to be kept, if that is what it does.
     pub(super) fn keeps(&self) -> Option<&Slot> {
         matches!(self.what, What::Keep { .. }).then_some(&self.slot)
+    }
+
+    /// The registry document that named the owner it is kept for.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self.what {
+            What::Keep { number, .. } => Some(number),
+            _ => None,
+        }
     }
 
     pub(super) fn refuse(self, failure: &Failure) {
@@ -97,6 +106,7 @@ impl Writer {
         let mut hint = held.as_ref().map(|held| held.hint.clone());
         match what {
             What::Keep {
+                number: _,
                 object,
                 target,
                 trace,

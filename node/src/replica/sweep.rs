@@ -1,4 +1,4 @@
-//! Erases what deleted buckets left in the store.
+//! Erases what deleted buckets left in the store, and partitions that are not this node's any more.
 //!
 //! A damaged record stops nothing: the key of such a record says whose it was, and it goes with its bucket. What
 //! the engine cannot read at all is left for another time, and the rest is swept.
@@ -65,7 +65,8 @@ impl Replica {
         let end = record(Partition(partition.0 + 1), Incarnation(0), b"");
         while let Some(bucket) = self.first_bucket(&from, &end)? {
             if !known.contains(&bucket) && bucket.0 <= number {
-                self.erase(partition, bucket, swept)?;
+                let end = record(partition, Incarnation(bucket.0 + 1), b"");
+                self.erase(&record(partition, bucket, b""), &end, None, swept)?;
             }
             from = record(partition, Incarnation(bucket.0 + 1), b"");
         }
@@ -88,16 +89,13 @@ impl Replica {
     /// Ends because every turn erases at least one record.
     fn erase(
         &self,
-        partition: Partition,
-        bucket: Incarnation,
+        start: &[u8],
+        end: &[u8],
+        number: Option<u64>,
         swept: &mut Swept,
     ) -> Result<(), Failure> {
-        let (start, end) = (
-            record(partition, bucket, b""),
-            record(partition, Incarnation(bucket.0 + 1), b""),
-        );
         loop {
-            let records: Vec<Bytes> = match self.store.scan(Space::Objects, &start, &end, ERASE) {
+            let records: Vec<Bytes> = match self.store.scan(Space::Objects, start, end, ERASE) {
                 Ok(found) => found.into_iter().map(|(key, _)| key).collect(),
                 Err(ReadError::Corrupt { key, .. }) => {
                     swept.damaged += 1;
@@ -109,11 +107,33 @@ impl Replica {
                 return Ok(());
             }
             swept.erased += records.len();
-            let (done, gone) = std::sync::mpsc::sync_channel(1);
-            let counts = Box::new(move |result| drop(done.send(result)));
-            self.submit_in_turn(Command::Erase { records, counts });
-            gone.recv()
-                .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))?;
+            self.in_turn(|counts| Command::Erase {
+                records,
+                number,
+                counts,
+            })?;
         }
+    }
+
+    /// Whether anything lies in a partition.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn has_any(&self, partition: Partition) -> Result<bool, Failure> {
+        let from = record(partition, Incarnation(0), b"");
+        let end = record(Partition(partition.0 + 1), Incarnation(0), b"");
+        Ok(self.first_bucket(&from, &end)?.is_some())
+    }
+
+    /// Forgets a partition that is not this node's any more by registry document `number`. Blocks.
+    ///
+    /// # Errors
+    /// [`Failure::Stale`] if owners changed since: then it may be this node's again, and what is left of it stays.
+    pub fn forget(&self, partition: Partition, number: u64) -> Result<Swept, Failure> {
+        let mut swept = Swept::default();
+        let end = record(Partition(partition.0 + 1), Incarnation(0), b"");
+        let start = record(partition, Incarnation(0), b"");
+        self.erase(&start, &end, Some(number), &mut swept)?;
+        Ok(swept)
     }
 }

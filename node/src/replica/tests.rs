@@ -157,7 +157,7 @@ impl Bench {
             let _gone = counts.send(result);
         };
         self.replica
-            .mint(slot.clone(), write, CAPS, durability, minted, counts);
+            .mint(slot.clone(), 0, write, CAPS, durability, minted, counts);
         Told {
             minted: on_minted,
             counts: on_counts,

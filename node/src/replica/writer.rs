@@ -22,7 +22,9 @@ use tokio::sync::mpsc;
 
 use super::census::{Census, is_deleted, is_deleted_record};
 use super::leaves::{Changes, Leaves};
-use super::{Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, trees, unreadable};
+use super::{
+    Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, taken_apart, trees, unreadable,
+};
 use crate::store::{self, Batch, Space, WriteError};
 
 /// What is told after a batch.
@@ -98,6 +100,8 @@ pub(super) struct Writer {
     lines: HashMap<Partition, u64>,
     leaves: Leaves,
     census: Census,
+    /// What was asked by an older registry document is refused: owners changed in this one.
+    since: u64,
     /// Buckets that are about to be deleted, and until when they take no writes.
     closed: HashMap<Incarnation, Instant>,
 }
@@ -115,6 +119,7 @@ impl Writer {
             facts,
             lines,
             census,
+            since: 0,
             closed: HashMap::new(),
             leaves,
         }
@@ -253,6 +258,10 @@ impl Writer {
             command.refuse(&Failure::Closing);
             return Ok(());
         }
+        if command.number().is_some_and(|number| number < self.since) {
+            command.refuse(&Failure::Stale(self.since));
+            return Ok(());
+        }
         if let Command::Join { object, .. } | Command::Replace { object, .. } = &command {
             self.check_memory(object.context())?;
         }
@@ -261,6 +270,7 @@ impl Writer {
             Command::Hint(change) => return self.change_hint(change, round),
             Command::Join {
                 slot,
+                number: _,
                 object,
                 durability,
                 counts,
@@ -279,8 +289,17 @@ impl Writer {
                 round.batch.put(Space::Meta, key.as_bytes(), value);
                 round.done.synced.push(counts);
             }
-            Command::Erase { records, counts } => {
+            Command::Erase {
+                records,
+                number,
+                counts,
+            } => {
                 records.iter().for_each(|record| self.erase(record, round));
+                if number.is_some() {
+                    // What this node once minted for these keys it does not know any more.
+                    let partitions = records.iter().filter_map(|record| taken_apart(record));
+                    partitions.for_each(|(at, ..)| self.raise_line(at));
+                }
                 round.done.buffered.push(counts);
             }
             Command::Close {
@@ -291,6 +310,15 @@ impl Writer {
                 let now = Instant::now();
                 self.closed.retain(|_, until| *until > now);
                 self.closed.insert(bucket, until);
+                round.done.buffered.push(counts);
+            }
+            Command::Owners {
+                since,
+                gained,
+                counts,
+            } => {
+                self.since = self.since.max(since);
+                gained.into_iter().for_each(|at| self.raise_line(at));
                 round.done.buffered.push(counts);
             }
             Command::Replace {

@@ -4,7 +4,8 @@
 //! marked dirty, and one after the other in the background. One exchange at a time per peer, few in all; each
 //! waits for clients before every message, and a peer with whom one failed is left alone for a random while.
 //! `exchange` performs one, `answer` answers those of others, `trees` computes unclean trees anew, `heal`
-//! replaces records that cannot be read, `refill` says when a node that lost its copies may vouch again.
+//! replaces records that cannot be read, `refill` says when a node that lost its copies may vouch again, `transfer`
+//! fetches what this node is to own, `leftover` lets go of what it does not own any more.
 //! The flow decides (`core: flow/exchange`); this knows no keys' meaning and never runs user code.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +29,10 @@ use crate::telemetry::Metrics;
 mod answer;
 mod exchange;
 mod heal;
+mod leftover;
 mod refill;
 mod status;
+mod transfer;
 mod trees;
 
 pub use status::{Filling, Peer, Running, Status, Totals};
@@ -95,6 +98,9 @@ struct State {
     peers: BTreeMap<NodeId, PeerState>,
     totals: Totals,
     refill: refill::Progress,
+    transfer: transfer::Progress,
+    /// Partitions that are not this node's any more, and with whom they were compared since.
+    leftover: leftover::Leftover,
     /// The next partition of the background.
     turn: u32,
 }
@@ -164,7 +170,7 @@ impl AntiEntropy {
     /// Everything shared with a member is due.
     fn owe(&self, member: &NodeId) {
         let view = self.ground().registry.view();
-        let partitions = (0..view.ring.partitions()).map(Partition);
+        let partitions = (0..view.ring().partitions()).map(Partition);
         let shared: Vec<Partition> = partitions
             .filter(|at| self.shares(&view, *at, member))
             .collect();
@@ -212,12 +218,16 @@ impl AntiEntropy {
             .collect()
     }
 
-    /// Whether both this node and a member own a partition, at some n.
+    /// Whether both this node and a member hold a partition, at some n.
     fn shares(&self, view: &View, partition: Partition, member: &NodeId) -> bool {
-        ns(view).into_iter().any(|n| {
-            let owners = view.ring.primaries(partition, usize::from(n));
-            owners.contains(&self.ground().me) && owners.contains(member)
-        })
+        let both = |n| self.compares(view, partition, n, member);
+        ns(view).into_iter().any(both)
+    }
+
+    /// Whether a tree can be compared with a member: it holds it, and this node does, or did.
+    fn compares(&self, view: &View, partition: Partition, n: u8, member: &NodeId) -> bool {
+        view.placed.holds(member, partition, n)
+            && (view.placed.holds(&self.ground().me, partition, n) || self.is_leftover(partition))
     }
 
     async fn run(self) {
@@ -228,7 +238,7 @@ impl AntiEntropy {
         if view.wait_for(|view| !view.forming()).await.is_err() {
             return;
         }
-        let partitions = ground.registry.view().ring.partitions();
+        let partitions = ground.registry.view().ring().partitions();
         let mut turn = tokio::time::interval((ROUND / partitions).max(LEAST_PAUSE));
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.notice(&mut reached);
@@ -240,11 +250,16 @@ impl AntiEntropy {
                 running.spawn(async move { this.compare(peer, partition).await });
             }
             self.look_at_refill().await;
-            let wake = self.next_wake();
+            self.look_at_transfer();
+            self.look_at_leftover().await;
+            let wake = self.next_wake().min(self.next_step());
             tokio::select! {
                 changed = changes.changed() => match changed {
                     Ok(()) => self.notice(&mut reached),
                     Err(_) => return,
+                },
+                changed = view.changed() => if changed.is_err() {
+                    return;
                 },
                 () = self.inner.bell.notified() => {}
                 _ = turn.tick() => self.take_turn(),
@@ -275,7 +290,7 @@ impl AntiEntropy {
         let view = self.ground().registry.view();
         let others = self.others();
         let mut state = self.state();
-        let partition = Partition(state.turn % view.ring.partitions());
+        let partition = Partition(state.turn % view.ring().partitions());
         state.turn = state.turn.wrapping_add(1);
         for other in others.into_iter().filter(|other| *other > self.ground().me) {
             if self.shares(&view, partition, &other) {
@@ -334,8 +349,7 @@ impl AntiEntropy {
         let mut whole = true;
         let mut counts = true;
         for n in ns(&view) {
-            let owners = view.ring.primaries(partition, usize::from(n));
-            if owners.contains(&self.ground().me) && owners.contains(&peer) {
+            if self.compares(&view, partition, n, &peer) {
                 let tree = sibyl_core::merkle::Tree { partition, n };
                 let summary = self.exchange(&peer, tree).await;
                 (whole, counts) = (whole && summary.whole, counts && summary.counts);
@@ -347,6 +361,8 @@ impl AntiEntropy {
         self.compared(&peer, partition, whole);
         if whole {
             self.note_filled_from(partition, &peer, counts);
+            self.note_fetched_from(&view, partition, &peer, counts);
+            self.note_given_to(&view, partition, &peer, counts);
         }
         self.inner.bell.notify_one();
     }

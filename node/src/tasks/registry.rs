@@ -220,6 +220,17 @@ struct Task {
     rebuilding: Arc<AtomicBool>,
 }
 
+/// The partitions that a node holds by a newer document and did not hold before.
+fn gained(me: &NodeId, before: &View, now: &View) -> Vec<Partition> {
+    let holds = |view: &View, at| {
+        let mut ns = view.document().ns().into_iter();
+        ns.any(|n| view.placed.holds(me, at, n))
+    };
+    let all = (0..now.ring().partitions()).map(Partition);
+    all.filter(|at| holds(now, *at) && !holds(before, *at))
+        .collect()
+}
+
 /// Whether the registry names another store of this node: the one here was begun after that was lost.
 fn lost(machine: &Machine) -> bool {
     machine.amnesiac() && !machine.forming()
@@ -232,6 +243,11 @@ impl Task {
         let mut seen = self.net.registry_seen();
         changes.mark_changed();
         seen.mark_changed();
+        let view = Arc::clone(&self.view.borrow());
+        // Every line is as high as it can be at a start.
+        if let Err(error) = self.owners_changed(&view, &[]).await {
+            return self.give_up(&error);
+        }
         self.introduce();
         if self.machine.forming() {
             let secret = || Secret(rand::rng().random());
@@ -365,9 +381,15 @@ impl Task {
                     // Before anybody can write by this document.
                     self.ground.replica.use_cluster_key(key);
                 }
-                self.view.send_replace(Arc::new(View::of(*held)));
+                let view = Arc::new(View::of(*held));
+                let before = self.view.send_replace(Arc::clone(&view));
                 self.alarms
                     .send_modify(|alarms| alarms.retain(|kind, _| kind != "flags"));
+                if view.since() > before.since() {
+                    self.owners_changed(&view, &gained(&self.ground.me, &before, &view))
+                        .await?;
+                }
+                // Only now do peers hear that this node goes by it.
                 self.introduce();
             }
             Effect::Timer {
@@ -382,6 +404,13 @@ impl Task {
             Effect::Alarm(alarm) => self.alarm(&alarm).await,
         }
         Ok(())
+    }
+
+    /// Owners changed: the writer takes nothing any more that was asked by an older document.
+    async fn owners_changed(&self, view: &View, gained: &[Partition]) -> Result<(), String> {
+        let (since, gained) = (view.since(), gained.to_vec());
+        let passed = self.ground.replica.owners_changed(since, gained).await;
+        passed.map_err(|failure| failure.to_string())
     }
 
     async fn keep(&self, key: &'static str, bytes: Bytes) -> Result<(), String> {

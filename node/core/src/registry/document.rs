@@ -84,6 +84,8 @@ pub struct Layout {
     pub partitions: u32,
     /// The members by name.
     pub members: BTreeMap<NodeId, Member>,
+    /// The last document that changed who owns what, for anybody: frames of older ones are refused.
+    pub since: u64,
     /// The change of owners under way.
     pub change: Option<OwnerChange>,
     /// The stores of former members: gossip and returning nodes cannot bring them back.

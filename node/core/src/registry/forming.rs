@@ -69,6 +69,7 @@ pub fn first_document(
         layout: Layout {
             partitions,
             members: members.iter().map(member).collect(),
+            since: 1,
             change: None,
             former: BTreeMap::new(),
         },

@@ -43,12 +43,12 @@ pub(super) fn leave(next: &mut Document, node: &NodeId) -> Result<(), ChangeErro
     if member.leaving {
         return Ok(());
     }
-    let change = next.layout.change.as_ref();
-    let turns_round = change.is_some_and(|change| !change.before.contains_key(node));
-    if !turns_round {
+    if is_joining(next, node) {
+        give_back(next, node);
+    } else {
         alone(next)?;
-        enough_without(next, node)?;
     }
+    enough_without(next, node)?;
     let before = seats(next);
     member_mut(next, node)?.leaving = true;
     aim(next, before);
@@ -67,7 +67,11 @@ pub(super) fn remove(
         // It came back with another store meanwhile: that one did not fail.
         return Ok(());
     }
-    if !found.leaving {
+    let leaving = found.leaving;
+    if is_joining(next, node) {
+        give_back(next, node);
+    }
+    if !leaving {
         enough_without(next, node)?;
     }
     let before = seats(next);
@@ -127,7 +131,11 @@ pub(super) fn filled(
         .get_mut(node)
         .filter(|_| named == Some(store))
     {
+        let before = missing.len();
         missing.subtract(got);
+        if missing.len() < before {
+            next.layout.since = next.number;
+        }
         change.missing.retain(|_, missing| !missing.is_empty());
     }
 }
@@ -145,6 +153,7 @@ pub(super) fn retire(next: &mut Document, began: u64) -> Result<(), ChangeError>
         return Err(ChangeError::UnderWay { began });
     }
     next.layout.change = None;
+    next.layout.since = next.number;
     let gone: Vec<NodeId> = next
         .layout
         .members
@@ -170,12 +179,14 @@ pub(super) fn lost(next: &mut Document, node: &NodeId) {
     let again = next.moves_from(&before).remove(node);
     if let (Some(change), Some(again)) = (next.layout.change.as_mut(), again) {
         change.missing.insert(node.clone(), again);
+        next.layout.since = next.number;
     }
 }
 
 /// Gives the change under way, or a new one, the members as they are now as its aim.
 fn aim(next: &mut Document, before: BTreeMap<NodeId, Seat>) {
     let missing = next.moves_from(&before);
+    next.layout.since = next.number;
     next.layout.change = Some(OwnerChange {
         began: next.number,
         before,
@@ -271,8 +282,32 @@ fn alone(document: &Document) -> Result<(), ChangeError> {
     }
 }
 
-/// Fewer members than copies would be fewer copies.
+/// Whether it is to become an owner by the change under way, and was none before.
+fn is_joining(document: &Document, node: &NodeId) -> bool {
+    let change = document.layout.change.as_ref();
+    change.is_some_and(|change| !change.before.contains_key(node))
+}
+
+/// A node that joins turns round: whose places it was to take keeps them.
+fn give_back(next: &mut Document, node: &NodeId) {
+    let seat = next
+        .layout
+        .members
+        .get(node)
+        .map(|member| member.seat.clone());
+    let members = next.layout.members.iter_mut();
+    let other =
+        members.filter(|(other, member)| *other != node && Some(&member.seat) == seat.as_ref());
+    other.for_each(|(_, member)| member.leaving = false);
+}
+
+/// Fewer members than copies would be fewer copies; but a node that joins may turn round.
 fn enough_without(document: &Document, node: &NodeId) -> Result<(), ChangeError> {
+    let stood = document
+        .layout
+        .change
+        .as_ref()
+        .map_or(usize::MAX, |change| change.before.len());
     let others = document.layout.members.iter();
     let left = others
         .filter(|(other, member)| *other != node && !member.leaving)
@@ -282,11 +317,13 @@ fn enough_without(document: &Document, node: &NodeId) -> Result<(), ChangeError>
         .iter()
         .max_by_key(|(_, bucket)| bucket.config.n);
     match most {
-        Some((name, bucket)) if left < usize::from(bucket.config.n) => Err(ChangeError::TooFew {
-            left,
-            bucket: name.clone(),
-            n: bucket.config.n,
-        }),
+        Some((name, bucket)) if left < usize::from(bucket.config.n).min(stood) => {
+            Err(ChangeError::TooFew {
+                left,
+                bucket: name.clone(),
+                n: bucket.config.n,
+            })
+        }
         _ => Ok(()),
     }
 }

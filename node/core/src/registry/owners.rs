@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::bucket::Bucket;
 use super::document::{Document, Member};
 use super::partitions::Partitions;
 use crate::id::{NodeId, Partition};
@@ -149,41 +150,32 @@ impl Document {
             .collect()
     }
 
-    /// What a node has to fetch of a partition before the owners of before are not needed any more: whole
-    /// exchanges with any that meet every acknowledged write (as in `refill`). Empty if it has nothing to fetch.
-    pub fn fill_needs(&self, me: &NodeId, partition: Partition) -> Vec<Need> {
-        let missing = self
-            .layout
-            .change
-            .as_ref()
-            .and_then(|change| change.missing.get(me));
-        if !missing.is_some_and(|missing| missing.contains(partition)) {
-            return Vec::new();
-        }
+    /// What a node has to fetch, and from whom, before the owners of before are not needed any more: whole
+    /// exchanges with so many that every acknowledged write is met (as in `refill`). For each partition one need
+    /// per number of copies.
+    pub fn fill_needs(&self, me: &NodeId) -> BTreeMap<Partition, Vec<Need>> {
+        let change = self.layout.change.as_ref();
+        let Some(missing) = change.and_then(|change| change.missing.get(me)) else {
+            return BTreeMap::new();
+        };
         let (before, after) = (
             self.ring_of(&self.seats_before()),
             self.ring_of(&self.seats_after()),
         );
-        let need = |bucket: &super::bucket::Bucket| {
+        let need = |at: Partition, bucket: &Bucket| {
             let n = usize::from(bucket.config.n);
-            let (old, new) = (
-                before.primaries(partition, n),
-                after.primaries(partition, n),
-            );
+            let (old, new) = (before.primaries(at, n), after.primaries(at, n));
             let is_new = new.contains(me) && !old.contains(me);
             is_new.then(|| {
-                let members = &self.layout.members;
-                let others: Vec<NodeId> = old
-                    .iter()
-                    .filter(|at| members.contains_key(at))
-                    .cloned()
-                    .collect();
+                let is_member = |node: &&NodeId| self.layout.members.contains_key(*node);
+                let others: Vec<NodeId> = old.iter().filter(is_member).cloned().collect();
                 let w = bucket.config.w.need(n, old.len());
                 let q = (old.len() + 1).saturating_sub(w).max(1).min(others.len());
                 Need { others, q }
             })
         };
-        self.buckets.values().filter_map(need).collect()
+        let needs = |at| self.buckets.values().filter_map(|bucket| need(at, bucket)).collect();
+        missing.iter().map(|at| (at, needs(at))).collect()
     }
 
     /// Whether the change of owners may be retired: all is switched, and so many old owners of every partition
@@ -203,7 +195,7 @@ impl Document {
             return false;
         }
         let before = self.ring_of(&self.seats_before());
-        let enough = |partition: Partition, bucket: &super::bucket::Bucket| {
+        let enough = |partition: Partition, bucket: &Bucket| {
             let n = usize::from(bucket.config.n);
             let owners = before.primaries(partition, n);
             let w = bucket.config.w.need(n, owners.len());

@@ -152,9 +152,13 @@ impl Document {
         let Layout {
             partitions,
             members,
+            since,
             change,
             former,
         } = &self.layout;
+        if *since > self.number {
+            return fault("owners changed in a document to come");
+        }
         let stores = members.values().filter_map(|member| member.store);
         if stores.into_iter().any(|store| former.contains_key(&store)) {
             return fault("a member has a store that was sent away");

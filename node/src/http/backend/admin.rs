@@ -178,9 +178,13 @@ impl Shared {
     pub(super) fn ring(&self) -> Result<RingView, AdminError> {
         let view = self.coordinator.serving().map_err(AdminError::NotServing)?;
         let n = usize::from(view.bucket("default").map_or(3, |bucket| bucket.config.n));
-        let owned = view.ring.owned(n);
+        let owned = view.ring().owned(n);
         let tokens = |node: &NodeId| {
-            let mine = view.ring.tokens().iter().filter(|(_, owner)| owner == node);
+            let mine = view
+                .ring()
+                .tokens()
+                .iter()
+                .filter(|(_, owner)| owner == node);
             mine.map(|(token, _)| *token).collect()
         };
         let nodes = view.document().layout.members.keys().map(|node| RingNode {
@@ -189,7 +193,7 @@ impl Shared {
             owned: owned.get(node).copied().unwrap_or(0),
         });
         let preference = |at| {
-            view.ring
+            view.ring()
                 .preference(Partition(at))
                 .iter()
                 .map(NodeId::to_string)
@@ -197,9 +201,9 @@ impl Shared {
         };
         Ok(RingView {
             registry: view.number(),
-            partitions: view.ring.partitions(),
+            partitions: view.ring().partitions(),
             nodes: nodes.collect(),
-            owners: (0..view.ring.partitions()).map(preference).collect(),
+            owners: (0..view.ring().partitions()).map(preference).collect(),
         })
     }
 
@@ -390,7 +394,7 @@ fn whole_ms(time: std::time::Duration) -> u64 {
 
 fn owned_by(coordinator: &Coordinator, view: &View) -> u64 {
     let n = usize::from(view.bucket("default").map_or(3, |bucket| bucket.config.n));
-    view.ring
+    view.ring()
         .owned(n)
         .get(coordinator.me())
         .copied()

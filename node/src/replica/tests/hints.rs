@@ -39,6 +39,7 @@ impl Bench {
         let target = node(target);
         self.replica.keep_hint(
             slot.clone(),
+            0,
             object,
             target,
             about,
@@ -60,6 +61,7 @@ impl Bench {
         };
         self.replica.stand_in(
             slot.clone(),
+            0,
             write,
             CAPS,
             Durability::Synced,

@@ -38,7 +38,7 @@ impl AntiEntropy {
     ) -> Result<(Reply, Bytes), Failure> {
         self.own_tree(tree)?;
         // Asked before the tree is read: what is filled later was not in it.
-        let counts = self.ground().registry.vouches(tree.partition);
+        let counts = self.ground().registry.vouches(tree.partition) && self.has_all(tree.partition);
         let nodes = self
             .scan(move |this| this.own_nodes(tree, level, &parents))
             .await?;
@@ -88,11 +88,11 @@ impl AntiEntropy {
         Ok((Reply::MerkleExchanged, message::encode(&delivery)))
     }
 
-    /// Whether this node owns the tree's partition.
+    /// Whether this node holds copies of the tree's partition.
     fn own_tree(&self, tree: Tree) -> Result<(), Failure> {
         let view = self.ground().registry.view();
-        let owners = view.ring.primaries(tree.partition, usize::from(tree.n));
-        match owners.contains(&self.ground().me) {
+        let me = &self.ground().me;
+        match view.placed.holds(me, tree.partition, tree.n) {
             true => Ok(()),
             false => Err(Failure::NotOwner),
         }
@@ -104,7 +104,7 @@ impl AntiEntropy {
         if n(place.bucket) != Some(tree.n) {
             return Err(Failure::Bucket);
         }
-        match view.ring.partition(place.bucket, &place.key) == tree.partition {
+        match view.ring().partition(place.bucket, &place.key) == tree.partition {
             true => Ok(()),
             false => Err(Failure::NotOwner),
         }

@@ -45,12 +45,10 @@ impl AntiEntropy {
         let ground = self.ground();
         let view = ground.registry.view();
         let need = view.bucket_of(slot.place.bucket).and_then(|(_, bucket)| {
-            let owners = view.owners(bucket, slot.partition);
-            let w = bucket
-                .config
-                .w
-                .need(usize::from(bucket.config.n), owners.len());
-            Need::of(&ground.me, owners, w)
+            let n = bucket.config.n;
+            let owners = view.placed.holders(slot.partition, n);
+            let w = bucket.config.w.need(usize::from(n), owners.len());
+            Need::of(&ground.me, &owners, w)
         });
         let readable = ground.replica.object(slot).is_ok();
         let Some(need) = need.filter(|_| !readable) else {

@@ -76,7 +76,7 @@ impl AntiEntropy {
         if !ground.registry.is_rebuilding() || view.forming() || !self.is_named(&view) {
             return;
         }
-        let partitions = view.ring.partitions();
+        let partitions = view.ring().partitions();
         let filled = self.newly_filled(&view);
         if !filled.is_empty() {
             ground.registry.fill(filled.into_iter());
@@ -93,7 +93,7 @@ impl AntiEntropy {
         let (ground, nobody) = (self.ground(), BTreeMap::new());
         let mut state = self.state();
         let done = &mut state.refill.done;
-        let open = (0..view.ring.partitions())
+        let open = (0..view.ring().partitions())
             .map(Partition)
             .filter(|at| !ground.registry.vouches(*at));
         let is_filled = |at: &Partition| {

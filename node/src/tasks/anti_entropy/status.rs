@@ -71,7 +71,7 @@ impl AntiEntropy {
     /// How things stand.
     pub fn status(&self) -> Status {
         let ground = self.ground();
-        let partitions = ground.registry.view().ring.partitions();
+        let partitions = ground.registry.view().ring().partitions();
         let filling = ground.registry.is_rebuilding().then(|| {
             let filled = (0..partitions).filter(|at| ground.registry.vouches(Partition(*at)));
             Filling {

@@ -23,7 +23,7 @@ impl AntiEntropy {
             return;
         }
         let mut marks = self.ground().replica.marks();
-        let partitions = self.ground().registry.view().ring.partitions();
+        let partitions = self.ground().registry.view().ring().partitions();
         let mut next = 0;
         loop {
             let unclean = self.ground().replica.unclean(partitions);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use sibyl_core::id::{Incarnation, NodeId, Partition};
-use sibyl_core::registry::{Bucket, Document, Held};
+use sibyl_core::registry::{Bucket, Document, Held, Owners};
 use sibyl_core::ring::Ring;
 
 /// What is in force, as the rest of the node reads it.
@@ -15,7 +15,7 @@ pub struct View {
     /// The document and its digest.
     pub held: Held,
     /// Who owns what by it.
-    pub ring: Ring,
+    pub placed: Owners,
     names: BTreeMap<Incarnation, String>,
 }
 
@@ -27,7 +27,7 @@ impl View {
             .iter()
             .map(|(name, bucket)| (bucket.incarnation, name.clone()));
         Self {
-            ring: held.document.ring(),
+            placed: held.document.owners(),
             names: names.collect(),
             held,
         }
@@ -59,8 +59,18 @@ impl View {
         Some((name, self.document().buckets.get(name)?))
     }
 
-    /// The owners of a partition of this bucket.
+    /// The ring by which copies count.
+    pub fn ring(&self) -> &Ring {
+        &self.placed.ring
+    }
+
+    /// The owners of a partition of this bucket: their copies count, and they mint.
     pub fn owners(&self, bucket: &Bucket, partition: Partition) -> &[NodeId] {
-        self.ring.primaries(partition, usize::from(bucket.config.n))
+        self.placed.counting(partition, bucket.config.n)
+    }
+
+    /// The last document that changed who owns what: whoever goes by an older one may ask the wrong nodes.
+    pub fn since(&self) -> u64 {
+        self.document().layout.since
     }
 }
