@@ -17,6 +17,7 @@ mod dev;
 mod explain;
 mod failure;
 mod interrupt;
+mod members;
 mod output;
 mod resolver;
 mod serve;

@@ -218,11 +218,9 @@ impl Coordinator {
         if self.is_draining() {
             Err(STOPPING.into())
         } else if !view.document().layout.members.contains_key(self.me()) {
-            Err("this node is no member of the cluster any more: ask another one".into())
+            Err(gone(&view, self.me()))
         } else if view.forming() {
             Err("the cluster is still forming: every first member must be reachable once".into())
-        } else if !view.document().layout.members.contains_key(self.me()) {
-            Err(gone(&view, self.me()))
         } else {
             Ok(view)
         }

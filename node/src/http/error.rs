@@ -192,10 +192,7 @@ impl From<ChangeError> for AdminError {
                 detail,
             },
             ChangeError::Precondition { .. } => Self::Precondition(detail),
-            ChangeError::UnderWay { .. } => Self::Conflict {
-                code: "change_under_way",
-                detail,
-            },
+            ChangeError::UnderWay { .. } => Self::InProgress(detail),
             ChangeError::TooFew { .. } => Self::Conflict {
                 code: "too_few_members",
                 detail,
@@ -218,19 +215,6 @@ impl From<ChangeError> for AdminError {
             },
             ChangeError::Bound { .. } => Self::Conflict {
                 code: "resolver_bound",
-                detail,
-            },
-            ChangeError::UnderWay { .. } => Self::InProgress(detail),
-            ChangeError::TooFew { .. } => Self::Conflict {
-                code: "too_few_members",
-                detail,
-            },
-            ChangeError::NameTaken(_) => Self::Conflict {
-                code: "name_taken",
-                detail,
-            },
-            ChangeError::Fenced { .. } => Self::Conflict {
-                code: "store_sent_away",
                 detail,
             },
             ChangeError::Config(_) => Self::Invalid {

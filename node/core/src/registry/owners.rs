@@ -174,7 +174,12 @@ impl Document {
                 Need { others, q }
             })
         };
-        let needs = |at| self.buckets.values().filter_map(|bucket| need(at, bucket)).collect();
+        let needs = |at| {
+            self.buckets
+                .values()
+                .filter_map(|bucket| need(at, bucket))
+                .collect()
+        };
         missing.iter().map(|at| (at, needs(at))).collect()
     }
 

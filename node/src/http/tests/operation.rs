@@ -226,7 +226,7 @@ async fn what_the_registry_refuses_has_a_code() {
         node: n2(),
         number: 12,
     };
-    check(fenced.into(), (409, "store_sent_away")).await;
+    check(fenced.into(), (409, "fenced")).await;
     let no_majority = AdminError::NoMajority {
         missing: 1,
         members: 3,

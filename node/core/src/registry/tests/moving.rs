@@ -217,7 +217,10 @@ fn a_removed_member_is_fetched_from_the_others() {
     let change = removed.layout.change.as_ref().expect("owners change");
     for (who, missing) in &change.missing {
         let needs = removed.fill_needs(who);
-        assert_eq!(needs.keys().copied().collect::<Vec<_>>(), missing.iter().collect::<Vec<_>>());
+        assert_eq!(
+            needs.keys().copied().collect::<Vec<_>>(),
+            missing.iter().collect::<Vec<_>>()
+        );
         for at in missing.iter() {
             let [need] = &needs[&at][..] else {
                 panic!("one bucket, one need")
