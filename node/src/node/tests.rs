@@ -24,6 +24,8 @@ use crate::telemetry::Span;
 /// Far longer than anything here takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+mod owners;
+
 struct Running {
     runtime: Runtime,
     node: Node,

@@ -288,14 +288,14 @@ impl AntiEntropy {
             return;
         }
         let view = self.ground().registry.view();
-        let others = self.others();
+        let turn = self.state().turn;
+        let partition = Partition(turn % view.ring().partitions());
+        let mut later = self.others();
+        later.retain(|other| *other > self.ground().me && self.shares(&view, partition, other));
         let mut state = self.state();
-        let partition = Partition(state.turn % view.ring().partitions());
-        state.turn = state.turn.wrapping_add(1);
-        for other in others.into_iter().filter(|other| *other > self.ground().me) {
-            if self.shares(&view, partition, &other) {
-                state.peers.entry(other).or_default().due.insert(partition);
-            }
+        state.turn = turn.wrapping_add(1);
+        for other in later {
+            state.peers.entry(other).or_default().due.insert(partition);
         }
     }
 
