@@ -87,7 +87,11 @@ impl Shared {
     }
 
     pub(super) fn candidates(&self) -> Vec<CandidateView> {
+        let document = self.coordinator.registry().view();
+        let members = &document.document().layout.members;
         let knocks = self.coordinator.registry().knocks().list().into_iter();
+        // Whoever was taken in through another member is remembered here for a while.
+        let knocks = knocks.filter(|(one, _)| !members.contains_key(&one.joiner.node));
         let view =
             |(candidate, heard_age_ms): (sibyl_core::joining::Candidate, u64)| CandidateView {
                 node_id: candidate.joiner.node.to_string(),
