@@ -14,15 +14,14 @@ use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sibyl_core::id::{Actor, NodeId};
-use sibyl_core::joining::Wish;
 use sibyl_core::membership::{Standing, Timing};
-use sibyl_core::registry::{self, Document, Farewell, First};
+use sibyl_core::registry::{Document, Farewell};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
-use crate::config::{Config, Forming, LogFormat};
+use crate::config::{Config, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
@@ -32,10 +31,11 @@ use crate::store::{self, Start, Watermark, disk};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
 use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
-use crate::tasks::registry::{Opened, Registry, StartError, View, joining};
+use crate::tasks::registry::{Opened, Registry, StartError, View};
 use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
 use crate::telemetry::{self, Collector, Telemetry};
 
+mod origin;
 #[cfg(test)]
 mod tests;
 
@@ -110,7 +110,7 @@ impl Node {
     /// Whatever keeps it from starting.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let me: NodeId = config.node_id.parse()?;
-        let first = first_document(&config, &me).await?;
+        let first = origin::first_document(&config, &me).await?;
         let telemetry = start_telemetry(&config, &me, &first)?;
         let Store {
             replica,
@@ -277,100 +277,6 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     bound.with_context(|| {
         format!("cannot listen on {address} (--{flag}): is another process there?")
     })
-}
-
-/// Document 1 by the flags: a cluster of one is its own only member. A node that joins begins with a later document,
-/// which its store then holds.
-async fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
-    let alone = || First {
-        peer_addr: config.peer_advertise.clone(),
-        zone: config.zone.clone(),
-    };
-    let (cluster, members) = match &config.forming {
-        Forming::Join { .. } => return later_document(config, me).await,
-        Forming::Alone { cluster_id } => {
-            let name = cluster_id.clone().unwrap_or_else(|| "alone".to_owned());
-            (name, BTreeMap::from([(me.clone(), alone())]))
-        }
-        Forming::Members {
-            cluster_id,
-            members,
-        } => {
-            let first = |member: &crate::config::Member| {
-                let first = First {
-                    peer_addr: member.address.clone(),
-                    zone: member.zone.clone(),
-                };
-                member.node_id.parse::<NodeId>().map(|id| (id, first))
-            };
-            (
-                cluster_id.clone(),
-                members.iter().map(first).collect::<Result<_, _>>()?,
-            )
-        }
-    };
-    Ok(registry::first_document(
-        &cluster,
-        &members,
-        config.partitions,
-        config.tokens,
-    )?)
-}
-
-/// The document that a node which joins begins with: what its store holds, else what it is handed once it is named.
-/// Until then it serves health and nothing else.
-async fn later_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
-    let Forming::Join {
-        cluster_id,
-        addresses,
-        spare,
-    } = &config.forming
-    else {
-        anyhow::bail!("--join was not given");
-    };
-    let folder = config.data_dir.join("data");
-    if let Some(document) = joining::joined(&folder)? {
-        tracing::info!(cluster = %document.cluster_id, "this node has joined before: --join is ignored");
-        return Ok(document);
-    }
-    let ground = joining::Ground {
-        me: me.clone(),
-        cluster_id: cluster_id.clone(),
-        addresses: addresses.clone(),
-        wish: if *spare { Wish::Wait } else { Wish::Join },
-        peer_addr: config.peer_advertise.clone(),
-        url: config.advertise.clone(),
-        zone: config.zone.clone(),
-        tokens: config.tokens,
-    };
-    // Taken now, so that somebody else's port is said at once.
-    drop(bind(config.peer_listen, "peer-listen").await?);
-    let (reasons, told) = watch::channel(vec!["joining: nobody has answered yet".to_owned()]);
-    let (stop, _) = watch::channel(false);
-    let mut servers = Vec::new();
-    for (address, flag) in [
-        (Some(config.listen), "listen"),
-        (config.admin_listen, "admin-listen"),
-    ] {
-        let Some(address) = address else { continue };
-        let server = http::Server {
-            listener: bind(address, flag).await?,
-            router: http::waiting(told.clone()),
-            limits: http::Limits::default(),
-        };
-        let mut stopped = stop.subscribe();
-        servers.push(tokio::spawn(server.serve(async move {
-            // Closed: joining failed, and the node ends.
-            let _gone = stopped.wait_for(|stopped| *stopped).await;
-        })));
-    }
-    tracing::info!(node = %me, ?addresses, spare, "joining");
-    let document = joining::join(&ground, &folder, &reasons).await?;
-    stop.send_replace(true);
-    for server in servers {
-        let _cut: usize = server.await?;
-    }
-    Ok(document)
 }
 
 fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Result<Telemetry> {

@@ -9,6 +9,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
         "anyhow",
         &[
             "node/src/node.rs",
+            "node/src/node/",
             "node/src/main.rs",
             "node/sim/src/main.rs",
         ],
@@ -106,6 +107,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
             "node/src/coordinator/",
             "node/src/http/",
             "node/src/node.rs",
+            "node/src/node/",
             "node/src/peer/",
             "node/src/replica",
             "node/src/resolver/",
