@@ -79,12 +79,12 @@ MEMBERS = {"joinCluster", "leaveCluster", "removeMember", "replaceMember"}
 
 
 @schemathesis.hook
-def map_case(context, case):
+def before_call(context, case, kwargs):
     if case.operation.definition.raw.get("operationId") in MEMBERS and isinstance(case.body, dict):
         for field in ("node", "with"):
-            if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", str(case.body.get(field, ""))):
-                case.body[field] = ("nobody." + str(case.body[field]))[:64]
-    return case
+            name = case.body.get(field)
+            if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+                case.body[field] = ("nobody." + name)[:64]
 
 
 @schemathesis.hook

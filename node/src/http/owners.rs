@@ -158,7 +158,7 @@ pub(super) async fn replace(mut asked: Asked) -> Answer {
 }
 
 fn plan(asked: &Asked) -> Result<bool, super::problem::Problem> {
-    Ok(asked.query(PLAN)?.flag("plan")?)
+    asked.query(PLAN)?.flag("plan")
 }
 
 async fn named(asked: &mut Asked) -> Result<sibyl_core::id::NodeId, super::problem::Problem> {
