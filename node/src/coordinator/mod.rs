@@ -256,8 +256,13 @@ fn gone(view: &View, me: &NodeId) -> String {
         .filter(|former| former.node == *me)
         .max_by_key(|former| former.number);
     last.map_or_else(
-        || format!("{me} is not a member of this cluster: start it with --join"),
-        joining::farewell,
+        || format!("this node is no member of the cluster: start {me} with --join"),
+        |former| {
+            format!(
+                "this node is no member any more: {}",
+                joining::farewell(former)
+            )
+        },
     )
 }
 
