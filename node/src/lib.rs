@@ -5,6 +5,7 @@
 //! clap in `cli`.
 
 pub mod answers;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod coordinator;

@@ -21,28 +21,26 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
+use crate::backup;
 use crate::config::{Config, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
-use crate::store::{self, Start, Watermark, disk};
+use crate::store::{self, Watermark};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
 use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
 use crate::tasks::registry::{Opened, Registry, StartError, View};
-use crate::telemetry::metrics::{AmnesiaCause, StorageOp};
+use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
 
+mod disk;
 mod origin;
 #[cfg(test)]
 mod tests;
 
-/// How often the free space of the disk is looked at.
-const DISK_EVERY: Duration = Duration::from_secs(5);
-/// What other nodes may use of this one's disk by hints: one part of so many.
-const HINT_QUOTA_OF_DISK: u64 = 10;
 /// How long the last spans may take to leave.
 const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
 /// How often a store that contradicts itself is begun anew before the node gives up.
@@ -52,7 +50,7 @@ const MOST_STARTS: usize = 2;
 ///
 /// # Errors
 /// Whatever keeps it from starting, or ended it; in words for an operator.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config) -> anyhow::Result<Ended> {
     let json = config.log_format.map(|format| format == LogFormat::Json);
     telemetry::logs::start(Some(&config.log), json).context("cannot set up logging")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -64,23 +62,43 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .thread_name("sibyl")
         .build()
         .context("cannot start worker threads")?;
-    runtime.block_on(async {
-        let node = tokio::select! {
-            node = Node::start(config) => node?,
-            // A node that waits to be taken in has nothing to drain.
-            signal = told_to_stop() => return signal,
-        };
-        let mut failed = node.coordinator.replica().failed();
-        let failure = tokio::select! {
-            signal = told_to_stop() => signal.map(|()| None)?,
-            failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
-        };
-        node.stop().await;
-        match failure {
-            Some(why) => anyhow::bail!("the store failed: {why}"),
-            None => Ok(()),
+    runtime.block_on(run_once(config))
+}
+
+/// How a node ended, if it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// Its store is damaged and given up: start it again, and it begins a new one.
+    GivenUp,
+}
+
+async fn run_once(config: Config) -> anyhow::Result<Ended> {
+    let data_dir = config.data_dir.clone();
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        // A node that waits to be taken in has nothing to drain.
+        signal = told_to_stop() => return signal.map(|()| Ended::Told),
+    };
+    let mut failed = node.coordinator.replica().failed();
+    let failure = tokio::select! {
+        signal = told_to_stop() => signal.map(|()| None)?,
+        failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
+    };
+    let renewed = failure.is_some() && disk::can_be_renewed(&node.coordinator);
+    if renewed {
+        disk::give_up(&data_dir, &node.watermark)?;
+    }
+    node.stop().await;
+    match failure {
+        Some(why) if renewed => {
+            tracing::error!(%why, "the store is given up: the next start begins a new one");
+            Ok(Ended::GivenUp)
         }
-    })
+        Some(why) => anyhow::bail!("the store failed: {why}"),
+        None => Ok(Ended::Told),
+    }
 }
 
 async fn told_to_stop() -> anyhow::Result<()> {
@@ -98,6 +116,7 @@ async fn told_to_stop() -> anyhow::Result<()> {
 pub struct Node {
     coordinator: Coordinator,
     telemetry: Telemetry,
+    watermark: Arc<Watermark>,
     listen: SocketAddr,
     stop: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<usize>>,
@@ -118,7 +137,6 @@ impl Node {
             watermark,
             actor,
         } = open_store(&config, &me, &first, &telemetry)?;
-
         let peers = bind(config.peer_listen, "peer-listen").await?;
         let identity = Identity {
             cluster_id: first.cluster_id.clone(),
@@ -143,9 +161,10 @@ impl Node {
             metrics: Arc::clone(&telemetry.metrics),
         });
         let platform = open_platform(&config).await?;
+        let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();
         let gossip = gossip(
-            &config, &me, actor, &replica, &registry, watermark, &telemetry,
+            &config, &me, actor, &replica, &registry, &watermark, &telemetry,
         );
         let coordinator = Coordinator::new(Ground {
             me,
@@ -166,11 +185,13 @@ impl Node {
         look_after(&coordinator, &config);
 
         let (stop, stopped) = watch::channel(false);
-        let (listen, servers) = listen(&config, &coordinator, &telemetry, &stopped).await?;
+        let (listen, servers) =
+            listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
         tracing::info!(node = %coordinator.me(), %listen, "serving");
         Ok(Self {
             coordinator,
             telemetry,
+            watermark,
             listen,
             stop,
             servers,
@@ -187,6 +208,7 @@ impl Node {
         let Self {
             coordinator,
             telemetry,
+            watermark: _,
             listen: _,
             stop,
             servers,
@@ -229,11 +251,12 @@ async fn listen(
     config: &Config,
     coordinator: &Coordinator,
     telemetry: &Telemetry,
+    backups: backup::Source,
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<(SocketAddr, Vec<tokio::task::JoinHandle<usize>>)> {
     let clients = bind(config.listen, "listen").await?;
     let address = clients.local_addr()?;
-    let backend = backend::Backend::new(coordinator.clone(), telemetry.clone(), config);
+    let backend = backend::Backend::new(coordinator.clone(), telemetry.clone(), config, backups);
     let surface = match config.admin_listen {
         Some(_) => http::Surface::Clients,
         None => http::Surface::Whole,
@@ -308,7 +331,7 @@ fn gossip(
     store: Actor,
     replica: &Replica,
     registry: &Opened,
-    watermark: Arc<Watermark>,
+    watermark: &Arc<Watermark>,
     telemetry: &Telemetry,
 ) -> gossip::Opened {
     let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -321,7 +344,7 @@ fn gossip(
             suspect_after_ms: whole(config.suspect_after),
         },
         replica: replica.clone(),
-        watermark,
+        watermark: Arc::clone(watermark),
         listed: listed(&registry),
         on_behind: Box::new(move |member, number| registry.seen(member, number)),
         tracer: telemetry.tracer.clone(),
@@ -370,9 +393,10 @@ fn open_store(
     first: &Document,
     telemetry: &Telemetry,
 ) -> anyhow::Result<Store> {
+    disk::refuse_unfinished(&config.data_dir)?;
     for _ in 0..MOST_STARTS {
         let opened = store::open(&config.data_dir.join("data"), || rand::rng().random())?;
-        report(&opened.start, telemetry);
+        disk::report(&opened.start, telemetry);
         let store::Opened {
             store,
             watermark,
@@ -385,21 +409,15 @@ fn open_store(
             // Nobody else holds anything: there is nothing to refill from.
             watermark.rebuilt()?;
         }
-        let metrics = Arc::clone(&telemetry.metrics);
-        let replica = Replica::start(replica::Ground {
+        let line = counter.saturating_sub(1);
+        let replica = start_replica(
+            config,
             store,
-            watermark: Some(Arc::clone(&watermark)),
-            counters: Box::new(counters),
-            actor,
-            line: counter.saturating_sub(1),
-            hint_quota_bytes: hint_quota(config),
-            observer: Box::new(move |group: Group| {
-                metrics.storage(StorageOp::Put, group.apply);
-                if let Some(sync) = group.sync {
-                    metrics.storage(StorageOp::Fsync, sync);
-                }
-            }),
-        });
+            &watermark,
+            counters,
+            (actor, line),
+            telemetry,
+        );
         let registry = Opened::open(crate::tasks::registry::Ground {
             me: me.clone(),
             store: actor,
@@ -411,6 +429,7 @@ fn open_store(
         });
         match registry {
             Ok(registry) => {
+                disk::report_origin(&replica);
                 return Ok(Store {
                     replica,
                     registry,
@@ -423,6 +442,13 @@ fn open_store(
                 watermark.disown()?;
                 replica.stop();
             }
+            Err(StartError::Unreadable(why))
+                if replica.store().damage().is_some() && first.layout.members.len() > 1 =>
+            {
+                tracing::error!(%why, "the storage engine's files are damaged");
+                disk::give_up(&config.data_dir, &watermark)?;
+                replica.stop();
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -432,20 +458,29 @@ fn open_store(
     )
 }
 
-fn report(start: &Start, telemetry: &Telemetry) {
-    match start {
-        Start::First => tracing::info!("a new store"),
-        Start::Restarted => tracing::info!("the store is as it was left"),
-        Start::Amnesia(cause) => {
-            tracing::error!(%cause, "the store cannot prove what it remembers: a new one is begun, the old one kept aside");
-            let cause = match cause {
-                store::Cause::WatermarkMissing => AmnesiaCause::Missing,
-                store::Cause::Watermark(_) | store::Cause::Unfinished => AmnesiaCause::Corrupt,
-                store::Cause::Engine(_) | store::Cause::Disowned => AmnesiaCause::Stale,
-            };
-            telemetry.metrics.amnesia(cause);
-        }
-    }
+fn start_replica(
+    config: &Config,
+    store: Arc<store::fjall::Fjall>,
+    watermark: &Arc<Watermark>,
+    counters: store::Counters,
+    (actor, line): (Actor, u64),
+    telemetry: &Telemetry,
+) -> Replica {
+    let metrics = Arc::clone(&telemetry.metrics);
+    Replica::start(replica::Ground {
+        store,
+        watermark: Some(Arc::clone(watermark)),
+        counters: Box::new(counters),
+        actor,
+        line,
+        hint_quota_bytes: disk::hint_quota(config),
+        observer: Box::new(move |group: Group| {
+            metrics.storage(StorageOp::Put, group.apply);
+            if let Some(sync) = group.sync {
+                metrics.storage(StorageOp::Fsync, sync);
+            }
+        }),
+    })
 }
 
 /// Begins to deliver what this node keeps for others.
@@ -486,7 +521,8 @@ fn look_after(coordinator: &Coordinator, config: &Config) {
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
     tokio::spawn(coordinator.clone().give_up_lost(config.down_after));
-    tokio::spawn(watch_disk(coordinator.clone(), config.data_dir.clone()));
+    tokio::spawn(disk::watch(coordinator.clone(), config.data_dir.clone()));
+    tokio::spawn(disk::watch_damage(coordinator.clone()));
 }
 
 /// Lets copies be compared and hints delivered when gossip says that somebody, or this node, was away.
@@ -505,40 +541,6 @@ async fn follow_returns(coordinator: Coordinator) {
                 handoff.was_away();
             }
             Err(RecvError::Closed) => return,
-        }
-    }
-}
-
-/// How many bytes of hints are taken in: what was set, else a tenth of the disk.
-fn hint_quota(config: &Config) -> u64 {
-    config.hint_quota_bytes.unwrap_or_else(|| {
-        let room = disk::room(&config.data_dir);
-        let tenth = room.map(|room| room.total_bytes / HINT_QUOTA_OF_DISK);
-        tenth.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot ask how large the disk is: hints are taken in without limit");
-            u64::MAX
-        })
-    })
-}
-
-/// Below the low-water mark no new data is taken; what is there can be read and deleted.
-async fn watch_disk(coordinator: Coordinator, folder: std::path::PathBuf) {
-    let mut tick = tokio::time::interval(DISK_EVERY);
-    loop {
-        tick.tick().await;
-        match disk::room(&folder) {
-            Ok(room) => {
-                let low = room.is_low(disk::LOW_WATER_BYTES);
-                if low && !coordinator.is_low_on_disk() {
-                    let available = room.available_bytes;
-                    tracing::error!(
-                        available,
-                        "the disk is below its low-water mark: writes are refused"
-                    );
-                }
-                coordinator.set_low_on_disk(low);
-            }
-            Err(error) => tracing::warn!(%error, "cannot ask how full the disk is"),
         }
     }
 }

@@ -166,6 +166,11 @@ enum Command {
         object: Object,
         counts: Done<()>,
     },
+    /// A record that could not be read can be read again.
+    Readable {
+        slot: Slot,
+        counts: Done<()>,
+    },
     /// One step of computing a partition's leaves anew.
     Step(trees::Asked),
     /// The last of all: what is here can be believed by the next start.
@@ -629,6 +634,7 @@ impl Command {
             | Self::Meta { counts, .. }
             | Self::Erase { counts, .. }
             | Self::Replace { counts, .. }
+            | Self::Readable { counts, .. }
             | Self::Shut { counts }
             | Self::Close { counts, .. }
             | Self::Owners { counts, .. }

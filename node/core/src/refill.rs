@@ -20,21 +20,28 @@ pub struct Need {
 }
 
 impl Need {
-    /// Of this node, among the owners of a bucket's partition, if so many copies acknowledge a write.
-    /// `None` if this node is no owner: then it vouches for nothing.
-    pub fn of(me: &NodeId, owners: &[NodeId], w: usize) -> Option<Self> {
-        let others: Vec<NodeId> = owners
-            .iter()
-            .filter(|owner| *owner != me)
-            .cloned()
-            .collect();
-        (others.len() < owners.len()).then(|| {
-            let q = (owners.len() + 1)
-                .saturating_sub(w)
-                .max(1)
-                .min(others.len());
-            Self { others, q }
-        })
+    /// Of this node, among the owners of a bucket's partition, if so many copies acknowledge a write. Owners that
+    /// are no members any more failed for good, and are not asked. `None` if this node is no owner: then it
+    /// vouches for nothing.
+    pub fn of(
+        me: &NodeId,
+        owners: &[NodeId],
+        w: usize,
+        is_member: impl Fn(&NodeId) -> bool,
+    ) -> Option<Self> {
+        owners
+            .contains(me)
+            .then(|| Self::from(owners, w, |owner| owner != me && is_member(owner)))
+    }
+
+    /// Of whoever is to become an owner: from the owners of before.
+    pub fn from(owners: &[NodeId], w: usize, asks: impl Fn(&NodeId) -> bool) -> Self {
+        let others: Vec<NodeId> = owners.iter().filter(|owner| asks(owner)).cloned().collect();
+        let q = (owners.len() + 1).saturating_sub(w).max(1);
+        Self {
+            q: q.min(others.len()),
+            others,
+        }
     }
 
     /// Whether the exchanges made so far are enough. `done` holds with whom, and whether their copies counted.
@@ -64,7 +71,7 @@ mod tests {
 
     fn check(w: usize, done: &[(&str, bool)], reachable: &str, met: bool) {
         let owners = nodes("a b c");
-        let need = Need::of(&owners[0], &owners, w).unwrap();
+        let need = Need::of(&owners[0], &owners, w, |_| true).unwrap();
         let done = done
             .iter()
             .map(|(name, counts)| (name.parse().unwrap(), *counts))
@@ -82,13 +89,20 @@ mod tests {
         for n in 1..=7 {
             let owners: Vec<NodeId> = (0..n).map(|at| format!("n{at}").parse().unwrap()).collect();
             for w in 1..=n {
-                let need = Need::of(&owners[0], &owners, w).unwrap();
+                let need = Need::of(&owners[0], &owners, w, |_| true).unwrap();
                 // W - 1 of the others hold what was acknowledged with the lost copy.
                 let missed = need.others.len() - need.q;
                 assert!(w == 1 || w - 1 > missed, "n={n} w={w}: {need:?}");
             }
         }
-        assert_eq!(Need::of(&nodes("x")[0], &nodes("a b"), 1), None);
+        assert_eq!(Need::of(&nodes("x")[0], &nodes("a b"), 1, |_| true), None);
+    }
+
+    #[test]
+    fn who_failed_for_good_is_not_waited_for() {
+        let owners = nodes("a b c");
+        let need = Need::of(&owners[0], &owners, 2, |node| *node != owners[1]).unwrap();
+        assert_eq!((need.others, need.q), (nodes("c"), 1));
     }
 
     #[test]

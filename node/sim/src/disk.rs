@@ -56,13 +56,13 @@ impl Disk {
         }
     }
 
-    /// Takes everything away; the next store is another actor's.
+    /// Takes everything away; the next store is another actor's. Whether it is to come back the caller knows.
     pub fn wipe(&mut self, actor: Actor) {
         self.store = Memory::new();
         self.actor = actor;
         self.reserved = 1;
         self.promises = None;
-        self.rebuilding = true;
+        self.rebuilding = false;
         self.filled.clear();
     }
 

@@ -113,6 +113,12 @@ pub enum What {
     BadSync { node: usize },
     /// A registry change is asked of a node.
     Change { node: usize, which: u64 },
+    /// A node is asked to let a member leave.
+    Leave { node: usize, who: usize },
+    /// A node is asked to take in somebody who is no member, with an empty disk.
+    Join { node: usize, who: usize },
+    /// A member fails for good, and a node is asked to remove it.
+    Remove { node: usize, who: usize },
 }
 
 /// Something that happens, and when.
@@ -168,6 +174,7 @@ impl Plan {
         let mut drawn = Vec::new();
         requests(&mut rng, &setting, &mut drawn);
         faults(&mut rng, &setting, &kinds, &mut drawn);
+        owner_changes(seed, &setting, &mut drawn);
         drawn.sort_by_key(|(at_us, _)| *at_us);
         let numbered = drawn.into_iter().zip(0..);
         let entries = numbered.map(|((at_us, what), id)| Entry { id, at_us, what });
@@ -308,6 +315,30 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
                 };
                 drawn.push((at_us + rng.random_range(0..10_000), rival));
             }
+        }
+    }
+}
+
+/// Members that go, fail for good and come. Drawn apart, so that the rest of a plan is as it was without.
+fn owner_changes(seed: u64, setting: &Setting, drawn: &mut Drawn) {
+    let mut rng = ChaCha8Rng::seed_from_u64(!seed);
+    let nodes = setting.nodes;
+    if nodes < 4 || rng.random_bool(0.5) {
+        return;
+    }
+    for _ in 0..rng.random_range(1..=3) {
+        let who = rng.random_range(0..nodes);
+        let node = (who + rng.random_range(1..nodes)) % nodes;
+        let at_us = rng.random_range(FORMED_US..CALM_US);
+        let goes = match rng.random_bool(0.6) {
+            true => What::Leave { node, who },
+            false => What::Remove { node, who },
+        };
+        drawn.push((at_us, goes));
+        for _ in 0..2 {
+            let node = (who + rng.random_range(1..nodes)) % nodes;
+            let back_us = rng.random_range(at_us..CALM_US + 1);
+            drawn.push((back_us, What::Join { node, who }));
         }
     }
 }

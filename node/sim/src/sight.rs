@@ -24,6 +24,16 @@ macro_rules! sights {
 }
 
 sights! {
+    /// A write went to the owners of two layouts.
+    BothLayouts => "a write while its key changed hands",
+    /// A node heard that partitions were switched.
+    Switched => "a partition switched to its new owners",
+    /// A question went by owners that are not those of now.
+    Stale => "a question by an older layout refused",
+    /// A hint was given to other targets.
+    Rerouted => "a hint re-routed to the owners of now",
+    /// A node forgot a key that it owned.
+    LetGo => "a former owner that let go of a key",
     /// A write was answered.
     Written => "a write answered at W",
     /// A write was minted and W was not met.

@@ -60,6 +60,16 @@ pub enum Bug {
     OthersBlamed,
     /// A start does not raise the incarnation.
     IncarnationKept,
+    /// While owners change a write needs only those that count.
+    OneLayout,
+    /// A new owner counts after its first exchange.
+    SwitchAfterOne,
+    /// What is asked by an older layout is taken.
+    StaleTaken,
+    /// Whoever becomes an owner again vouches for what it once held.
+    ReturnsAndMints,
+    /// A former owner lets go before others have what it had.
+    ForgetsUnasked,
 }
 
 impl Bug {
@@ -87,6 +97,11 @@ impl Bug {
         Self::NobodyTold,
         Self::OthersBlamed,
         Self::IncarnationKept,
+        Self::OneLayout,
+        Self::SwitchAfterOne,
+        Self::StaleTaken,
+        Self::ReturnsAndMints,
+        Self::ForgetsUnasked,
     ];
 
     /// The name on the command line.
@@ -114,6 +129,11 @@ impl Bug {
             Self::NobodyTold => "nobody-told",
             Self::OthersBlamed => "others-blamed",
             Self::IncarnationKept => "incarnation-kept",
+            Self::OneLayout => "one-layout",
+            Self::SwitchAfterOne => "switch-after-one",
+            Self::StaleTaken => "stale-taken",
+            Self::ReturnsAndMints => "returns-and-mints",
+            Self::ForgetsUnasked => "forgets-unasked",
         }
     }
 
@@ -152,15 +172,22 @@ impl Bug {
             Self::AckBeforeSync
             | Self::HintForgottenEarly
             | Self::HintAckBeforeSync
-            | Self::HintEvicted => "acknowledged writes are durable",
+            | Self::HintEvicted
+            | Self::ForgetsUnasked => "acknowledged writes are durable",
             Self::DotReuse => "a dot names one write",
-            Self::RebuildingReads | Self::RefillAfterOne | Self::AbsentFallback => "quorums meet",
+            Self::RebuildingReads
+            | Self::RefillAfterOne
+            | Self::AbsentFallback
+            | Self::OneLayout
+            | Self::SwitchAfterOne
+            | Self::StaleTaken => "quorums meet",
             Self::LeavesApart | Self::LeafKeepsOld => "leaves are the sums of their objects",
             Self::PlainVectors
             | Self::ObjectContextAnswered
             | Self::ObjectContextShipped
             | Self::LineNotRaised
-            | Self::ForgetfulFallback => "contexts claim what was seen",
+            | Self::ForgetfulFallback
+            | Self::ReturnsAndMints => "contexts claim what was seen",
             Self::PolledLayouts => "one document per number",
             Self::Resurrection => "gossip removes nobody and brings nobody back",
             Self::StampsBelieved | Self::OthersBlamed => "silence is judged by one's own clock",
@@ -179,6 +206,11 @@ impl Bug {
             Self::RebuildingReads => 700,
             Self::RefillAfterOne => 10_000,
             Self::ForgetfulFallback => 20_000,
+            Self::OneLayout
+            | Self::SwitchAfterOne
+            | Self::StaleTaken
+            | Self::ReturnsAndMints
+            | Self::ForgetsUnasked => 5_000,
             Self::HintForgottenEarly
             | Self::AbsentFallback
             | Self::HintAckBeforeSync

@@ -181,6 +181,7 @@ impl Answer {
 /// What goes with a request besides its path.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts {
+    /// Values are percent-encoded.
     query: Vec<(&'static str, String)>,
     headers: Vec<(String, String)>,
     body: Option<Vec<u8>>,
@@ -189,7 +190,15 @@ pub(super) struct Parts {
 impl Parts {
     /// A query parameter.
     pub(super) fn query(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.query.push((name, value.to_string()));
+        self.query.push((name, segment(&value.to_string())));
+        self
+    }
+
+    /// A query parameter that need not be text, if there is a value.
+    pub(super) fn maybe_bytes(mut self, name: &'static str, value: Option<&[u8]>) -> Self {
+        let encoded =
+            value.map(|bytes| percent_encoding::percent_encode(bytes, SEGMENT).to_string());
+        self.query.extend(encoded.map(|value| (name, value)));
         self
     }
 
@@ -285,6 +294,22 @@ impl Client {
         self.send(Method::DELETE, path, parts)
     }
 
+    /// GET of something long: its bytes as they come. The time-out counts for each read.
+    pub(super) fn download(&self, path: &str) -> Result<reqwest::blocking::Response, Error> {
+        let url = format!("{}{path}", self.base);
+        let response = self.http.get(&url).send();
+        let response = response.map_err(|error| Error::Unreachable {
+            url: self.base.clone(),
+            reason: innermost(&error),
+        })?;
+        if response.status().as_u16() < 400 {
+            return Ok(response);
+        }
+        Err(Error::Refused(Box::new(
+            self.whole(url, response)?.problem(),
+        )))
+    }
+
     /// Sends a request; statuses below 400 are answers, the others [`Error::Refused`].
     pub(super) fn send(&self, method: Method, path: &str, parts: Parts) -> Result<Answer, Error> {
         let url = format!("{}{path}{}", self.base, query_text(&parts.query));
@@ -304,18 +329,27 @@ impl Client {
     }
 
     fn receive(&self, url: String, request: RequestBuilder) -> Result<Answer, Error> {
-        let unreachable = |reason| Error::Unreachable {
-            url: self.base.clone(),
-            reason,
-        };
         let started = Instant::now();
         let response = request.send().map_err(|error| match error.is_builder() {
             true => Error::Unexpected {
                 url: url.clone(),
                 reason: innermost(&error),
             },
-            false => unreachable(innermost(&error)),
+            false => Error::Unreachable {
+                url: self.base.clone(),
+                reason: innermost(&error),
+            },
         })?;
+        let answer = self.whole(url, response)?;
+        let elapsed = started.elapsed();
+        Ok(Answer { elapsed, ..answer })
+    }
+
+    fn whole(&self, url: String, response: reqwest::blocking::Response) -> Result<Answer, Error> {
+        let unreachable = |reason| Error::Unreachable {
+            url: self.base.clone(),
+            reason,
+        };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         let mut limited = response.take(MAX_ANSWER_BYTES + 1);
@@ -332,7 +366,7 @@ impl Client {
             url,
             status,
             body,
-            elapsed: started.elapsed(),
+            elapsed: Duration::ZERO,
             headers,
         })
     }
@@ -356,6 +390,19 @@ pub(super) fn key_path(bucket: &str, key: &str) -> Result<String, Error> {
     Ok(format!("{}/keys/{}", bucket_path(bucket), segment(key)))
 }
 
+/// The same of a key that need not be text.
+///
+/// # Errors
+/// As [`key_path`].
+pub(super) fn key_bytes_path(bucket: &str, key: &[u8]) -> Result<String, Error> {
+    if matches!(key, b"" | b"." | b"..") {
+        let key = String::from_utf8_lossy(key).into_owned();
+        return Err(Error::Key { key });
+    }
+    let key = percent_encoding::percent_encode(key, SEGMENT);
+    Ok(format!("{}/keys/{key}", bucket_path(bucket)))
+}
+
 /// `/v1/resolvers/{name}`.
 pub(super) fn resolver_path(name: &str) -> String {
     format!("/v1/resolvers/{}", segment(name))
@@ -368,7 +415,7 @@ fn segment(text: &str) -> String {
 fn query_text(query: &[(&'static str, String)]) -> String {
     let pairs: Vec<String> = query
         .iter()
-        .map(|(name, value)| format!("{name}={}", segment(value)))
+        .map(|(name, value)| format!("{name}={value}"))
         .collect();
     if pairs.is_empty() {
         String::new()

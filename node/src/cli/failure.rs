@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use owo_colors::{OwoColorize, Stream};
 
 use super::{client, demo, local_cluster};
-use crate::config;
+use crate::{backup, config};
 
 /// Exit code of an operation that failed.
 pub(super) const FAILED: u8 = 1;
@@ -44,6 +44,12 @@ pub(super) enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that should be a backup is none.
+    #[error(transparent)]
+    NotWhole(#[from] backup::NotWhole),
+    /// A backup was not restored.
+    #[error(transparent)]
+    Restore(#[from] backup::RestoreError),
     /// The demo saw something else than it must.
     #[error(transparent)]
     Unexpected(Box<demo::Unexpected>),

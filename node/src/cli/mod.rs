@@ -1,11 +1,12 @@
 //! The command line: `sibyl serve`, `dev`, `demo`, the data and admin commands, `bench`.
 //!
-//! The only place that knows clap. Every command but `serve` speaks to nodes through the public HTTP API and
-//! nothing else; `client.rs` is the one door to it. Exit codes: 0, 1 (the operation failed), 2 (usage).
+//! The only place that knows clap. Every command speaks to nodes through the public HTTP API and nothing else, but
+//! for `serve`, which is one, and `restore` and `backup --verify`, which need none; `client.rs` is the one door to it. Exit codes: 0, 1 (the operation failed), 2 (usage).
 //! It is not a library: [`local_cluster`] alone is public, for tests that need real processes.
 
 pub mod local_cluster;
 
+mod backup;
 mod bench;
 mod bucket;
 mod client;
@@ -15,7 +16,9 @@ mod data;
 mod demo;
 mod dev;
 mod explain;
+mod export;
 mod failure;
+mod import;
 mod interrupt;
 mod members;
 mod output;
@@ -66,6 +69,10 @@ enum Command {
     Resolver(resolver::Args),
     Cluster(cluster::Args),
     Health(cluster::HealthArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
+    Export(export::Args),
+    Import(import::Args),
     Bench(bench::Args),
 }
 
@@ -110,6 +117,10 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Resolver(args) => resolver::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Health(args) => cluster::health(&args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

@@ -17,6 +17,9 @@ use serde_json::Value;
 
 use super::failure::Failure;
 
+/// What shows progress.
+pub(super) type Bar = ProgressBar;
+
 /// A line under the titles and nothing else, so that tables stay readable and easy to cut.
 const PLAIN: TableStyle = TableStyle::new().header_separator(LineStyle::new('─', '─', '─', '─'));
 

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
@@ -12,6 +13,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use super::failure::Failure;
 use crate::config::{Config, FLAGS, Kind, Layer, Settings, environment_name};
+use crate::node::Ended;
 
 /// Read from the working directory if it is there and `--config` is not given.
 const DEFAULT_FILE: &str = "sibyl.toml";
@@ -146,7 +148,22 @@ fn configuration(args: &Args, environment: &[(String, String)]) -> Result<Config
 
 /// The seam to the node: everything before it is the command line, everything after it is `node.rs`.
 fn run_node(config: Config) -> Result<(), Failure> {
-    crate::node::run(config).map_err(|error| Failure::Failed(format!("{error:#}")))
+    match crate::node::run(config).map_err(|error| Failure::Failed(format!("{error:#}")))? {
+        Ended::Told => Ok(()),
+        Ended::GivenUp => Err(start_again()),
+    }
+}
+
+/// Becomes the process that it was at its start, so that a node repairs itself whoever started it. Ends: every start
+/// sets a store aside, of which a folder takes only so many.
+fn start_again() -> Failure {
+    let executable = match std::env::current_exe() {
+        Ok(executable) => executable,
+        Err(error) => return Failure::Failed(format!("cannot start again: {error}")),
+    };
+    let mut command = std::process::Command::new(executable);
+    let error = command.args(std::env::args_os().skip(1)).exec();
+    Failure::Failed(format!("cannot start again: {error}"))
 }
 
 /// Ends the node, with its usual drain, when standard input closes: then whoever started it is gone.

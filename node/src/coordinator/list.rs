@@ -231,11 +231,7 @@ impl Cursor {
             && let Some(from) = self.from.take()
         {
             let found = replica.scan(self.partition, self.bucket, &from, CHUNK)?;
-            let whole = found.len() == CHUNK;
-            self.from = found
-                .last()
-                .filter(|_| whole)
-                .map(|(key, _)| crate::store::following(key));
+            self.from = found.last().map(|(key, _)| crate::store::following(key));
             for (key, object) in found {
                 if !key.starts_with(prefix) {
                     self.from = None;

@@ -19,6 +19,7 @@ use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
 use super::owners::OwnersChanged;
 use super::resolver_shapes::{ResolverView, VersionView};
+use crate::backup::TakeError;
 use crate::coordinator::{
     ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest, Listed, PutError,
     PutRequest, Stored,
@@ -26,6 +27,9 @@ use crate::coordinator::{
 
 /// An answer that is on its way.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The pieces of a long answer, a few of them ahead of whoever reads.
+pub type Pieces = tokio::sync::mpsc::Receiver<Result<Bytes, TakeError>>;
 
 /// A request at the moment it arrives.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +134,8 @@ pub trait Operation: Send + Sync {
     fn handoff(&self) -> HandoffView;
     /// Waits until what it keeps now is delivered, or so long.
     fn sync_handoff(&self, patience: Duration) -> Pending<'_, SyncView>;
+    /// Begins a backup of this node: its bytes in order, and an error in the place of the rest if it fails.
+    fn backup(&self) -> Result<Pieces, AdminError>;
     /// Whether this node serves, and what an operator should know.
     fn health(&self) -> Health;
     /// Every metric; in the OpenMetrics text format if asked for, else in the plain one of Prometheus.

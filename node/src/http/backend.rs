@@ -4,6 +4,7 @@
 //! the rest to what the parts of the node say of themselves. `backend/admin` has what operators ask.
 
 mod admin;
+mod backups;
 mod owners;
 mod trial;
 
@@ -15,16 +16,18 @@ use std::time::Duration;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId};
 use sibyl_core::registry::Bucket;
+use tokio::sync::Semaphore;
 
 use super::api::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
-    DeleteBucket, Departure, Health, Keys, Module, Operation, OwnerWish, Pending, PutBucket,
-    Resolvers, Trial, Tried, Upload, Uploaded,
+    DeleteBucket, Departure, Health, Keys, Module, Operation, OwnerWish, Pending, Pieces,
+    PutBucket, Resolvers, Trial, Tried, Upload, Uploaded,
 };
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
 use super::owners::OwnersChanged;
 use super::resolver_shapes::ResolverView;
+use crate::backup;
 use crate::config::Config;
 use crate::coordinator::{
     BucketFailed, ConflictPage, Coordinator, Emptiness, Explained, GetError, GetRequest, Got,
@@ -49,11 +52,19 @@ struct Shared {
     insecure: bool,
     /// Bytes from and to each peer that `/metrics` has counted so far.
     counted: Mutex<BTreeMap<NodeId, (u64, u64)>>,
+    /// What backups are taken from, and the right to take one.
+    backups: backup::Source,
+    backing_up: Arc<Semaphore>,
 }
 
 impl Backend {
     /// The API of a node.
-    pub fn new(coordinator: Coordinator, telemetry: Telemetry, config: &Config) -> Self {
+    pub fn new(
+        coordinator: Coordinator,
+        telemetry: Telemetry,
+        config: &Config,
+        backups: backup::Source,
+    ) -> Self {
         let (listen, insecure) = (config.advertise.clone(), config.insecure);
         let shared = Arc::new(Shared {
             coordinator,
@@ -61,6 +72,8 @@ impl Backend {
             listen,
             insecure,
             counted: Mutex::default(),
+            backups,
+            backing_up: Arc::new(Semaphore::new(1)),
         });
         let source = Arc::downgrade(&shared);
         let folder = config.data_dir.clone();
@@ -402,6 +415,10 @@ impl Operation for Exchange {
 
     fn handoff(&self) -> HandoffView {
         self.shared.handoff()
+    }
+
+    fn backup(&self) -> Result<Pieces, AdminError> {
+        self.shared.backup()
     }
 
     fn sync_handoff(&self, patience: Duration) -> Pending<'_, SyncView> {

@@ -8,6 +8,7 @@
 mod api;
 mod asked;
 pub mod backend;
+mod backup;
 pub mod baseline;
 mod batch;
 mod binding_config;
@@ -49,7 +50,7 @@ mod waiting;
 pub use self::api::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
     DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation, OwnerWish, Pending,
-    PutBucket, Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
+    Pieces, PutBucket, Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
 };
 pub use self::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,

@@ -19,7 +19,7 @@ use super::openapi::{self, Document};
 use super::problem::Problem;
 use super::server::Limits;
 use super::{
-    batch, buckets, cluster, conflicts, handoff, keys, list, node, owners, plain, resolvers,
+    backup, batch, buckets, cluster, conflicts, handoff, keys, list, node, owners, plain, resolvers,
 };
 
 /// Which part of the API a listener serves.
@@ -110,6 +110,7 @@ fn admin() -> OpenApiRouter {
         .routes(routes!(owners::remove))
         .routes(routes!(owners::replace))
         .routes(routes!(handoff::handoff, handoff::sync))
+        .routes(routes!(backup::backup))
         .routes(routes!(node::trace, node::set_trace))
         .routes(routes!(node::metrics))
         .routes(routes!(node::version))

@@ -400,7 +400,15 @@ fn a_node_that_stops_says_so_at_once_and_finishes_what_it_accepted() {
     let (coordinator, telemetry) = (node.coordinator.clone(), node.telemetry.clone());
     let given = Given::default();
     let config = Config::resolve(&given).expect("the defaults are good");
-    let backend = backend::Backend::new(coordinator.clone(), telemetry, &config);
+    let beside = tempfile::tempdir().expect("a folder");
+    let opened = store::open(beside.path(), || 1).expect("a new store");
+    let backups = backup::Source {
+        me: coordinator.me().clone(),
+        store: Arc::clone(coordinator.replica().store()),
+        watermark: opened.watermark,
+        platform: coordinator.platform().clone(),
+    };
+    let backend = backend::Backend::new(coordinator.clone(), telemetry, &config, backups);
     let health = || {
         let arrival = Arrival {
             method: "GET",

@@ -16,11 +16,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::keeper::{Change, What};
 use super::{Asked, Command, Done, Minted, Replica, Slot, StandIn, unreadable};
+use crate::store::record::Unsealed;
 use crate::store::{ReadError, Space, Store, following};
 
 pub use sibyl_core::hint::ledger::Kept;
 
-/// Records that a scan takes at a time: at 1 KiB each 256 KiB, a few milliseconds of a disk.
+/// Records that a scan takes at a time, at most: at 1 KiB each 256 KiB, a few milliseconds of a disk.
 const PAGE: usize = 256;
 
 /// How often hints changed.
@@ -50,29 +51,55 @@ pub(super) fn recover(store: &dyn Store, quota_bytes: u64) -> Ledger {
     let mut ledger = Ledger::new(quota_bytes);
     let mut from = Vec::new();
     loop {
-        match store.scan(Space::Hints, &from, b"", PAGE) {
-            Ok(page) => {
-                for (record, bytes) in &page {
-                    match hint::split(bytes) {
-                        Ok((head, _)) => ledger.add(&head, (record.len() + bytes.len()) as u64),
-                        Err(error) => tracing::error!(%error, "a hint cannot be read"),
-                    }
-                }
-                match page.last() {
-                    Some((last, _)) if page.len() == PAGE => from = following(last),
-                    _ => return ledger,
-                }
-            }
-            Err(ReadError::Corrupt { key, why, .. }) => {
-                tracing::error!(%why, "a hint is damaged: its copy is lost here");
-                from = following(&key);
-            }
-            Err(error @ ReadError::Failed(_)) => {
+        let page = match page(store, &from) {
+            Ok(page) => page,
+            Err(error) => {
                 tracing::error!(%error, "hints cannot be counted");
                 return ledger;
             }
+        };
+        let Some(last) = page.last else {
+            return ledger;
+        };
+        if let Some(why) = page.damaged {
+            tracing::error!(%why, "a hint is damaged: its copy is lost here");
         }
+        for (record, bytes) in &page.records {
+            match hint::split(bytes) {
+                Ok((head, _)) => ledger.add(&head, (record.len() + bytes.len()) as u64),
+                Err(error) => tracing::error!(%error, "a hint cannot be read"),
+            }
+        }
+        from = following(&last);
     }
+}
+
+/// What a look at the hints found from one place on.
+struct Page {
+    records: Vec<(Bytes, Bytes)>,
+    /// The last record looked at; `None`: there is none any more.
+    last: Option<Bytes>,
+    /// Why that one cannot be read, if it cannot; then there are no others on the page.
+    damaged: Option<Unsealed>,
+}
+
+/// The next hints from a place on. What lies before a damaged one comes first.
+fn page(store: &dyn Store, from: &[u8]) -> Result<Page, ReadError> {
+    let (records, damaged) = match store.scan(Space::Hints, from, b"", PAGE) {
+        Ok(records) => (records, None),
+        Err(ReadError::Corrupt { key, why, .. }) => {
+            let before = store.scan(Space::Hints, from, &key, PAGE)?;
+            let damaged = before.is_empty().then_some((key, why));
+            (before, damaged)
+        }
+        Err(failed) => return Err(failed),
+    };
+    let last = records.last().map(|(key, _)| key.clone());
+    Ok(Page {
+        last: last.or_else(|| damaged.as_ref().map(|(key, _)| key.clone())),
+        damaged: damaged.map(|(_, why)| why),
+        records,
+    })
 }
 
 impl Replica {
@@ -198,36 +225,21 @@ impl Replica {
         }
     }
 
-    /// Up to `limit` hints behind a record, in the order of records, and the last record looked at if there may
-    /// be more. One that cannot be read is left out: the others do not wait for it.
+    /// The next hints behind a record, in the order of records, and the last record looked at; `None` if there is
+    /// none behind it. One that cannot be read is left out: the others do not wait for it.
     ///
     /// # Errors
     /// If the store cannot be read at all.
     pub fn hints_after(
         &self,
         after: Option<&Bytes>,
-        limit: usize,
     ) -> Result<(Vec<KeptHint>, Option<Bytes>), Failure> {
-        let mut from = after.map_or_else(Vec::new, |record| following(record));
-        loop {
-            match self.store.scan(Space::Hints, &from, b"", limit) {
-                Ok(page) => {
-                    let full = page.len() == limit;
-                    let next = page.last().filter(|_| full).map(|(key, _)| key.clone());
-                    return Ok((page.into_iter().filter_map(kept).collect(), next));
-                }
-                Err(ReadError::Corrupt { key, .. }) => {
-                    // What lies before it first; if nothing does, what lies behind it.
-                    let before = self.store.scan(Space::Hints, &from, &key, limit);
-                    let before = before.map_err(|error| unreadable(&error))?;
-                    if !before.is_empty() {
-                        return Ok((before.into_iter().filter_map(kept).collect(), Some(key)));
-                    }
-                    from = following(&key);
-                }
-                Err(error) => return Err(unreadable(&error)),
-            }
-        }
+        let from = after.map_or_else(Vec::new, |record| following(record));
+        let page = page(self.store.as_ref(), &from).map_err(|error| unreadable(&error))?;
+        Ok((
+            page.records.into_iter().filter_map(kept).collect(),
+            page.last,
+        ))
     }
 
     /// Whether anything of a bucket is kept. Ends: every page begins behind the last.
@@ -237,7 +249,7 @@ impl Replica {
     pub fn keeps_hints_of(&self, bucket: Incarnation) -> Result<bool, Failure> {
         let mut after = None;
         loop {
-            let (hints, next) = self.hints_after(after.as_ref(), PAGE)?;
+            let (hints, next) = self.hints_after(after.as_ref())?;
             if hints.iter().any(|hint| hint.slot.place.bucket == bucket) {
                 return Ok(true);
             }

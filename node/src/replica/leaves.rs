@@ -1,14 +1,13 @@
 //! The leaves of this node's Merkle trees: kept on disk, changed in the batch of the write they belong to.
 //!
-//! A write costs the hash of the object that goes and of the one that comes, and one leaf record, whatever
-//! else lies under that leaf. Batches are atomic, so leaves and objects agree after any crash of the process;
-//! a tree is *unclean* when that cannot be said: the store was not closed (what the engine recovers is
-//! believed only after it was looked at), it was written by a build without leaves, a leaf record is damaged,
-//! a damaged object was replaced. An unclean partition is computed anew by the writer itself, in small steps
+//! A write costs the hash of the object that goes and of the one that comes, and one leaf record. Batches are
+//! atomic, so leaves and objects agree after any crash; a tree is *unclean* when that cannot be said: the store
+//! was not closed in order, a build without leaves wrote it, a leaf is damaged, an object was replaced. An unclean partition is computed anew by the writer itself, in small steps
 //! between batches: the sums of what lies up to a cursor are gathered beside the tree, a write at or before
 //! the cursor changes them too, a write behind it will be met later, and the end replaces the leaves in one
 //! batch. So no write is missed or counted twice, and a crash in the middle only means to begin again.
-//! Invariant: in a clean partition each leaf is the sum over exactly the objects that reads see.
+//! Invariant: in a clean partition each leaf is the sum over exactly the objects that reads see. A record that
+//! could not be read is remembered as not counted: if it can be read again, the partition is unclean.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,7 +16,7 @@ use sibyl_core::id::{Incarnation, Partition};
 use sibyl_core::merkle::{self, LEAVES, Sum, Tagger, Tree};
 
 use super::{Slot, record};
-use crate::store::{Batch, ReadError, Space, Store, following};
+use crate::store::{Batch, ReadError, Space, Store, following, scan_all};
 
 mod marks;
 pub mod read;
@@ -30,6 +29,8 @@ pub use marks::Marks;
 const CACHE: usize = 32 * 1024;
 /// Records one step of a rebuild reads: at 1 KiB about 0.2 ms in which no write is taken.
 const STEP_RECORDS: usize = 32;
+/// Unreadable records remembered as not counted: with keys of 1 KiB 64 MiB. A partition beyond it stays unclean.
+const MAX_UNCOUNTED: usize = 64 * 1024;
 
 /// Where a leaf lies: partition, n, leaf; all leaves of a partition are neighbours.
 fn leaf_record(tree: Tree, leaf: u16) -> Vec<u8> {
@@ -87,6 +88,8 @@ struct Rebuild {
     /// Everything up to and including this record is in the sums; `None`: nothing is.
     through: Option<Bytes>,
     sums: BTreeMap<u8, merkle::Leaves>,
+    /// What could not be read and is not in the sums.
+    missing: BTreeSet<Bytes>,
 }
 
 /// The leaves of one store, and what is known about them. Owned by the writer.
@@ -99,6 +102,8 @@ pub struct Leaves {
     young: HashMap<(Tree, u16), Sum>,
     old: HashMap<(Tree, u16), Sum>,
     rebuild: Option<Rebuild>,
+    /// Records that no leaf counts, because they could not be read when their partition was computed.
+    uncounted: BTreeSet<Bytes>,
 }
 
 impl Leaves {
@@ -111,6 +116,7 @@ impl Leaves {
             young: HashMap::new(),
             old: HashMap::new(),
             rebuild: None,
+            uncounted: BTreeSet::new(),
         }
     }
 
@@ -146,7 +152,25 @@ impl Leaves {
         if self.copies.insert(bucket, slot.n) != Some(slot.n) {
             marks::put_copies(batch, bucket, slot.n);
         }
-        self.shift(changes, &slot.record(), slot.n, bucket, gone, come);
+        let record = slot.record();
+        if self.is_uncounted(&record) {
+            return self.spoil(slot.partition, batch);
+        }
+        self.shift(changes, &record, slot.n, bucket, gone, come);
+    }
+
+    /// Whether a record's leaf does not count it, because it could not be read.
+    fn is_uncounted(&self, record: &[u8]) -> bool {
+        let rebuild = self.rebuild.as_ref();
+        self.uncounted.contains(record)
+            || rebuild.is_some_and(|rebuild| rebuild.missing.contains(record))
+    }
+
+    /// A record that could not be read can be read again: if it was not counted, its partition is unclean.
+    pub fn readable(&mut self, partition: Partition, record: &[u8], batch: &mut Batch) {
+        if self.is_uncounted(record) {
+            self.spoil(partition, batch);
+        }
     }
 
     /// A record goes for good; its tree is the one that its bucket had.
@@ -161,6 +185,7 @@ impl Leaves {
             return;
         };
         match (self.copies.get(&bucket).copied(), object) {
+            _ if self.is_uncounted(record) => self.spoil(partition, batch),
             (Some(n), Some(object)) => {
                 let gone = self.tag(bucket, key, object);
                 self.shift(changes, record, n, bucket, gone, Sum::ZERO);
@@ -212,6 +237,10 @@ impl Leaves {
         {
             self.rebuild = None;
         }
+        self.mark(partition, batch);
+    }
+
+    fn mark(&mut self, partition: Partition, batch: &mut Batch) {
         if self.marks.spoil(partition) {
             self.marks.put(batch);
         }
@@ -226,7 +255,9 @@ impl Leaves {
             let record = leaf_record(tree, leaf);
             match self.get(store, tree, leaf, &record) {
                 Some(sum) => self.put(batch, tree, leaf, &record, sum.plus(change)),
-                None => self.spoil(tree.partition, batch),
+                // A rebuild under way goes on: it does not look at leaves, and replaces this one at its end. To
+                // begin again with every write of a hot key would be never to end.
+                None => self.mark(tree.partition, batch),
             }
         }
     }
@@ -299,6 +330,7 @@ impl Leaves {
             partition,
             through: None,
             sums: BTreeMap::new(),
+            missing: BTreeSet::new(),
         });
         let from = match &rebuild.through {
             Some(through) => following(through),
@@ -314,8 +346,9 @@ impl Leaves {
         for (key, content) in &records {
             self.count(&mut rebuild.sums, key, content);
         }
+        rebuild.missing.extend(damaged.iter().cloned());
         match last {
-            Some(last) if records.len() + damaged.len() >= STEP_RECORDS => {
+            Some(last) => {
                 rebuild.through = Some(last);
                 self.rebuild = Some(rebuild);
                 Ok(Step {
@@ -324,7 +357,8 @@ impl Leaves {
                     damaged,
                 })
             }
-            _ => {
+            // Nothing is left: only that is the end.
+            None => {
                 let wrong = self.finish(store, rebuild, batch);
                 Ok(Step {
                     done: true,
@@ -349,9 +383,9 @@ impl Leaves {
     }
 
     /// Replaces the leaves by what was counted; answers how many were wrong.
-    fn finish(&mut self, store: &dyn Store, rebuild: Rebuild, batch: &mut Batch) -> usize {
+    fn finish(&mut self, store: &dyn Store, mut rebuild: Rebuild, batch: &mut Batch) -> usize {
         let partition = rebuild.partition;
-        let mut sums = rebuild.sums;
+        let mut sums = std::mem::take(&mut rebuild.sums);
         let held = held(store, partition);
         let mut wrong = 0;
         let ns: BTreeSet<u8> = sums
@@ -381,7 +415,18 @@ impl Leaves {
                 }
             }
         }
-        if self.marks.clean(partition) {
+        let (from, until) = (
+            Bytes::from(record(partition, Incarnation(0), b"")),
+            Bytes::from(record(Partition(partition.0 + 1), Incarnation(0), b"")),
+        );
+        let mut behind = self.uncounted.split_off(&from);
+        self.uncounted.append(&mut behind.split_off(&until));
+        let room = MAX_UNCOUNTED.saturating_sub(self.uncounted.len());
+        let (holes, fits) = (!rebuild.missing.is_empty(), rebuild.missing.len() <= room);
+        if fits {
+            self.uncounted.append(&mut rebuild.missing);
+        }
+        if fits && self.marks.clean(partition, holes) {
             self.marks.put(batch);
         }
         wrong
@@ -391,7 +436,7 @@ impl Leaves {
 /// All leaves of a partition; `None` if some cannot be read.
 fn held(store: &dyn Store, partition: Partition) -> Option<BTreeMap<(u8, u16), Sum>> {
     let (from, until) = range(partition, None);
-    let records = store.scan(Space::Leaves, &from, &until, usize::MAX).ok()?;
+    let records = scan_all(store, Space::Leaves, &from, &until).ok()?;
     let leaf = |(key, content): &(Bytes, Bytes)| {
         let (n, leaf, sum) = parse(key, content)?;
         Some(((n, leaf), sum))
@@ -402,33 +447,20 @@ fn held(store: &dyn Store, partition: Partition) -> Option<BTreeMap<(u8, u16), S
 /// Records, and the keys of those that could not be read.
 pub(super) type Scanned = (Vec<(Bytes, Bytes)>, Vec<Bytes>);
 
-/// Scans objects and steps over records that fail their checksum. Ends: each turn begins behind the last.
+/// The next objects, or the key of the one record in front that fails its checksum; nothing at the end.
 pub(super) fn scan_over(
     store: &dyn Store,
     from: &[u8],
     until: &[u8],
     limit: usize,
 ) -> Result<Scanned, ReadError> {
-    let (mut found, mut damaged, mut from) = (Vec::new(), Vec::new(), from.to_vec());
-    loop {
-        let left = limit - found.len() - damaged.len();
-        let (records, bad) = match store.scan(Space::Objects, &from, until, left) {
-            Ok(records) => (records, None),
-            Err(ReadError::Corrupt { key, .. }) => {
-                (store.scan(Space::Objects, &from, &key, left)?, Some(key))
-            }
-            Err(failed) => return Err(failed),
-        };
-        found.extend(records);
-        match bad {
-            Some(key) => {
-                from = following(&key);
-                damaged.push(key);
-            }
-            None => return Ok((found, damaged)),
+    match store.scan(Space::Objects, from, until, limit) {
+        Ok(records) => Ok((records, Vec::new())),
+        Err(ReadError::Corrupt { key, .. }) => {
+            let before = store.scan(Space::Objects, from, &key, limit)?;
+            let damaged = before.is_empty().then_some(key);
+            Ok((before, damaged.into_iter().collect()))
         }
-        if found.len() + damaged.len() >= limit {
-            return Ok((found, damaged));
-        }
+        Err(failed) => Err(failed),
     }
 }

@@ -13,7 +13,7 @@ use sibyl_core::object::{Content, Refused};
 use super::*;
 use crate::store::memory::Memory;
 use crate::store::record::Unsealed;
-use crate::store::{self, Batch, Size};
+use crate::store::{self, Batch, Picture, Size};
 
 mod hints;
 mod sweeps;
@@ -89,6 +89,10 @@ impl Store for Disk {
 
     fn size(&self) -> Size {
         self.memory.size()
+    }
+
+    fn picture(&self) -> Result<Box<dyn Picture>, ReadError> {
+        self.memory.picture()
     }
 }
 

@@ -146,7 +146,24 @@ impl Replica {
         Ok(())
     }
 
-    /// Forgets that a record was damaged: it is not this node's any more, or can be read again.
+    /// A record that could not be read can be read again: its tree is looked at anew if it does not count it.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store failed.
+    pub async fn readable(&self, slot: Slot) -> Result<(), Failure> {
+        let (done, noted) = oneshot::channel();
+        let counts = Box::new(move |result| drop(done.send(result)));
+        let command = Command::Readable {
+            slot: slot.clone(),
+            counts,
+        };
+        self.queue.send(command).await.map_err(|_| self.stopped())?;
+        noted.await.unwrap_or_else(|_| Err(self.stopped()))?;
+        self.not_damaged(&slot);
+        Ok(())
+    }
+
+    /// Forgets that a record was damaged: it is not this node's any more.
     pub fn not_damaged(&self, slot: &Slot) {
         self.facts
             .trees

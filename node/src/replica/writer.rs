@@ -329,6 +329,11 @@ impl Writer {
                 self.replace(&slot, object, round);
                 round.done.synced.push(counts);
             }
+            Command::Readable { slot, counts } => {
+                let (record, batch) = (slot.record(), &mut round.batch);
+                self.leaves.readable(slot.partition, &record, batch);
+                round.done.buffered.push(counts);
+            }
             Command::Step(step) => round.steps.push(step),
             Command::Shut { counts } => {
                 self.leaves

@@ -25,6 +25,14 @@ const MAC_BYTES: usize = 32;
 /// Compiled code on disk; the oldest entries go first. 50 modules of the size of a QuickJS one fit five times.
 const CACHE_BYTES_MAX: u64 = 1 << 30;
 
+/// Keeps a module's bytes under a directory that no platform has opened.
+pub(super) fn keep_offline(dir: &Path, bytes: &[u8]) -> io::Result<()> {
+    let modules = dir.join("modules");
+    fs::create_dir_all(&modules)?;
+    put(&modules.join(hex(&Digest::of(bytes).0)), &[bytes])?;
+    sync_dir(dir)
+}
+
 /// Module bytes and compiled code under one directory.
 pub(super) struct Disk {
     modules: PathBuf,

@@ -101,6 +101,14 @@ struct Inner {
     loading: Semaphore,
 }
 
+/// Keeps a module's bytes for a platform that will be opened on this directory later.
+///
+/// # Errors
+/// That of the system.
+pub fn keep_offline(dir: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+    disk::keep_offline(dir, bytes)
+}
+
 impl Platform {
     /// Starts the engine and opens the directory. Nothing is compiled.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {

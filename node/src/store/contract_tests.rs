@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::memory::{Forgotten, Memory};
 use super::{
-    Batch, Opened, ReadError, Space, Start, Store, WriteError, batch::OverLimit, commit, following,
-    open,
+    Batch, Opened, ReadError, SCAN_BYTES, Space, Start, Store, WriteError, batch::OverLimit,
+    commit, following, open, scan_all,
 };
 
 /// A store that can be stopped and started.
@@ -116,13 +116,15 @@ fn check_contract(subject: impl Subject) {
     subject.store().apply(batch).unwrap();
     check_ranges(subject.store());
     check_limits(subject.store());
-    assert_eq!(subject.commit(), before + 5);
+    check_budget(subject.store());
+    check_picture(subject.store());
+    assert_eq!(subject.commit(), before + 9);
     let subject = subject.restart();
     check_reads(subject.store(), &[("a", "2"), ("b", "3"), ("c", "4")]);
     subject.store().apply(Batch::new()).unwrap();
     assert_eq!(
         subject.commit(),
-        before + 6,
+        before + 10,
         "an empty batch has a number too"
     );
     assert!(subject.store().size().records >= 4 && subject.store().size().bytes > 0);
@@ -171,6 +173,52 @@ fn check_limits(store: &dyn Store) {
     let mut gone = Batch::new();
     gone.delete(Space::Meta, &[255; 4096]);
     store.apply(gone).unwrap();
+}
+
+/// A scan ends with the record that reaches its budget, and goes on behind it; only nothing is the end.
+fn check_budget(store: &dyn Store) {
+    let size = SCAN_BYTES / 2 + 1;
+    let mut batch = Batch::new();
+    for key in 0u8..5 {
+        batch.put(Space::Hints, &[key], vec![key; size]);
+    }
+    batch.put(Space::Hints, &[5], vec![5; 2 * SCAN_BYTES]);
+    store.apply(batch).unwrap();
+    let (mut from, mut pages) = (Vec::new(), Vec::new());
+    loop {
+        let page = store.scan(Space::Hints, &from, b"", usize::MAX).unwrap();
+        let Some((last, _)) = page.last() else { break };
+        from = following(last);
+        pages.push(page.len());
+    }
+    assert_eq!(pages, [2, 2, 2], "one record alone may be larger");
+    let all = scan_all(store, Space::Hints, b"", b"").unwrap();
+    assert_eq!(all.len(), 6);
+    let mut batch = Batch::new();
+    (0u8..6).for_each(|key| batch.delete(Space::Hints, &[key]));
+    store.apply(batch).unwrap();
+}
+
+/// A picture is what was there between two batches, whatever happens later.
+fn check_picture(store: &dyn Store) {
+    let picture = store.picture().unwrap();
+    assert_eq!(picture.batch(), store.last_batch());
+    let before = store.scan(Space::Objects, b"", b"", 99).unwrap();
+    let mut batch = put("a", "changed");
+    batch.put(Space::Objects, b"new", "n");
+    batch.delete(Space::Objects, b"b");
+    store.apply(batch).unwrap();
+    let seen = picture.scan(Space::Objects, b"", b"", 99).unwrap();
+    assert_eq!(seen, before);
+    assert_eq!(picture.batch() + 1, store.last_batch());
+    let later = store.picture().unwrap();
+    let now = store.scan(Space::Objects, b"", b"", 99).unwrap();
+    assert_eq!(later.scan(Space::Objects, b"", b"", 99).unwrap(), now);
+    assert_ne!(now, before);
+    let mut batch = put("a", "2");
+    batch.put(Space::Objects, b"b", "3");
+    batch.delete(Space::Objects, b"new");
+    store.apply(batch).unwrap();
 }
 
 #[test]

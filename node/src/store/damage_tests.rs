@@ -478,3 +478,68 @@ fn a_store_that_disowned_itself_begins_anew() {
     assert_eq!(opened.actor, Actor(2));
     assert!(opened.counter > counter, "ballots go on upwards");
 }
+
+#[test]
+fn a_store_given_up_for_its_damage_leaves_what_can_be_read_to_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(folder.path(), || 1).unwrap();
+    // Partitions with a few blocks each, in one table.
+    let place = |at: u32| [(at / 100).to_be_bytes(), at.to_be_bytes()].concat();
+    let mut batch = Batch::new();
+    (0..1000).for_each(|at| batch.put(Space::Objects, &place(at), vec![at as u8; 500]));
+    batch.put(Space::Meta, b"filled", "all of it");
+    opened.store.apply(batch).unwrap();
+    commit(&*opened.store, &opened.watermark).unwrap();
+    opened.store.flush();
+    let tables = files(folder.path());
+    let tables = tables.iter();
+    let tables = tables.filter(|path| path.parent().unwrap().ends_with("tables"));
+    let table = tables.max_by_key(|path| fs::metadata(path).unwrap().len());
+    let table = table.unwrap();
+    for at in [100_000, 300_000] {
+        let mut bytes = fs::read(table).unwrap();
+        bytes[at] ^= 4;
+        fs::write(table, bytes).unwrap();
+    }
+
+    assert_eq!(opened.store.damage(), None, "nobody has met it");
+    let met = (0..1000).filter(|at| opened.store.get(Space::Objects, &place(*at)).is_err());
+    let hidden = met.count();
+    assert!((2..60).contains(&hidden), "{hidden}");
+    assert!(opened.store.damage().is_some());
+    super::salvage::mark(folder.path(), opened.actor).unwrap();
+    opened.watermark.disown().unwrap();
+    drop(opened);
+
+    let opened = open(folder.path(), || 2).unwrap();
+    let Start::Amnesia(Cause::Damaged { store, records }) = opened.start else {
+        panic!("{:?}", opened.start);
+    };
+    assert_eq!(store, Actor(1));
+    // Between the two damaged places some of a partition can be lost, and no more.
+    assert!(records >= 850, "{records}");
+    let read = |at: u32| opened.store.get(Space::Objects, &place(at)).unwrap();
+    let there: Vec<u32> = (0..1000).filter(|at| read(*at).is_some()).collect();
+    assert!(there.len() >= 850 && there.len() <= 1000 - hidden);
+    for at in there {
+        assert_eq!(read(at).unwrap(), vec![at as u8; 500]);
+    }
+    assert_eq!(opened.store.get(Space::Meta, b"filled").unwrap(), None);
+    assert!(opened.watermark.is_rebuilding());
+    drop(opened);
+    assert_eq!(reopen(folder.path()).actor, Actor(2));
+}
+
+#[test]
+fn one_flipped_bit_of_the_version_file_is_no_other_version() {
+    let sample = sample();
+    for bit in 0..32 {
+        let damaged = copy(sample.path());
+        let path = damaged.path().join("store-0000000000000001/version");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, bytes).unwrap();
+        let opened = reopen(damaged.path());
+        assert_eq!(opened.actor, Actor(1), "bit {bit}");
+    }
+}

@@ -9,15 +9,18 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ::fjall::config::{BlockSizePolicy, CompressionPolicy, PinningPolicy};
-use ::fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
+use ::fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode,
+    Readable as _,
+};
 use bytes::Bytes;
 
 use super::disk::{FolderLock, allocated_bytes};
 use super::journal::{self, JournalError, MARKER_KEY, Marker, chain, fingerprint};
-use super::{Batch, ReadError, Size, Space, Store, WriteError, record};
+use super::{Batch, Picture, ReadError, Size, Space, Store, WriteError, record, within_budget};
 
 /// Blocks kept in memory; the measured figures of the reference are with this.
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;
@@ -35,6 +38,8 @@ const BLOCK_BYTES: u32 = 4 * 1024;
 const JOURNAL_CHECK_BYTES: u64 = 4 * 1024 * 1024;
 
 const KEYSPACE: &str = "records";
+/// What the engine's version file says: disk format 3.
+const ENGINE_VERSION: [u8; 4] = *b"FJL\x03";
 
 /// The store on disk.
 pub struct Fjall {
@@ -45,6 +50,7 @@ pub struct Fjall {
     writer: Mutex<u64>,
     last_batch: AtomicU64,
     poisoned: AtomicBool,
+    damage: Arc<OnceLock<String>>,
     _lock: Option<Arc<FolderLock>>,
 }
 
@@ -108,6 +114,11 @@ impl Fjall {
         Self::start(folder, lock)
     }
 
+    /// Opens what was given up, to read what can be read: nothing of it is checked.
+    pub(super) fn open_damaged(folder: &Path) -> Result<Self, Refusal> {
+        Self::start(folder, None)
+    }
+
     /// Opens a store that holds at least batch `synced`.
     pub(crate) fn recover(
         folder: &Path,
@@ -118,6 +129,7 @@ impl Fjall {
         if !folder.join("version").try_exists().map_err(at_fault)? {
             return Err(Damage::Missing.into());
         }
+        mend_version(folder).map_err(at_fault)?;
         let journals = journal::inspect(folder).map_err(|error| match error {
             JournalError::Io(error) => at_fault(error),
             gap @ JournalError::Gap { .. } => Damage::Journal(gap).into(),
@@ -162,6 +174,7 @@ impl Fjall {
             writer: Mutex::new(0),
             last_batch: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            damage: Arc::default(),
             _lock: lock,
         })
     }
@@ -212,6 +225,39 @@ impl Fjall {
         Ok(())
     }
 
+    /// Gives the records of a range from its front or its back until one cannot be read; whether all could be. One
+    /// whose seal is broken is left out.
+    pub(super) fn walk(
+        &self,
+        space: Space,
+        from: &[u8],
+        until: &[u8],
+        back: bool,
+        take: &mut dyn FnMut(Bytes, Bytes),
+    ) -> bool {
+        let (from, until) = space.range(from, until);
+        if from >= until {
+            return true;
+        }
+        let mut records = self.records.range(from..until);
+        // Ends with the range: every turn takes a record of it.
+        loop {
+            let next = match back {
+                false => records.next(),
+                true => records.next_back(),
+            };
+            let Some(guard) = next else {
+                return true;
+            };
+            let Ok((placed, sealed)) = guard.into_inner() else {
+                return false;
+            };
+            if let Ok(content) = unseal(space, &placed, &sealed) {
+                take(Bytes::copy_from_slice(&placed[1..]), content);
+            }
+        }
+    }
+
     /// Writes the memtable out as a table, as a full one would be.
     #[cfg(test)]
     pub(crate) fn flush(&self) {
@@ -222,7 +268,20 @@ impl Fjall {
 
     fn poison(&self, error: ::fjall::Error) -> WriteError {
         self.poisoned.store(true, Ordering::Release);
+        if matches!(error, ::fjall::Error::Poisoned) {
+            self.examine();
+        }
         WriteError::Failed(Box::new(error))
+    }
+
+    /// The engine gave up in the background and does not say why: a block that it could not compact, or a disk that
+    /// failed. Reads everything, once and for the last time, to know; ends with the first thing that is damaged.
+    fn examine(&self) {
+        let mut records = self.records.iter();
+        let damaged = records.find_map(|guard| guard.into_inner().err());
+        if let Some(error) = damaged {
+            unreadable(&self.damage, error);
+        }
     }
 
     fn check_poison(&self) -> Result<(), WriteError> {
@@ -236,7 +295,8 @@ impl Fjall {
 impl Store for Fjall {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         let placed = space.place(key);
-        let sealed = self.records.get(&placed).map_err(unreadable)?;
+        let sealed = self.records.get(&placed);
+        let sealed = sealed.map_err(|error| unreadable(&self.damage, error))?;
         let content = sealed.map(|sealed| unseal(space, &placed, &sealed));
         content.transpose()
     }
@@ -252,13 +312,7 @@ impl Store for Fjall {
         if from >= until {
             return Ok(Vec::new());
         }
-        let records = self.records.range(from..until).take(limit);
-        let pairs = records.map(|guard| {
-            let (placed, sealed) = guard.into_inner().map_err(unreadable)?;
-            let content = unseal(space, &placed, &sealed)?;
-            Ok((Bytes::copy_from_slice(&placed[1..]), content))
-        });
-        pairs.collect()
+        pairs(space, &self.damage, self.records.range(from..until), limit)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), WriteError> {
@@ -291,6 +345,95 @@ impl Store for Fjall {
             records: self.records.approximate_len() as u64,
         }
     }
+
+    fn damage(&self) -> Option<String> {
+        self.damage.get().cloned()
+    }
+
+    fn picture(&self) -> Result<Box<dyn Picture>, ReadError> {
+        // A batch becomes visible as a whole, so this is what lies between two of them.
+        let snapshot = self.database.snapshot();
+        let marker = snapshot.get(&self.records, MARKER_KEY);
+        let marker = marker.map_err(|error| unreadable(&self.damage, error))?;
+        let number = |sealed: ::fjall::Slice| {
+            let content = record::unseal(MARKER_KEY, &sealed).ok()?;
+            Some(Marker::decode(content)?.number)
+        };
+        let batch = match marker {
+            Some(sealed) => {
+                number(sealed).ok_or_else(|| ReadError::Failed(Box::new(Damage::Differs)))?
+            }
+            None => 0,
+        };
+        Ok(Box::new(Snapshot {
+            snapshot,
+            records: self.records.clone(),
+            damage: Arc::clone(&self.damage),
+            batch,
+        }))
+    }
+}
+
+struct Snapshot {
+    snapshot: ::fjall::Snapshot,
+    records: Keyspace,
+    damage: Arc<OnceLock<String>>,
+    batch: u64,
+}
+
+impl Picture for Snapshot {
+    fn batch(&self) -> u64 {
+        self.batch
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        until: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        let (from, until) = space.range(from, until);
+        if from >= until {
+            return Ok(Vec::new());
+        }
+        let records = self.snapshot.range(&self.records, from..until);
+        pairs(space, &self.damage, records, limit)
+    }
+}
+
+fn pairs(
+    space: Space,
+    damage: &OnceLock<String>,
+    records: ::fjall::Iter,
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    let pairs = records.map(|guard| {
+        let (placed, sealed) = guard
+            .into_inner()
+            .map_err(|error| unreadable(damage, error))?;
+        let content = unseal(space, &placed, &sealed)?;
+        Ok((Bytes::copy_from_slice(&placed[1..]), content))
+    });
+    within_budget(pairs, limit)
+}
+
+/// The version file holds four bytes that every build of ours wrote. One bit off is a damaged disk and no other
+/// version, so it is put right; more is left for the engine to judge.
+fn mend_version(folder: &Path) -> io::Result<()> {
+    let path = folder.join("version");
+    let bytes = std::fs::read(&path)?;
+    let flipped: u32 = bytes
+        .iter()
+        .zip(ENGINE_VERSION)
+        .map(|(found, right)| (found ^ right).count_ones())
+        .sum();
+    if bytes.len() == ENGINE_VERSION.len() && flipped == 1 {
+        tracing::warn!("a bit of the storage engine's version file was flipped: it is put right");
+        std::fs::write(&path, ENGINE_VERSION)?;
+        std::fs::File::open(&path)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn options() -> KeyspaceCreateOptions {
@@ -321,8 +464,16 @@ fn unseal(space: Space, placed: &[u8], sealed: &[u8]) -> Result<Bytes, ReadError
     })
 }
 
-fn unreadable(error: ::fjall::Error) -> ReadError {
-    ReadError::Failed(Box::new(error))
+/// Why a read gave nothing; remembers if the content is to blame.
+fn unreadable(damage: &OnceLock<String>, error: ::fjall::Error) -> ReadError {
+    let why = error.to_string();
+    match refusal(error) {
+        Refusal::Content(content) => {
+            damage.get_or_init(|| why);
+            ReadError::Failed(Box::new(content))
+        }
+        other => ReadError::Failed(Box::new(other)),
+    }
 }
 
 fn refusal(error: ::fjall::Error) -> Refusal {

@@ -4,13 +4,14 @@
 //! lying disk can lose synced ones; older synced batches are folded into a base. It is deterministic and
 //! touches no file. Its watermark is one number that survives what the batches do not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Batch, ReadError, Size, Space, Store, WriteError};
+use super::record::Unsealed;
+use super::{Batch, Picture, ReadError, SCAN_BYTES, Size, Space, Store, WriteError, within_budget};
 
 /// Synced batches kept apart, so that [`Memory::truncate_synced`] can lose them.
 const HISTORY_BATCHES: usize = 1024;
@@ -46,8 +47,21 @@ pub struct Faults {
     pub fail_next_sync: bool,
     /// Reads that touch keys of this range fail.
     pub unreadable: Option<(Space, Range<Vec<u8>>)>,
+    /// Records that fail their checksum, as the engine places them; until they are taken out again.
+    pub damaged: BTreeSet<Vec<u8>>,
     /// [`Memory::reopen`] is refused.
     pub refuse_to_open: bool,
+}
+
+impl Faults {
+    /// The record under this key fails its checksum from now on, or does not any more.
+    pub fn damage(&mut self, space: Space, key: &[u8], damaged: bool) {
+        if damaged {
+            self.damaged.insert(space.place(key));
+        } else {
+            self.damaged.remove(&space.place(key));
+        }
+    }
 }
 
 /// Why a store in memory does not reopen: each of them is amnesia.
@@ -177,6 +191,15 @@ impl Inner {
     }
 }
 
+/// What a record that fails its checksum reads as.
+fn damaged(space: Space, placed: &[u8]) -> ReadError {
+    ReadError::Corrupt {
+        space,
+        key: Bytes::copy_from_slice(&placed[1..]),
+        why: Unsealed::Short(0),
+    }
+}
+
 fn write(records: &mut Records, batch: Batch) {
     for (key, value) in batch.into_changes() {
         match value {
@@ -191,6 +214,9 @@ impl Store for Memory {
         let placed = space.place(key);
         let inner = self.inner();
         inner.check_readable(&placed, &super::following(&placed))?;
+        if inner.faults.damaged.contains(&placed) {
+            return Err(damaged(space, &placed));
+        }
         Ok(inner.visible.get(&placed).cloned())
     }
 
@@ -206,13 +232,22 @@ impl Store for Memory {
             return Ok(Vec::new());
         }
         let inner = self.inner();
-        let records = inner.visible.range(from.clone()..until.clone()).take(limit);
-        let pairs: Vec<_> = records
-            .map(|(key, value)| (Bytes::copy_from_slice(&key[1..]), value.clone()))
-            .collect();
-        // A scan that its limit ends before the unreadable range never touches it.
+        let records = inner.visible.range(from.clone()..until.clone());
+        let bad = &inner.faults.damaged;
+        let pairs = records.map(|(key, value)| match bad.contains(key) {
+            true => Err(damaged(space, key)),
+            false => Ok((Bytes::copy_from_slice(&key[1..]), value.clone())),
+        });
+        let pairs = within_budget(pairs, limit)?;
+        // A scan that ends before the unreadable range never touches it.
+        let bytes: usize = pairs
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
         let end = match pairs.last() {
-            Some((last, _)) if pairs.len() == limit => super::following(&space.place(last)),
+            Some((last, _)) if pairs.len() == limit || bytes >= SCAN_BYTES => {
+                super::following(&space.place(last))
+            }
             _ => until,
         };
         inner.check_readable(&from, &end)?;
@@ -260,5 +295,36 @@ impl Store for Memory {
             bytes: bytes as u64,
             records: inner.visible.len() as u64,
         }
+    }
+
+    fn picture(&self) -> Result<Box<dyn Picture>, ReadError> {
+        let inner = self.inner();
+        let copy = Inner {
+            visible: inner.visible.clone(),
+            last_batch: inner.last_batch,
+            faults: inner.faults.clone(),
+            ..Inner::default()
+        };
+        Ok(Box::new(Copy(Self {
+            inner: Mutex::new(copy),
+        })))
+    }
+}
+
+struct Copy(Memory);
+
+impl Picture for Copy {
+    fn batch(&self) -> u64 {
+        self.0.last_batch()
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        until: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        self.0.scan(space, from, until, limit)
     }
 }

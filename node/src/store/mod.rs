@@ -16,13 +16,14 @@ mod journal;
 pub mod memory;
 pub mod open;
 pub mod record;
+pub mod salvage;
 pub mod watermark;
 
 use bytes::Bytes;
 
 pub use batch::Batch;
 pub use counters::Counters;
-pub use open::{Cause, OpenError, Opened, Start, open};
+pub use open::{Cause, OpenError, Opened, Start, open, restored};
 pub use watermark::Watermark;
 
 /// A key space. The number is its prefix on disk: never reuse one, never renumber; 0 is the engine's own.
@@ -40,6 +41,13 @@ pub enum Space {
 }
 
 impl Space {
+    /// The space of a number.
+    #[must_use]
+    pub fn of(number: u8) -> Option<Self> {
+        let all = [Self::Objects, Self::Meta, Self::Leaves, Self::Hints];
+        all.into_iter().find(|space| *space as u8 == number)
+    }
+
     /// The key as the engine sees it: the space's number, then the key.
     pub(crate) fn place(self, key: &[u8]) -> Vec<u8> {
         let mut placed = Vec::with_capacity(1 + key.len());
@@ -61,6 +69,10 @@ impl Space {
 
 /// The longest key in bytes: 1 KiB of the user's, and room for prefixes.
 pub const MAX_KEY_BYTES: usize = 4 * 1024;
+
+/// What one scan brings into memory: it ends with the record that reaches this. With an object of
+/// 16 MiB at its end a scan holds 24 MiB, where 256 of them would have been 4 GiB.
+pub const SCAN_BYTES: usize = 8 * 1024 * 1024;
 
 /// Why a read gave nothing. It never means that the key is absent.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +123,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`ReadError`], if that cannot be said for sure.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, ReadError>;
 
-    /// Up to `limit` pairs in key order, `from` inclusive, `until` exclusive (empty: the end of the space).
+    /// Pairs in key order, `from` inclusive, `until` exclusive (empty: the end of the space). The scan ends early
+    /// after `limit` pairs, or with the one that reaches [`SCAN_BYTES`]: only **no pair at all** means that there is
+    /// nothing left.
     ///
     /// # Errors
     /// A damaged record ends the scan with [`ReadError::Corrupt`], which names its key: what lies before
@@ -143,6 +157,75 @@ pub trait Store: Send + Sync + 'static {
 
     /// How much is held; walks the folder, so ask seconds apart.
     fn size(&self) -> Size;
+
+    /// What is wrong with the store's own files, once a read or a write met it. Which keys are affected cannot be
+    /// said and nothing in the store can mend it: it has to be begun anew and filled from other owners.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
+    /// A picture of everything as it is between two batches; later ones do not change it. What is overwritten
+    /// meanwhile stays on disk until it is dropped, so let it go.
+    ///
+    /// # Errors
+    /// [`ReadError`], if the number of its batch cannot be read.
+    fn picture(&self) -> Result<Box<dyn Picture>, ReadError>;
+}
+
+/// A store between two batches.
+pub trait Picture: Send {
+    /// The last batch in it.
+    fn batch(&self) -> u64;
+
+    /// As [`Store::scan`].
+    ///
+    /// # Errors
+    /// As [`Store::scan`].
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        until: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError>;
+}
+
+/// All pairs of a range, for ranges that are small by nature. Ends: every scan begins behind the last pair.
+///
+/// # Errors
+/// As [`Store::scan`].
+pub fn scan_all(
+    store: &dyn Store,
+    space: Space,
+    from: &[u8],
+    until: &[u8],
+) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    let (mut all, mut from) = (Vec::new(), from.to_vec());
+    loop {
+        let pairs = store.scan(space, &from, until, usize::MAX)?;
+        let Some((last, _)) = pairs.last() else {
+            return Ok(all);
+        };
+        from = following(last);
+        all.extend(pairs);
+    }
+}
+
+/// Takes pairs until there are `limit`, or one reaches [`SCAN_BYTES`].
+fn within_budget(
+    pairs: impl Iterator<Item = Result<(Bytes, Bytes), ReadError>>,
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    for pair in pairs.take(limit) {
+        let (key, value) = pair?;
+        bytes += key.len() + value.len();
+        taken.push((key, value));
+        if bytes >= SCAN_BYTES {
+            break;
+        }
+    }
+    Ok(taken)
 }
 
 /// The smallest key after this one: where a scan goes on behind a damaged record.

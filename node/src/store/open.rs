@@ -18,7 +18,7 @@ use super::counters::{BLOCK, Counters};
 use super::disk::{self, FolderLock};
 use super::fjall::{self, Fjall, Refusal};
 use super::watermark::{self, LoadError, State, Watermark};
-use super::{Batch, Store as _, WriteError};
+use super::{Batch, Store as _, WriteError, salvage};
 
 /// The most stores kept aside; then an operator must look.
 const MAX_ASIDE: u32 = 1000;
@@ -66,6 +66,19 @@ pub enum Cause {
     /// The store said so itself: a peer knew more of it than it did.
     #[error("a peer knew more of this store than it did")]
     Disowned,
+    /// The engine's files were damaged, and others are there to fill a new store.
+    #[error(
+        "the files of store {store} were damaged; {records} of its records could be read and are in the new one"
+    )]
+    Damaged {
+        /// The store that was given up.
+        store: Actor,
+        /// How much of it could be taken over.
+        records: u64,
+    },
+    /// It was made from a backup: what the lost one did since is not known.
+    #[error("it was restored from a backup")]
+    Restored,
     /// A start after amnesia did not finish.
     #[error("an earlier start after amnesia did not finish")]
     Unfinished,
@@ -123,10 +136,41 @@ pub fn open(folder: &Path, fresh_actor: impl FnOnce() -> u64) -> Result<Opened, 
         Evidence::Whole(state, store) => folder.restart(*state, store, lock),
         Evidence::Nothing { counter } => folder.begin(Actor(fresh_actor()), None, counter, lock),
         Evidence::Amnesia { cause, counter } => {
-            folder.set_aside()?;
-            folder.begin(Actor(fresh_actor()), Some(cause), counter, lock)
+            let aside = folder.set_aside()?;
+            let actor = Actor(fresh_actor());
+            let Cause::Damaged { store, .. } = cause else {
+                return folder.begin(actor, Some(cause), counter, lock);
+            };
+            let mut opened = folder.begin(actor, Some(cause), counter, lock)?;
+            let old = aside.join(format!("store-{store}"));
+            let taken = salvage::salvage(&old, &opened.store);
+            let records = taken.map_err(|error| folder.write(error))?;
+            opened.start = Start::Amnesia(Cause::Damaged { store, records });
+            super::commit(&*opened.store, &opened.watermark).map_err(|e| folder.write(e))?;
+            Ok(opened)
         }
     }
+}
+
+/// Begins a store for what a backup holds: as after amnesia, and behind the counters that the lost store may have
+/// used. The folder is not used by anybody and becomes a data folder by its rename.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn restored(
+    folder: &Path,
+    actor: Actor,
+    reserved_end: u64,
+    incarnation: u64,
+) -> Result<Opened, OpenError> {
+    let folder = Folder {
+        path: folder.to_owned(),
+    };
+    let lock = folder.take()?;
+    let opened = folder.begin(actor, Some(Cause::Restored), skip(reserved_end), lock)?;
+    let raised = opened.watermark.raise_incarnation(incarnation + 1);
+    raised.map_err(|error| folder.write(error))?;
+    Ok(opened)
 }
 
 /// What a folder proves.
@@ -166,7 +210,12 @@ impl Folder {
         };
         let counter = skip(state.reserved_end);
         if state.disowned {
-            return Ok(forgotten(Cause::Disowned, counter));
+            let (store, records) = (state.actor, 0);
+            let cause = match salvage::is_marked(&self.path, store) {
+                true => Cause::Damaged { store, records },
+                false => Cause::Disowned,
+            };
+            return Ok(forgotten(cause, counter));
         }
         if !state.ready {
             return Ok(if state.after_amnesia {
@@ -230,8 +279,8 @@ impl Folder {
         Ok(opened(store, watermark, counter, start))
     }
 
-    /// Moves the watermark and all stores into a new `aside-<n>`; the watermark last.
-    fn set_aside(&self) -> Result<(), OpenError> {
+    /// Moves the watermark and all stores into a new `aside-<n>`, the watermark last; where that is.
+    fn set_aside(&self) -> Result<PathBuf, OpenError> {
         let mut number = 1;
         while self.aside(number).try_exists().map_err(|e| self.io(e))? {
             number += 1;
@@ -253,7 +302,8 @@ impl Folder {
             _ => {}
         }
         disk::sync_folder(&aside).map_err(|e| self.io(e))?;
-        disk::sync_folder(&self.path).map_err(|e| self.io(e))
+        disk::sync_folder(&self.path).map_err(|e| self.io(e))?;
+        Ok(aside)
     }
 
     /// Names of stores, present or set aside.

@@ -362,7 +362,7 @@ impl AntiEntropy {
         if whole {
             self.note_filled_from(partition, &peer, counts);
             self.note_fetched_from(&view, partition, &peer, counts);
-            self.note_given_to(&view, partition, &peer, counts);
+            self.note_given_to(&view, partition, &peer);
         }
         self.inner.bell.notify_one();
     }

@@ -38,10 +38,10 @@ pub use rpc::{result_of_call, rpc_of_message};
 pub use view::View;
 
 /// Where the chosen document lies among the node's own records.
-const CHOSEN: &str = "registry/chosen";
+pub const CHOSEN: &str = "registry/chosen";
 /// The record that says that this store was begun by a member which the registry knew with another one: what
 /// that one held is not here.
-const REBUILDING: &str = "rebuilding";
+pub const REBUILDING: &str = "rebuilding";
 /// What that record says once everything has been fetched from other owners.
 const WHOLE: &[u8] = b"0";
 /// The one slot of the watermark file that holds the machine's promises.

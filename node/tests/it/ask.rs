@@ -90,6 +90,11 @@ impl Ask {
         self.with("sibyl-context", answer.context())
     }
 
+    /// The context of a list of siblings.
+    pub(crate) fn seen_json(self, siblings: &Value) -> Self {
+        self.with("sibyl-context", &text(&siblings["context"]))
+    }
+
     /// The head as it goes out.
     pub(crate) fn head(&self) -> String {
         let Self {

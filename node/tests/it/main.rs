@@ -2,6 +2,7 @@
 
 mod anti_entropy;
 mod ask;
+mod backup;
 mod cli;
 mod cluster_metrics;
 mod cluster_resolvers;
@@ -9,6 +10,8 @@ mod cluster_traces;
 mod collectors;
 mod commands;
 mod data;
+mod export;
+mod flips;
 mod handoff;
 mod handoff_traces;
 mod keys;

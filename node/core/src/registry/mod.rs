@@ -23,6 +23,7 @@ mod owners;
 mod partitions;
 mod plan;
 mod proposer;
+mod restored;
 mod rounds;
 mod rules;
 mod zoo;

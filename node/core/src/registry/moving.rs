@@ -28,6 +28,12 @@ pub struct Joiner {
 
 pub(super) fn join(next: &mut Document, joiner: &Joiner) -> Result<(), ChangeError> {
     if is_in(next, joiner)? {
+        if member(next, &joiner.node)?.leaving {
+            // It stays after all.
+            let before = seats(next);
+            member_mut(next, &joiner.node)?.leaving = false;
+            aim(next, before);
+        }
         return Ok(());
     }
     alone(next)?;

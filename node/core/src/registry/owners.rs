@@ -167,11 +167,8 @@ impl Document {
             let (old, new) = (before.primaries(at, n), after.primaries(at, n));
             let is_new = new.contains(me) && !old.contains(me);
             is_new.then(|| {
-                let is_member = |node: &&NodeId| self.layout.members.contains_key(*node);
-                let others: Vec<NodeId> = old.iter().filter(is_member).cloned().collect();
                 let w = bucket.config.w.need(n, old.len());
-                let q = (old.len() + 1).saturating_sub(w).max(1).min(others.len());
-                Need { others, q }
+                Need::from(old, w, |node| self.layout.members.contains_key(node))
             })
         };
         let needs = |at| {

@@ -352,7 +352,7 @@ impl World {
         let setting = &self.plan.setting;
         if fallbacks > 0 {
             self.sights.met(Sight::FallbackRead);
-        } else if setting.r + setting.w > self.keys[key].owners.len() {
+        } else if setting.r + setting.w > setting.nodes.min(3) {
             self.hold(strict::check(&self.oracle, key, before, object));
             self.hold(deletes::check(
                 &self.oracle,

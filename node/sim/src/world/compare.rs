@@ -5,6 +5,7 @@
 //! says so, and in the end until all copies are equal. What is given is synced before it is answered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use sibyl::replica::leaves::{Leaves, read};
 use sibyl::store::{Batch, Store as _};
@@ -18,7 +19,7 @@ use sibyl_core::refill::Need;
 
 use super::frames::Waiting;
 use super::writer::{Command, Then, Why};
-use super::{Bytes, VecDeque, World};
+use super::{Bytes, NodeId, VecDeque, World};
 use crate::checks::{Violation, leaves};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
@@ -28,6 +29,8 @@ use crate::zoo::Bug;
 pub(crate) struct Comparing {
     peer: usize,
     tree: Tree,
+    /// The document in force when it began.
+    number: u64,
     exchange: Exchange,
 }
 
@@ -110,12 +113,18 @@ impl World {
         if node == peer || self.nodes[node].process.is_none() {
             return;
         }
-        let (me, other) = (self.nodes[node].id.clone(), self.nodes[peer].id.clone());
-        let shared = self
-            .keys
-            .iter()
-            .filter(|key| key.owners.contains(&me) && key.owners.contains(&other));
+        let other = self.nodes[peer].id.clone();
+        let has = |key: &usize| {
+            self.nodes[node]
+                .disk
+                .encoded(&self.keys[*key].record)
+                .is_some()
+        };
+        let shared = (0..self.keys.len()).filter(|key| {
+            self.holds(node, &other, *key) && (self.is_holder(node, *key) || has(key))
+        });
         let trees: BTreeSet<Tree> = shared
+            .map(|key| &self.keys[key])
             .map(|key| Tree {
                 partition: key.slot.partition,
                 n: key.slot.n,
@@ -127,12 +136,18 @@ impl World {
             };
             let (exchange, effects) = Exchange::new(tagger);
             let process = self.process(node);
-            let flow = process.fresh();
+            let (flow, number) = (process.fresh(), process.held.document.number);
+            let under_way =
+                |other: &Comparing| (other.peer, other.tree, other.number) == (peer, tree, number);
+            if process.exchanges.values().any(under_way) {
+                continue;
+            }
             process.exchanges.insert(
                 flow,
                 Comparing {
                     peer,
                     tree,
+                    number,
                     exchange,
                 },
             );
@@ -269,6 +284,10 @@ impl World {
     pub(crate) fn after(&mut self, node: usize, then: Then) {
         match then {
             Then::Joined { flow } => self.step_exchange(node, flow, Event::Joined { failed: 0 }),
+            Then::Kept { key, context } => {
+                let me = self.nodes[node].id.clone();
+                self.hint_ended(node, &me, key, Some(context));
+            }
             Then::Deliver { by, call, want } => {
                 let delivery = self.pack(node, &want);
                 self.reply(
@@ -284,7 +303,10 @@ impl World {
 
     fn compared(&mut self, node: usize, flow: u64, summary: Summary) {
         let named = self.is_named(node);
-        let Some(Comparing { peer, tree, .. }) = self.process(node).exchanges.remove(&flow) else {
+        let Some(Comparing {
+            peer, tree, number, ..
+        }) = self.process(node).exchanges.remove(&flow)
+        else {
             return;
         };
         self.note(
@@ -297,6 +319,8 @@ impl World {
             _ => self.sights.met(Sight::ExchangedDifferent),
         }
         if named {
+            let fetched = (peer, number, summary.counts);
+            self.note_fetched(node, tree.partition, fetched);
             let other = self.nodes[peer].id.clone();
             let counts = self
                 .process(node)
@@ -325,7 +349,9 @@ impl World {
         let (me, w) = (self.nodes[node].id.clone(), self.plan.setting.w);
         let nobody = BTreeMap::new();
         for key in 0..self.keys.len() {
-            let Some(need) = Need::of(&me, &self.keys[key].owners, w) else {
+            let members = Rc::clone(&self.process(node).held);
+            let is_member = |at: &NodeId| members.document.layout.members.contains_key(at);
+            let Some(need) = Need::of(&me, &self.counting(node, key), w, is_member) else {
                 continue;
             };
             let process = self.nodes[node].process.as_ref().expect("it acts");
@@ -344,7 +370,7 @@ impl World {
                     .insert(self.keys[key].slot.partition);
             }
         }
-        let owned = (0..self.keys.len()).filter(|key| self.keys[*key].owners.contains(&me));
+        let owned = (0..self.keys.len()).filter(|key| self.counting(node, *key).contains(&me));
         if owned
             .collect::<Vec<_>>()
             .into_iter()
@@ -401,7 +427,7 @@ impl World {
 
     fn take_in_objects(&mut self, node: usize, objects: Vec<(Place, Object)>) {
         for (place, object) in objects {
-            self.join_for(node, None, &place, object, Why::Write);
+            self.join_for(node, (None, None), &place, object, Why::Write);
         }
     }
 
@@ -418,7 +444,11 @@ impl World {
             .keys
             .iter()
             .position(|key| key.slot.partition == tree.partition);
-        let counts = key.is_none_or(|key| self.vouches(node, key));
+        if key.is_some_and(|key| !self.is_holder(node, key)) {
+            let failed = Reply::Failed(Failure::NotOwner);
+            return self.reply(node, by, call, failed, Bytes::new());
+        }
+        let counts = key.is_none_or(|key| self.vouches(node, key) && self.has_all(node, key));
         let (reply, body) = match self.own_nodes(node, tree, level, parents) {
             Some(nodes) => (Reply::MerkleNodes { counts }, nodes.concat().into()),
             None => (Reply::Failed(Failure::TreeUnclean), Bytes::new()),
@@ -468,6 +498,9 @@ impl World {
                 if self.nodes[node].process.is_some() && self.is_named(node) {
                     self.look_at_refill(node);
                 }
+                if self.nodes[node].process.is_none() || !self.is_member(node) {
+                    continue;
+                }
                 for peer in 0..self.nodes.len() {
                     self.compare(node, peer);
                     self.go(events);
@@ -477,7 +510,8 @@ impl World {
         for node in 0..self.nodes.len() {
             self.check_leaves(node);
             let process = self.nodes[node].process.as_ref();
-            if process.is_some_and(|process| process.rebuilding && self.nodes.len() > 1) {
+            let lost = process.is_some_and(|process| process.rebuilding && self.nodes.len() > 1);
+            if lost && self.is_member(node) {
                 let found = format!("n{node} was compared with everybody and is not filled");
                 self.hold(Err(Violation {
                     check: "calm fills what was lost",
@@ -495,8 +529,9 @@ impl World {
                 partition: slot.partition,
                 n: slot.n,
             };
-            let owners = self.keys[key].owners.iter().map(|owner| self.index(owner));
-            let roots = owners
+            let roots = self
+                .owners_now(key)
+                .into_iter()
                 .map(|owner| self.own_nodes(owner, tree, 0, &[]))
                 .collect::<Vec<_>>();
             self.hold(leaves::same_roots(&roots));

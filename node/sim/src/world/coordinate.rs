@@ -15,7 +15,7 @@ use sibyl_core::registry::{BucketConfig, Durability};
 use super::client::Answer;
 use super::frames::Waiting;
 use super::writer::Command;
-use super::{Bytes, Event, Key, NodeId, VecDeque, World, Writing};
+use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
 
@@ -62,7 +62,7 @@ impl World {
     ) {
         let key = self.requests[request].key;
         let (away, fallbacks) = self.around(node, key, coordinate.sloppy);
-        let owners = self.keys[key].owners.iter().cloned();
+        let owners = self.counting(node, key).into_iter();
         let (gone, mut candidates): (Vec<NodeId>, Vec<NodeId>) =
             owners.partition(|owner| away.contains(owner));
         candidates.extend(fallbacks);
@@ -96,12 +96,12 @@ impl World {
             let other = self.index(other);
             other == node || reachable[other]
         };
-        let Key {
-            owners, fallbacks, ..
-        } = &self.keys[key];
-        let away = owners.iter().filter(|owner| !here(owner)).cloned();
-        let fallbacks = fallbacks.iter().filter(|node| sloppy && here(node));
-        (away.collect(), fallbacks.cloned().collect())
+        let mut away = self.counting(node, key);
+        away.extend(self.also(node, key));
+        away.retain(|owner| !here(&owner));
+        let mut fallbacks = self.fallbacks(node, key);
+        fallbacks.retain(|node| sloppy && here(&node));
+        (away, fallbacks)
     }
 
     /// Gives the write to the next candidate; ends as each turn takes one.
@@ -193,7 +193,11 @@ impl World {
         left_us: u64,
     ) -> Result<(), Failure> {
         let key = self.key(&coordinate.place).ok_or(Failure::Bucket)?;
-        let (me, owners) = (self.nodes[node].id.clone(), self.keys[key].owners.clone());
+        if !self.is_member(node) {
+            return Err(Failure::NotServing("no member".into()));
+        }
+        let (me, owners) = (self.nodes[node].id.clone(), self.counting(node, key));
+        let also = self.also(node, key);
         let now_us = self.scheduler.now_us();
         let process = self.process(node);
         if process.held.document.number < 2 {
@@ -203,12 +207,13 @@ impl World {
             return Err(Failure::Rebuilding);
         }
         let (owns, sloppy) = (owners.contains(&me), coordinate.sloppy);
-        if !owns && !sloppy {
+        if !owns && (!sloppy || also.contains(&me)) {
             return Err(Failure::NotOwner);
         }
         let w = coordinate.w as usize;
         let (away, fallbacks) = self.around(node, key, sloppy);
-        if !owns && owners.len() - away.len() + fallbacks.len() < w {
+        let here = owners.iter().filter(|owner| !away.contains(owner)).count();
+        if !owns && here + fallbacks.len() < w {
             return Err(Failure::NotServing("too few can be reached".into()));
         }
         let process = self.process(node);
@@ -219,7 +224,15 @@ impl World {
             spared: &[],
             fallbacks: &fallbacks,
         };
-        let put = Put::new(me, replicas, w, sloppy);
+        let mut put = Put::new(me, replicas, w, sloppy);
+        if !also.is_empty() {
+            self.sights.met(Sight::BothLayouts);
+            let all = w == owners.len();
+            let w = if all { also.len() } else { w.min(also.len()) };
+            put = put.also(&also, &away, w);
+        }
+        let process = self.process(node);
+        let number = process.held.document.number;
         let (flow, life) = (process.fresh(), process.life);
         let until_us = now_us + left_us;
         process.puts.insert(
@@ -245,6 +258,7 @@ impl World {
                 flow,
                 key,
                 request,
+                number,
                 write,
                 caps,
                 stands_in: !owns,
@@ -269,6 +283,7 @@ impl World {
                 self.process(node).puts.remove(&flow);
                 match failure {
                     Failure::HintsFull => self.sights.met(Sight::HintRefused),
+                    Failure::Stale(_) => self.sights.met(Sight::Stale),
                     _ => self.sights.met(Sight::Capped),
                 }
                 self.tell_origin(node, origin, Err(failure));

@@ -5,6 +5,7 @@
 //! one that would leave a promise on fewer than W other synced copies (in frail runs: on none), or the last
 //! registry document nowhere, is spared, so that every loss found is a bug.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use sibyl::replica::leaves::Leaves;
@@ -56,6 +57,9 @@ impl World {
                 .store
                 .fault(|faults| faults.fail_next_sync = true),
             What::Change { node, which } => self.change(node, which, entry),
+            what @ (What::Leave { .. } | What::Join { .. } | What::Remove { .. }) => {
+                self.change_members(what);
+            }
         }
     }
 
@@ -82,6 +86,10 @@ impl World {
             lines: Default::default(),
             counter: disk.reserved,
             writer: Writer::default(),
+            placed: machine.held().document.owners(),
+            since: machine.held().document.layout.since,
+            transfer: Default::default(),
+            numbers: vec![0; self.plan.setting.nodes],
             held: Rc::new(machine.held().clone()),
             registry: Registry::new(machine),
             reachable: vec![!self.plan.setting.senses; self.plan.setting.nodes],
@@ -111,6 +119,7 @@ impl World {
         self.notice_all(node);
         self.open_registry(node);
         self.open_handoff(node);
+        self.look_at_owners(node);
     }
 
     /// The registry's machine of what the disk holds.
@@ -139,6 +148,13 @@ impl World {
 
     /// A process dies, and starts again later.
     pub(crate) fn crash(&mut self, node: usize, down_us: u64) {
+        if self.nodes[node].process.is_some() {
+            self.die(node);
+            self.scheduler.after(down_us, Event::Start { node });
+        }
+    }
+
+    fn die(&mut self, node: usize) {
         let this = &mut self.nodes[node];
         let Some(process) = this.process.take() else {
             return;
@@ -158,7 +174,6 @@ impl World {
         (0..self.keys.len()).for_each(|key| self.check_durable(key));
         self.break_requests(node);
         self.notice_all(node);
-        self.scheduler.after(down_us, Event::Start { node });
     }
 
     /// What the synced copies hold, read back from the disk.
@@ -170,11 +185,21 @@ impl World {
     }
 
     fn wipe(&mut self, node: usize, down_us: u64) {
-        if self.nodes[node].process.is_none() || !self.may_wipe(node) {
+        if self.nodes[node].process.is_none() || !self.lose(node) {
             return self.sights.met(Sight::WipeSpared);
         }
-        self.crash(node, down_us);
         self.sights.met(Sight::Wiped);
+        self.nodes[node].disk.rebuilding = true;
+        self.scheduler.after(down_us, Event::Start { node });
+    }
+
+    /// A node dies and loses its disk, unless a promise hangs on it; answers whether it did. What starts on the
+    /// next one may be a member or not.
+    pub(crate) fn lose(&mut self, node: usize) -> bool {
+        if !self.may_wipe(node) {
+            return false;
+        }
+        self.die(node);
         for write in self.nodes[node].synced.iter().flat_map(|copy| copy.iter()) {
             self.oracle.writes[write].destroyed += 1;
         }
@@ -184,6 +209,7 @@ impl World {
         this.number = 1;
         this.synced.fill(Writes::default());
         (0..self.keys.len()).for_each(|key| self.check_durable(key));
+        true
     }
 
     /// Whether all promises can be kept without this node's disk.
@@ -209,7 +235,8 @@ impl World {
         let keepable = |write: usize| {
             let key = self.oracle.writes[write].key;
             // Hints do not count: they may be forgotten on a word that this node has given already.
-            let owners = others().filter(|(_, other)| self.keys[key].owners.contains(&other.id));
+            let owners = self.owners_now(key);
+            let owners = others().filter(|(other, _)| owners.contains(other));
             let copies = owners
                 .filter(|(_, other)| other.synced[key].contains(write))
                 .count();
@@ -234,7 +261,8 @@ impl World {
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != node);
-        others.filter(|(_, other)| votes(other)).count() * 2 > self.nodes.len()
+        let voters = members.map_or(self.nodes.len(), BTreeMap::len);
+        others.filter(|(_, other)| votes(other)).count() * 2 > voters
     }
 
     /// A node compares its copies with all others now.
@@ -269,6 +297,7 @@ impl World {
                 .fault(|faults| faults.fail_next_sync = false);
         }
         self.note(&[17], || "all is calm".into());
+        self.mend_members();
         (0..self.nodes.len()).for_each(|node| self.notice_all(node));
     }
 }

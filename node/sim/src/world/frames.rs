@@ -151,6 +151,7 @@ impl World {
         let asks_node =
             matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry));
         let process = self.process(to);
+        process.numbers[from] = frame.number.max(process.numbers[from]);
         if frame.number > process.held.document.number && (asks_node || frame.number > process.seen)
         {
             process.seen = frame.number;
@@ -195,19 +196,35 @@ impl World {
         let Frame {
             from,
             to,
+            number,
             call,
             says,
             body,
             ..
         } = frame;
         match says {
-            Says::Asks(request) => self.asked(to, from, call, *request, body),
+            Says::Asks(request) => self.asked(to, (from, number), call, *request, body),
             Says::Answers(reply) => self.answered(to, call, *reply, &body),
         }
     }
 
-    fn asked(&mut self, node: usize, from: usize, call: u64, request: Request, body: Bytes) {
+    fn asked(
+        &mut self,
+        node: usize,
+        (from, number): (usize, u64),
+        call: u64,
+        request: Request,
+        body: Bytes,
+    ) {
+        let since = self.process(node).since;
         match request {
+            Request::Object { .. } | Request::Digest { .. }
+                if number < since && self.bug != Some(Bug::StaleTaken) =>
+            {
+                self.sights.met(Sight::Stale);
+                let stale = Reply::Failed(Failure::Stale(since));
+                self.reply(node, from, call, stale, Bytes::new());
+            }
             Request::Registry => {
                 let message = message::decode(&body).expect("what was encoded here can be decoded");
                 self.reply(node, from, call, Reply::Joined, Bytes::new());
@@ -219,18 +236,24 @@ impl World {
             }
             Request::Replicate { ref place, .. } | Request::Repair { ref place } => {
                 let object = codec::decode(&body).expect("what was encoded here can be decoded");
-                let why = match request {
-                    Request::Repair { .. } => Why::Repair,
-                    _ => Why::Write,
+                let (why, number) = match request {
+                    Request::Repair { .. } => (Why::Repair, None),
+                    _ => (Why::Write, Some(number)),
                 };
-                self.join_for(node, Some((from, call)), place, object, why);
+                self.join_for(node, (Some((from, call)), number), place, object, why);
             }
             Request::Handoff { ref place } => {
                 let object = codec::decode(&body).expect("what was encoded here can be decoded");
-                self.join_for(node, Some((from, call)), place, object, Why::Handoff);
+                self.join_for(
+                    node,
+                    (Some((from, call)), None),
+                    place,
+                    object,
+                    Why::Handoff,
+                );
             }
             Request::Hint { place, target, .. } => {
-                self.asked_to_keep(node, (from, call), &place, target, &body);
+                self.asked_to_keep(node, (from, call, number), &place, target, &body);
             }
             Request::Collect => {
                 let hints = self.asked_to_deliver(node, from);
@@ -276,19 +299,23 @@ impl World {
     fn asked_to_keep(
         &mut self,
         node: usize,
-        asked: (usize, u64),
+        (from, call, number): (usize, u64, u64),
         place: &super::Place,
         target: NodeId,
         body: &Bytes,
     ) {
         let object = codec::decode(body).expect("what was encoded here can be decoded");
         if let Some(key) = self.key(place) {
-            let object = Box::new(object);
+            if self.is_holder(node, key) {
+                let asked = (Some((from, call)), Some(number));
+                return self.join_for(node, asked, place, object, Why::Write);
+            }
             let hint = Command::Hint {
                 key,
-                object,
+                number,
+                object: Box::new(object),
                 target,
-                asked,
+                asked: (from, call),
             };
             self.submit(node, hint);
         }
@@ -400,13 +427,14 @@ impl World {
         let Some(key) = self.key(place) else {
             return (None, false);
         };
-        let owns = self.keys[key].owners.contains(&self.nodes[node].id);
-        let copy = match owns {
+        let owns = self.counting(node, key).contains(&self.nodes[node].id);
+        let holds = self.is_holder(node, key);
+        let copy = match holds {
             true => self.nodes[node].disk.encoded(&self.keys[key].record),
             false => self.hinted(node, key),
         };
         let vouched = self.vouches(node, key) || self.bug == Some(Bug::RebuildingReads);
-        let there = owns || copy.is_some() || self.bug == Some(Bug::AbsentFallback);
+        let there = owns || !holds && copy.is_some() || self.bug == Some(Bug::AbsentFallback);
         (copy, vouched && there)
     }
 
@@ -426,7 +454,7 @@ impl World {
             owner if process.reachable[owner] => 1,
             _ => 2,
         };
-        let mut owners = self.keys[key].owners.clone();
+        let mut owners = self.counting(node, key);
         owners.sort_by_key(rank);
         owners
     }

@@ -9,7 +9,7 @@ use sibyl_core::flow::handoff::{Effect, End, Event as HandoffEvent};
 use sibyl_core::message::Request;
 
 use super::frames::Waiting;
-use super::writer::Command;
+use super::writer::{Command, Then, Why};
 use super::{Bytes, Event, NodeId, World};
 use crate::draw::Draw;
 use crate::plan::PATIENCE_US;
@@ -31,6 +31,10 @@ impl World {
             for target in hint.targets.keys() {
                 self.tell_handoff(node, &HandoffEvent::Kept(target));
             }
+        }
+        if self.plan.setting.handoff {
+            let me = self.nodes[node].id.clone();
+            self.tell_handoff(node, &HandoffEvent::Reachable(&me));
         }
         for peer in 0..self.nodes.len() {
             if peer != node && self.process(node).reachable[peer] {
@@ -113,6 +117,16 @@ impl World {
         }
         let peer = self.index(target);
         let place = self.keys[key].place.clone();
+        if peer == node && self.is_holder(node, key) {
+            let delivery = Delivery { next };
+            self.process(node)
+                .deliveries
+                .insert(target.clone(), delivery);
+            let context = hint.object.context().clone();
+            self.join_for(node, (None, None), &place, hint.object, Why::Handoff);
+            let then = Then::Kept { key, context };
+            return self.submit(node, Command::After { then });
+        }
         let waiting = Waiting::Handoff { key };
         self.process(node)
             .deliveries

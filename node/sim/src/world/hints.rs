@@ -25,10 +25,10 @@ impl World {
     /// What a node holds of a key: its copy, or what it keeps for the owners.
     pub(crate) fn held(&self, node: usize, key: usize) -> Object {
         let (disk, record) = (&self.nodes[node].disk, &self.keys[key].record);
-        if self.keys[key].owners.contains(&self.nodes[node].id) {
-            return disk.object(record);
-        }
-        disk.hint(record).unwrap_or_default().object
+        let mut held = disk.object(record);
+        // Whoever becomes an owner may still keep a hint for others.
+        held.join(&disk.hint(record).unwrap_or_default().object);
+        held
     }
 
     /// Keeps an object for an owner, unless the quota is used up.
@@ -91,6 +91,7 @@ impl World {
     /// What was minted in the owners' place is kept for all of them.
     pub(super) fn keep_minted(
         &mut self,
+        node: usize,
         key: usize,
         hint: Hint,
         object: Object,
@@ -102,7 +103,9 @@ impl World {
         }
         let mut hint = Hint { object, ..hint };
         let now_ms = self.scheduler.now_us() / 1000;
-        hint.keep(&Object::default(), &self.keys[key].owners, now_ms, None);
+        let owners = self.counting(node, key);
+        let also = self.also(node, key);
+        hint.keep(&Object::default(), owners.iter().chain(&also), now_ms, None);
         group.hints.insert(key, Some(hint));
     }
 

@@ -16,7 +16,8 @@ use sibyl_core::flow::handoff::{Event as HandoffEvent, Handoff};
 use sibyl_core::flow::put::Put;
 use sibyl_core::id::{Actor, Digest, NodeId, Partition};
 use sibyl_core::message::{Place, Reply, Request};
-use sibyl_core::registry::{Document, First, Held, first_document};
+use sibyl_core::quorum::Level;
+use sibyl_core::registry::{Document, First, Held, Owners, first_document};
 
 use crate::checks::registry::Chosen;
 use crate::checks::{self, Violation};
@@ -36,6 +37,7 @@ mod faults;
 mod frames;
 mod handoff;
 mod hints;
+mod owners;
 mod read;
 mod registry;
 mod settle;
@@ -79,6 +81,8 @@ pub(crate) enum Event {
     Patience { node: usize, life: u64, flow: u64 },
     /// A pause of the delivery of hints is over.
     Pause { node: usize, life: u64 },
+    /// A node looks at its part of a change of owners.
+    Look { node: usize, life: u64 },
     /// A question to a peer has no answer.
     CallOver { node: usize, life: u64, call: u64 },
     /// A dead node starts.
@@ -91,14 +95,11 @@ pub(crate) enum Event {
     Calm,
 }
 
-/// Where a key lies. The layout does not change yet, so neither does this.
+/// Where a key lies. Who owns it each node says by its own document, see `owners`.
 pub(crate) struct Key {
     pub(crate) place: Place,
     pub(crate) record: Vec<u8>,
-    pub(crate) owners: Vec<NodeId>,
     pub(crate) slot: Slot,
-    /// Who may stand in for them, in this order.
-    pub(crate) fallbacks: Vec<NodeId>,
 }
 
 /// A node: what lives as long as its disk, and its process while it runs.
@@ -131,7 +132,13 @@ pub(crate) struct Process {
     pub(crate) writer: Writer,
     pub(crate) registry: Registry,
     pub(crate) held: Rc<Held>,
+    /// Who owns what by it, and since which document.
+    pub(crate) placed: Owners,
+    pub(crate) since: u64,
+    pub(crate) transfer: owners::Transfer,
     pub(crate) reachable: Vec<bool>,
+    /// By which document each peer was heard to go.
+    pub(crate) numbers: Vec<u64>,
     /// The highest registry number any frame has carried.
     pub(crate) seen: u64,
     pub(crate) calls: BTreeMap<u64, Call>,
@@ -163,6 +170,8 @@ pub(crate) struct Reading {
     pub(crate) key: usize,
     pub(crate) request: usize,
     pub(crate) until_us: u64,
+    /// The document that its owners are of.
+    pub(crate) number: u64,
 }
 
 /// What a run amounted to.
@@ -226,7 +235,7 @@ impl World {
             doubled: setting.doubled,
             delay_us: setting.delay_us,
         };
-        let first = document(&names);
+        let first = document(&names, setting.w);
         let keys: Vec<Key> = (0..setting.keys).map(|key| place(&first, key)).collect();
         let synced = vec![Writes::default(); keys.len()];
         let node = |(index, id): (usize, NodeId)| Node {
@@ -308,6 +317,7 @@ impl World {
             Event::Pause { node, life } if self.lives(node, life) => {
                 self.tell_handoff(node, &HandoffEvent::Woken);
             }
+            Event::Look { node, life } if self.lives(node, life) => self.look_again(node),
             Event::CallOver { node, life, call } if self.lives(node, life) => {
                 self.call_failed(node, call);
             }
@@ -373,7 +383,7 @@ pub(crate) fn actor(seed: u64, node: usize, store: u64) -> Actor {
     Actor(crate::draw::mix(&[seed, 3, node as u64, store]))
 }
 
-fn document(names: &[NodeId]) -> Document {
+fn document(names: &[NodeId], w: usize) -> Document {
     let first = |id: &NodeId| {
         let peer_addr = "127.0.0.1:7171".to_owned();
         (
@@ -385,15 +395,25 @@ fn document(names: &[NodeId]) -> Document {
         )
     };
     let members = names.iter().map(first).collect();
-    first_document("sim", &members, 8, 4).expect("its bounds are kept")
+    let mut first = first_document("sim", &members, 8, 4).expect("its bounds are kept");
+    let w = Level::Count(u8::try_from(w).expect("few copies"));
+    let default = first.buckets.get_mut("default");
+    default.expect("it always exists").config.w = w;
+    first
 }
 
-/// The owners of a key in a cluster of so many nodes.
+/// The first owners of a key in a cluster of so many nodes.
 pub(crate) fn owners(nodes: usize, key: usize) -> Vec<usize> {
     let names: Vec<NodeId> = (0..nodes).map(name).collect();
-    let placed = place(&document(&names), key);
+    let first = document(&names, 1);
+    let slot = place(&first, key).slot;
+    let owners = first.owners();
     let index = |owner: &NodeId| names.iter().position(|name| name == owner);
-    placed.owners.iter().filter_map(index).collect()
+    owners
+        .counting(slot.partition, slot.n)
+        .iter()
+        .filter_map(index)
+        .collect()
 }
 
 fn place(first: &Document, key: usize) -> Key {
@@ -406,8 +426,6 @@ fn place(first: &Document, key: usize) -> Key {
     record.extend_from_slice(&name);
     let place = Place { bucket, key: name };
     Key {
-        owners: ring.primaries(partition, 3).to_vec(),
-        fallbacks: ring.fallbacks(partition, 3).to_vec(),
         slot: Slot {
             partition,
             n: first.buckets["default"].config.n,

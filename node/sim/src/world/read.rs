@@ -40,6 +40,7 @@ impl World {
         let until_us = self.scheduler.now_us() + PATIENCE_US;
         let process = self.process(node);
         let (flow, life) = (process.fresh(), process.life);
+        let number = process.held.document.number;
         process.gets.insert(
             flow,
             Reading {
@@ -47,6 +48,7 @@ impl World {
                 key,
                 request,
                 until_us,
+                number,
             },
         );
         self.scheduler
@@ -134,8 +136,13 @@ impl World {
         let now_us = self.scheduler.now_us();
         let reading = self.process(node).gets.get(&flow)?;
         let (key, left_us) = (reading.key, reading.until_us.saturating_sub(now_us));
+        let number = reading.number;
         let place = self.keys[key].place.clone();
         let peer = self.index(to);
+        if peer == node && number < self.process(node).since {
+            self.sights.met(Sight::Stale);
+            return Some((Said::Failed, false));
+        }
         if peer == node {
             let (bytes, counts) = self.copy(node, &place);
             let bytes = bytes.unwrap_or_else(|| codec::encode(&Object::default()));
@@ -170,7 +177,7 @@ impl World {
         }
         let (peer, place) = (self.index(to), self.keys[key].place.clone());
         if peer == node {
-            return self.join_for(node, None, &place, object, Why::Repair);
+            return self.join_for(node, (None, None), &place, object, Why::Repair);
         }
         let body = codec::encode(&object);
         // Offered once: whoever misses it is found again by the next read.

@@ -52,6 +52,14 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// A number for the next change.
+    pub(crate) fn fresh(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+}
+
 impl World {
     /// A node that has just started forms the cluster, or has its new store named.
     pub(crate) fn open_registry(&mut self, node: usize) {
@@ -80,7 +88,8 @@ impl World {
         let (id, process) = (self.nodes[node].id.clone(), self.process(node));
         let store = process.store;
         let registry = &mut process.registry;
-        if registry.machine.amnesiac() && !registry.machine.forming() {
+        let waits = registry.machine.pending() > 0;
+        if registry.machine.amnesiac() && !registry.machine.forming() && !waits {
             registry.ids += 1;
             let change = Change::NameStore { node: id, store };
             registry.inbox.push_front(Event::Propose {
@@ -166,6 +175,7 @@ impl World {
                 self.process(node).held = Rc::new(*held);
                 self.know_cluster_key(node);
                 self.name_store(node);
+                self.follow_owners(node);
             }
             Effect::Timer {
                 token,

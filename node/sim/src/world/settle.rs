@@ -17,12 +17,21 @@ impl World {
         self.go(events);
         self.check_registry();
         // Who gave up having its new store named tries again.
-        (0..self.nodes.len()).for_each(|node| self.name_store(node));
+        let running = |world: &Self, node: usize| world.nodes[node].process.is_some();
+        for node in 0..self.nodes.len() {
+            if running(self, node) {
+                self.name_store(node);
+            }
+        }
         self.go(events);
         self.compare_all(events);
         (0..self.keys.len()).for_each(|key| self.check_key(key));
         let asked = self.requests.len();
+        self.check_owners();
         for node in 0..self.nodes.len() {
+            if !self.is_member(node) {
+                continue;
+            }
             for key in 0..self.keys.len() {
                 let what = What::Ask {
                     client: 0,
@@ -53,7 +62,32 @@ impl World {
             number: number(highest),
         };
         for node in 0..self.nodes.len() {
-            self.tell_registry(node, event.clone());
+            if self.nodes[node].process.is_some() {
+                self.tell_registry(node, event.clone());
+            }
+        }
+    }
+
+    /// Changes of owners end when all is calm, and nobody keeps what is not its own.
+    fn check_owners(&mut self) {
+        for node in 0..self.nodes.len() {
+            if !self.is_member(node) {
+                continue;
+            }
+            let change = self.process(node).held.document.layout.change.clone();
+            if let Some(change) = change {
+                let found = format!("n{node} still goes by {change:?}");
+                let check = "calm ends changes of owners";
+                self.hold(Err(Violation { check, found }));
+            }
+            for key in 0..self.keys.len() {
+                let here = self.nodes[node].disk.encoded(&self.keys[key].record);
+                if here.is_some() && !self.is_holder(node, key) {
+                    let found = format!("n{node} keeps k{key}, which is not its own");
+                    let check = "what is not one's own is let go of";
+                    self.hold(Err(Violation { check, found }));
+                }
+            }
         }
     }
 
@@ -89,7 +123,7 @@ impl World {
 
     fn check_key(&mut self, key: usize) {
         self.check_durable(key);
-        let owners = self.keys[key].owners.iter().map(|owner| self.index(owner));
+        let owners = self.owners_now(key).into_iter();
         let copy = |node: usize| self.nodes[node].disk.object(&self.keys[key].record);
         let mut copies: Vec<Object> = owners.map(copy).collect();
         for node in 0..self.nodes.len() {

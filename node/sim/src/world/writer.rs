@@ -4,7 +4,7 @@
 //! so shipments leave before the sync; what counts is told after the sync, which takes time and during
 //! which nothing else is applied. Minting and joining are the core's; the ledger watches every batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sibyl::replica::leaves::Changes;
 use sibyl::store::{Batch, Space, Store as _};
@@ -51,6 +51,7 @@ pub(crate) enum Command {
         flow: u64,
         key: usize,
         request: usize,
+        number: u64,
         write: Box<Write>,
         caps: Caps,
         stands_in: bool,
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     /// Join what came from elsewhere.
     Join {
         key: usize,
+        /// The document by which this node was asked as an owner; none if it does not matter.
+        number: Option<u64>,
         object: Box<Object>,
         asked: Option<(usize, u64)>,
         why: Why,
@@ -65,6 +68,7 @@ pub(crate) enum Command {
     /// Keep an object for an owner.
     Hint {
         key: usize,
+        number: u64,
         object: Box<Object>,
         target: NodeId,
         asked: (usize, u64),
@@ -75,6 +79,10 @@ pub(crate) enum Command {
         target: NodeId,
         acked: Context,
     },
+    /// Give a hint whose target owns the key no longer to whoever does.
+    Reroute { key: usize, target: NodeId },
+    /// Forget a key that is not this node's any more by a document.
+    Forget { key: usize, number: u64 },
     /// Keep the registry's chosen document.
     Keep { bytes: Bytes },
     /// Everything in front of it is synced.
@@ -91,6 +99,8 @@ pub(crate) enum Then {
     },
     /// The own exchange goes on.
     Joined { flow: u64 },
+    /// What was kept for this node itself is in its copy.
+    Kept { key: usize, context: Context },
 }
 
 /// Why an object is joined.
@@ -124,8 +134,23 @@ pub(super) enum Counts {
 pub(super) struct Group {
     pub(super) counts: Vec<Counts>,
     changed: BTreeMap<usize, Object>,
+    /// Keys of others: an empty object stands for what goes.
+    forgotten: BTreeSet<usize>,
     /// Hints as the batch leaves them; `None` if one goes.
     pub(super) hints: BTreeMap<usize, Option<Hint>>,
+}
+
+impl Command {
+    /// The document whose owners it was meant for.
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Mint { number, .. } | Self::Hint { number, .. } | Self::Forget { number, .. } => {
+                Some(*number)
+            }
+            Self::Join { number, .. } => *number,
+            _ => None,
+        }
+    }
 }
 
 impl World {
@@ -145,7 +170,7 @@ impl World {
     pub(crate) fn join_for(
         &mut self,
         node: usize,
-        asked: Option<(usize, u64)>,
+        (asked, number): (Option<(usize, u64)>, Option<u64>),
         place: &Place,
         object: Object,
         why: Why,
@@ -158,16 +183,14 @@ impl World {
             }
             return;
         }
-        let me = &self.nodes[node].id;
-        let owned = self
-            .key(place)
-            .filter(|key| self.keys[*key].owners.contains(me));
+        let owned = self.key(place).filter(|key| self.is_holder(node, *key));
         match (owned, asked) {
             (Some(key), asked) => {
                 self.submit(
                     node,
                     Command::Join {
                         key,
+                        number,
                         object: Box::new(object),
                         asked,
                         why,
@@ -201,9 +224,15 @@ impl World {
             self.prepare(node, command, &mut batch, &mut group, &mut minted);
         }
         for (key, object) in &group.changed {
+            let record = &self.keys[*key].record;
+            if group.forgotten.contains(key) {
+                batch.delete(Space::Objects, record);
+                self.nodes[node].synced[*key] = self.kept_of(node, *key);
+                continue;
+            }
             let bytes = codec::encode(object);
             self.trace.bytes(&bytes);
-            batch.put(Space::Objects, &self.keys[*key].record, bytes);
+            batch.put(Space::Objects, record, bytes);
         }
         let late = self.keep_leaves(node, &group, &mut batch);
         for (key, hint) in &group.hints {
@@ -216,8 +245,9 @@ impl World {
                 }
                 None => {
                     batch.delete(Space::Hints, record);
-                    // From now on nothing here stands for it, whatever a crash brings back.
-                    self.nodes[node].synced[*key] = Writes::default();
+                    // From now on nothing here stands for it but a copy of its own, whatever a crash brings back.
+                    let own = self.nodes[node].disk.object(record);
+                    self.nodes[node].synced[*key] = self.oracle.held(*key, &own);
                 }
             }
         }
@@ -316,7 +346,31 @@ impl World {
         group: &mut Group,
         minted: &mut Vec<(u64, Result<Minted, Failure>)>,
     ) {
+        if let Some(number) = command.number()
+            && number < self.process(node).since
+            && self.bug != Some(Bug::StaleTaken)
+        {
+            self.sights.met(Sight::Stale);
+            return self.refuse_stale(node, command, minted);
+        }
         match command {
+            Command::Reroute { key, target } => {
+                let mut hint = self.load_hint(node, key, group);
+                let mut owners = self.counting(node, key);
+                owners.extend(self.also(node, key));
+                hint.reroute(&target, &owners);
+                if !hint.is_settled() {
+                    self.sights.met(Sight::Rerouted);
+                    group.hints.insert(key, Some(hint));
+                }
+            }
+            Command::Forget { key, .. } => {
+                self.sights.met(Sight::LetGo);
+                group.changed.insert(key, Object::default());
+                group.forgotten.insert(key);
+                let process = self.process(node);
+                process.lines.insert(key, process.counter - 1);
+            }
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
@@ -324,10 +378,12 @@ impl World {
             Command::After { then } => group.counts.push(Counts::After(then)),
             Command::Join {
                 key,
+                number: _,
                 object,
                 asked,
                 why,
             } => {
+                group.forgotten.remove(&key);
                 let mut held = self.load(node, key, group);
                 let before = self.copy_of(key, &held);
                 if held.join(&object) {
@@ -345,6 +401,7 @@ impl World {
             }
             Command::Hint {
                 key,
+                number: _,
                 object,
                 target,
                 asked,
@@ -356,6 +413,7 @@ impl World {
                 flow,
                 key,
                 request,
+                number: _,
                 write,
                 caps,
                 stands_in,
@@ -365,6 +423,34 @@ impl World {
                 minted.push((flow, result));
             }
         }
+    }
+
+    /// What was asked by owners that are not those of now.
+    fn refuse_stale(
+        &mut self,
+        node: usize,
+        command: Command,
+        minted: &mut Vec<(u64, Result<Minted, Failure>)>,
+    ) {
+        let stale = Failure::Stale(self.process(node).since);
+        match command {
+            Command::Mint { flow, .. } => minted.push((flow, Err(stale))),
+            Command::Join { asked, .. } => {
+                if let Some((by, call)) = asked {
+                    self.reply(node, by, call, Reply::Failed(stale), Bytes::new());
+                }
+            }
+            Command::Hint {
+                asked: (by, call), ..
+            } => self.reply(node, by, call, Reply::Failed(stale), Bytes::new()),
+            _ => {}
+        }
+    }
+
+    /// What a node still keeps of a key for others.
+    fn kept_of(&self, node: usize, key: usize) -> Writes {
+        let hint = self.nodes[node].disk.hint(&self.keys[key].record);
+        self.oracle.held(key, &hint.unwrap_or_default().object)
     }
 
     /// The leaves of what changes, in the same batch; a batch of their own is a known bug.
@@ -393,7 +479,10 @@ impl World {
             } else {
                 gone
             };
-            let come = tag(codec::encode(object));
+            let come = match group.forgotten.contains(key) {
+                true => Sum::ZERO,
+                false => tag(codec::encode(object)),
+            };
             process.leaves.change(&mut changes, own, slot, gone, come);
         }
         process.leaves.seal(&disk.store, changes, own);
@@ -423,7 +512,7 @@ impl World {
             self.watch(node, key, before, &held);
             match hint {
                 None => drop(group.changed.insert(key, held)),
-                Some(hint) => self.keep_minted(key, hint, held, group),
+                Some(hint) => self.keep_minted(node, key, hint, held, group),
             }
             group.counts.push(Counts::Write { flow });
         }

@@ -119,6 +119,11 @@ impl Shared {
                 "rebuilding: this node lost its data; {filled} of {of} partitions are filled again; in the others it takes writes of others, mints none, and its reads do not count"
             ));
         }
+        if let Some(why) = self.coordinator.replica().store().damage() {
+            reasons.push(format!(
+                "damaged: the storage engine's files are damaged ({why}); a new store is begun once a majority of the members can be reached without this node"
+            ));
+        }
         if self.coordinator.is_low_on_disk() {
             reasons.push("the disk is below its low-water mark: writes are refused".to_owned());
         }

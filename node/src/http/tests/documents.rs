@@ -35,6 +35,7 @@ const DESIGN: &[&str] = &[
     "GET /v1/cluster/anti-entropy",
     "GET /v1/cluster/ring",
     "POST /v1/cluster/anti-entropy",
+    "GET /v1/backup",
     "GET /v1/cluster/handoff",
     "POST /v1/cluster/handoff",
     "POST /v1/cluster/cut",

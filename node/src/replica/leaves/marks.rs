@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use sibyl_core::id::{Incarnation, Partition};
 
-use crate::store::{Batch, Space, Store};
+use crate::store::{Batch, Space, Store, scan_all};
 
 /// Behind every partition: there are at most 2^16.
 const BESIDE: [u8; 4] = [0xff; 4];
@@ -25,6 +25,9 @@ pub struct Marks {
     all_from: Option<u32>,
     /// These are, too.
     single: BTreeSet<u32>,
+    /// Clean, but for records that could not be read: as good as can be had now, and computed anew by the next
+    /// start, which does not know which records those are.
+    holed: BTreeSet<u32>,
 }
 
 fn place(kind: u8, rest: &[u8]) -> Vec<u8> {
@@ -63,6 +66,7 @@ impl Marks {
             closed_at: u64::from_be_bytes(*closed_at),
             all_from: Some(all_from).filter(|from| *from != u32::MAX),
             single: words.collect(),
+            holed: BTreeSet::new(),
         })
     }
 
@@ -71,9 +75,8 @@ impl Marks {
         let mut bytes = vec![VERSION];
         bytes.extend(self.closed_at.to_be_bytes());
         bytes.extend(self.all_from.unwrap_or(u32::MAX).to_be_bytes());
-        self.single
-            .iter()
-            .for_each(|partition| bytes.extend(partition.to_be_bytes()));
+        let unclean = self.single.union(&self.holed);
+        unclean.for_each(|partition| bytes.extend(partition.to_be_bytes()));
         batch.put(Space::Leaves, &place(b'm', b""), bytes);
     }
 
@@ -95,13 +98,18 @@ impl Marks {
 
     /// A partition is unclean now; answers whether that is new.
     pub(super) fn spoil(&mut self, partition: Partition) -> bool {
+        self.holed.remove(&partition.0);
         self.is_clean(partition) && self.single.insert(partition.0)
     }
 
-    /// A partition is clean now; answers whether that is new. Partitions come in order when all are unclean:
-    /// those in front of this one become single marks.
-    pub(super) fn clean(&mut self, partition: Partition) -> bool {
-        let new = !self.is_clean(partition);
+    /// A partition is clean now, with or without a hole; answers whether that is new. Partitions come in order
+    /// when all are unclean: those in front of this one become single marks.
+    pub(super) fn clean(&mut self, partition: Partition, holed: bool) -> bool {
+        let changed = match holed {
+            true => self.holed.insert(partition.0),
+            false => self.holed.remove(&partition.0),
+        };
+        let new = !self.is_clean(partition) || changed;
         self.single.remove(&partition.0);
         if let Some(from) = self.all_from.filter(|from| *from <= partition.0) {
             self.single.extend(from..partition.0);
@@ -115,9 +123,7 @@ impl Marks {
 pub(super) fn read_copies(store: &dyn Store) -> BTreeMap<Incarnation, u8> {
     let (from, until) = (place(b'n', b""), place(b'n' + 1, b""));
     // A record that cannot be read is written again with the next write of its bucket.
-    let records = store
-        .scan(Space::Leaves, &from, &until, usize::MAX)
-        .unwrap_or_default();
+    let records = scan_all(store, Space::Leaves, &from, &until).unwrap_or_default();
     let copies = |(key, content): &(Bytes, Bytes)| {
         let bucket = u64::from_be_bytes(key.get(5..)?.try_into().ok()?);
         Some((Incarnation(bucket), *content.first()?))

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use sibyl_core::flow::exchange::{PAGE_KEYS, Page};
 use sibyl_core::id::{Incarnation, Partition};
-use sibyl_core::merkle::{self, LEAVES, Tagger, Tree};
+use sibyl_core::merkle::{self, Tagger, Tree};
 use sibyl_core::message::{Failure, Place};
 
 use super::super::{record, taken_apart, unreadable};
 use super::{parse, range, scan_over};
-use crate::store::{ReadError, Space, Store, following};
+use crate::store::{ReadError, Space, Store, following, scan_all};
 
 /// Records one page looks at, at most: at 1 KiB some 25 ms of a thread.
 const PAGE_RECORDS: usize = 8 * 1024;
@@ -26,7 +26,7 @@ const CHUNK: usize = 64;
 /// [`Failure::Unreadable`].
 pub fn leaves(store: &dyn Store, tree: Tree) -> Result<merkle::Leaves, Failure> {
     let (from, until) = range(tree.partition, Some(tree.n));
-    let records = store.scan(Space::Leaves, &from, &until, usize::from(LEAVES));
+    let records = scan_all(store, Space::Leaves, &from, &until);
     let mut all = merkle::Leaves::default();
     for (key, content) in records.map_err(|error| unreadable(&error))? {
         let (_, leaf, sum) =
@@ -93,7 +93,7 @@ pub fn page(
             .cloned();
         unread.extend(damaged);
         looked += found;
-        let Some(last) = last.filter(|_| found >= CHUNK) else {
+        let Some(last) = last else {
             return Ok((page, unread));
         };
         from = following(&last);

@@ -48,10 +48,13 @@ impl AntiEntropy {
             let n = bucket.config.n;
             let owners = view.placed.holders(slot.partition, n);
             let w = bucket.config.w.need(usize::from(n), owners.len());
-            Need::of(&ground.me, &owners, w)
+            Need::of(&ground.me, &owners, w, |node| view.is_member(node))
         });
-        let readable = ground.replica.object(slot).is_ok();
-        let Some(need) = need.filter(|_| !readable) else {
+        if ground.replica.object(slot).is_ok() {
+            // A moment's trouble of the disk: a tree computed meanwhile does not count the record.
+            return ground.replica.readable(slot.clone()).await.is_ok();
+        }
+        let Some(need) = need else {
             ground.replica.not_damaged(slot);
             return true;
         };

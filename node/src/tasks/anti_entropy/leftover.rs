@@ -25,18 +25,11 @@ impl AntiEntropy {
         self.state().leftover.open.contains_key(&partition)
     }
 
-    /// A partition was compared with a peer, wholly; it counts if the peer's copies do.
-    pub(super) fn note_given_to(
-        &self,
-        view: &View,
-        partition: Partition,
-        peer: &NodeId,
-        counts: bool,
-    ) {
+    /// A partition was compared with a peer, wholly: what this node has of it is on that peer's disk.
+    pub(super) fn note_given_to(&self, view: &View, partition: Partition, peer: &NodeId) {
         let mut state = self.state();
         let leftover = &mut state.leftover;
-        if counts
-            && view.number() >= leftover.number
+        if view.number() >= leftover.number
             && let Some(given) = leftover.open.get_mut(&partition)
         {
             given.insert(peer.clone());

@@ -64,7 +64,7 @@ impl AntiEntropy {
                 .config
                 .w
                 .need(usize::from(bucket.config.n), owners.len());
-            Need::of(&self.ground().me, owners, w)
+            Need::of(&self.ground().me, owners, w, |node| view.is_member(node))
         };
         view.document().buckets.values().filter_map(need).collect()
     }

@@ -33,8 +33,12 @@ impl AntiEntropy {
                     count,
                     "Merkle trees are not known to be right: they are computed anew"
                 );
-                for partition in unclean {
+                for partition in unclean.iter().copied() {
                     self.compute(partition).await;
+                }
+                if self.ground().replica.unclean(partitions) == unclean {
+                    // Nothing could be made right: more is damaged than can be remembered.
+                    tokio::time::sleep(AGAIN).await;
                 }
                 continue;
             }

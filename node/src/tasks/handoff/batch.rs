@@ -28,8 +28,6 @@ const WINDOW: usize = 16;
 const WINDOW_BYTES: usize = 8 << 20;
 /// How long one delivery may take: a slow disk's sync with a full queue before it.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Records that a scan takes at a time.
-const PAGE: usize = 256;
 /// Batches of so many writes under way at once count as a node that serves clients.
 const BUSY: usize = 8;
 
@@ -107,14 +105,15 @@ async fn page(
     target: &NodeId,
     mut after: Option<Bytes>,
 ) -> Result<(Vec<KeptHint>, Option<Bytes>), Failure> {
-    let mut found: Vec<KeptHint> = Vec::new();
+    let (mut found, mut bytes): (Vec<KeptHint>, usize) = (Vec::new(), 0);
     loop {
         let (hints, next) = scan(ground, after).await?;
         for hint in hints {
             if hint.head.targets.contains_key(target) {
+                bytes += hint.object.len();
                 found.push(hint);
             }
-            if found.len() == BATCH {
+            if found.len() == BATCH || bytes >= WINDOW_BYTES {
                 let last = found.last().map(|hint| hint.record.clone());
                 return Ok((found, last));
             }
@@ -131,7 +130,7 @@ async fn scan(
     after: Option<Bytes>,
 ) -> Result<(Vec<KeptHint>, Option<Bytes>), Failure> {
     let replica = ground.replica.clone();
-    let scanned = tokio::task::spawn_blocking(move || replica.hints_after(after.as_ref(), PAGE));
+    let scanned = tokio::task::spawn_blocking(move || replica.hints_after(after.as_ref()));
     scanned
         .await
         .unwrap_or_else(|_| Err(Failure::NotServing("the node is stopping".into())))

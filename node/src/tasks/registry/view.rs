@@ -69,6 +69,11 @@ impl View {
         self.placed.counting(partition, bucket.config.n)
     }
 
+    /// Whether a node is a member.
+    pub fn is_member(&self, node: &NodeId) -> bool {
+        self.document().layout.members.contains_key(node)
+    }
+
     /// The last document that changed who owns what: whoever goes by an older one may ask the wrong nodes.
     pub fn since(&self) -> u64 {
         self.document().layout.since

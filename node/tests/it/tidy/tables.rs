@@ -7,12 +7,7 @@
 pub(super) const DOORS: &[(&str, &[&str])] = &[
     (
         "anyhow",
-        &[
-            "node/src/node.rs",
-            "node/src/node/",
-            "node/src/main.rs",
-            "node/sim/src/main.rs",
-        ],
+        &["node/src/node", "node/src/main.rs", "node/sim/src/main.rs"],
     ),
     ("automerge", &["node/src/cli/demo/", "resolvers/automerge/"]),
     ("axum", &["node/src/http/"]),
@@ -79,6 +74,8 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
             "node/src/tasks/",
             "node/src/telemetry/",
             "node/src/resolver/disk.rs",
+            // A restored store draws its actor.
+            "node/src/backup/",
             "node/sim/src/",
         ],
     ),
@@ -106,8 +103,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
             "node/src/cli/",
             "node/src/coordinator/",
             "node/src/http/",
-            "node/src/node.rs",
-            "node/src/node/",
+            "node/src/node",
             "node/src/peer/",
             "node/src/replica",
             "node/src/resolver/",
@@ -164,6 +160,7 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
         "node",
         &[
             "answers",
+            "backup",
             "config",
             "coordinator",
             "http",
@@ -175,10 +172,13 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["config", "http", "node"]),
+    // Restoring and checking a backup is done without a node.
+    ("cli", &["backup", "config", "http", "node"]),
+    ("backup", &["resolver", "store", "tasks"]),
     (
         "http",
         &[
+            "backup",
             "config",
             "coordinator",
             "peer",

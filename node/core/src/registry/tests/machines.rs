@@ -48,6 +48,48 @@ fn formed(member: usize, members: usize) -> Machine {
     machine
 }
 
+#[test]
+fn who_is_alone_goes_on_with_a_restored_store_and_others_are_asked() {
+    let held = Held::first(second(1));
+    let alone = held.restored_alone(&node(1), Actor(9)).unwrap().unwrap();
+    assert_eq!(alone.document.number, held.document.number + 1);
+    assert_eq!(alone.document.lineage(), held.document.lineage());
+    let bytes = alone.encode();
+    let mut machine = Machine::open(node(1), Actor(9), first(1), Some(&bytes), None).unwrap();
+    assert!(!machine.amnesiac());
+    let change = put(
+        "b",
+        BucketConfig {
+            n: 1,
+            ..BucketConfig::default()
+        },
+    );
+    let effects = machine.handle(Event::Propose { id: 1, change });
+    let done = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Finished {
+                outcome: Outcome::Done { .. },
+                ..
+            }
+        )
+    };
+    assert!(effects.iter().any(done), "it votes alone: {effects:?}");
+    // The lost store would not.
+    let lost = Machine::open(node(1), Actor(1), first(1), Some(&bytes), None).unwrap();
+    assert!(lost.amnesiac());
+
+    assert!(held.restored_alone(&node(2), Actor(9)).is_err());
+    let three = Held::first(second(3));
+    assert_eq!(three.restored_alone(&node(1), Actor(9)), Ok(None));
+    let chosen = three.encode();
+    let restored = Machine::open(node(1), Actor(9), first(3), Some(&chosen), None).unwrap();
+    assert!(
+        restored.amnesiac(),
+        "it does not vote until the others name it"
+    );
+}
+
 fn tell(machine: &mut Machine, from: usize, message: Message) -> Vec<Effect> {
     machine.handle(Event::Message {
         from: node(from),

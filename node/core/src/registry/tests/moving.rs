@@ -126,6 +126,12 @@ fn a_leaver_hands_over_and_is_remembered() {
     let leave = Change::Leave { node: node(2) };
     let prepared = apply(&start, &leave);
     assert_eq!(leave.apply(&prepared), Ok(None));
+    let stays = Joiner {
+        store: Actor(2),
+        ..joiner(2)
+    };
+    let stayed = settle(apply(&prepared, &Change::Join(stays)));
+    assert_eq!(stayed.owners(), start.owners(), "it may change its mind");
     assert!(
         prepared.layout.members.contains_key(&node(2)),
         "it votes until it is gone"

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sibyl_core::id::{Digest, NodeId};
 use sibyl_core::registry::{Bucket, ChangeError, Expect};
 
@@ -10,9 +11,9 @@ use super::super::super::{
     AdminError, AntiEntropyPeer, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     BucketChanged, Buckets, CandidateView, ClusterView, DeleteBucket, HandoffView, Health,
     HintsView, LogLine, MemberState, MemberView, Module, MoveView, Operation, OwnerChangeView,
-    OwnerWish, OwnersChanged, Pending, PutBucket, RegistryMember, RegistryView, ResolverView,
-    Resolvers, RingNode, RingView, ShareView, SyncView, Trial, Tried, TriedOutcome, Upload,
-    Uploaded,
+    OwnerWish, OwnersChanged, Pending, Pieces, PutBucket, RegistryMember, RegistryView,
+    ResolverView, Resolvers, RingNode, RingView, ShareView, SyncView, Trial, Tried, TriedOutcome,
+    Upload, Uploaded,
 };
 use super::{FakeCall, node, ready};
 
@@ -385,6 +386,17 @@ impl Operation for FakeCall {
             }],
             transfers: Vec::new(),
         }
+    }
+
+    fn backup(&self) -> Result<Pieces, AdminError> {
+        self.fake.state().admin()?;
+        let (pieces, taken) = tokio::sync::mpsc::channel(2);
+        for piece in ["SIBYL", "BK"] {
+            pieces
+                .try_send(Ok(Bytes::from(piece)))
+                .expect("there is room");
+        }
+        Ok(taken)
     }
 
     fn sync_handoff(&self, patience: Duration) -> Pending<'_, SyncView> {

@@ -1,0 +1,154 @@
+//! What a node has to do with its disk: what lies there at start, how much room is left, what backups are taken of.
+//!
+//! Wiring, and a few sentences for an operator; the store decides what a folder proves. A folder in which a restore
+//! did not end is refused: to the store it would look like that of a new node.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sibyl_core::id::NodeId;
+use sibyl_core::registry::votes_needed;
+
+use crate::backup;
+use crate::config::Config;
+use crate::coordinator::Coordinator;
+use crate::replica::Replica;
+use crate::resolver::Platform;
+use crate::store::{self, Start, Watermark, disk};
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::AmnesiaCause;
+
+/// How often the disk is looked at.
+const DISK_EVERY: Duration = Duration::from_secs(5);
+/// How often the store is asked whether its files are damaged.
+const DAMAGE_EVERY: Duration = Duration::from_secs(1);
+/// What other nodes may use of this one's disk by hints: one part of so many.
+const HINT_QUOTA_OF_DISK: u64 = 10;
+
+/// Fails if a restore into this folder did not end.
+pub(super) fn refuse_unfinished(data_dir: &Path) -> anyhow::Result<()> {
+    if data_dir.join(backup::UNFINISHED).try_exists()? {
+        anyhow::bail!(
+            "a restore into {} did not end: empty the folder and restore again",
+            data_dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// Says if a store was made of a backup.
+pub(super) fn report_origin(replica: &Replica) {
+    if matches!(replica.kept(backup::ORIGIN), Ok(Some(_))) {
+        tracing::info!("this store was restored from a backup");
+    }
+}
+
+/// What backups of this node are taken of.
+pub(super) fn backups(
+    me: &NodeId,
+    replica: &Replica,
+    watermark: &Arc<Watermark>,
+    platform: &Platform,
+) -> backup::Source {
+    backup::Source {
+        me: me.clone(),
+        store: Arc::clone(replica.store()),
+        watermark: Arc::clone(watermark),
+        platform: platform.clone(),
+    }
+}
+
+/// Says how a store began.
+pub(super) fn report(start: &Start, telemetry: &Telemetry) {
+    match start {
+        Start::First => tracing::info!("a new store"),
+        Start::Restarted => tracing::info!("the store is as it was left"),
+        Start::Amnesia(cause) => {
+            tracing::error!(%cause, "the store cannot prove what it remembers: a new one is begun, the old one kept aside");
+            let cause = match cause {
+                store::Cause::WatermarkMissing => AmnesiaCause::Missing,
+                store::Cause::Watermark(_) | store::Cause::Unfinished => AmnesiaCause::Corrupt,
+                store::Cause::Damaged { .. }
+                | store::Cause::Engine(_)
+                | store::Cause::Disowned
+                | store::Cause::Restored => AmnesiaCause::Stale,
+            };
+            telemetry.metrics.amnesia(cause);
+        }
+    }
+}
+
+/// How many bytes of hints are taken in: what was set, else a tenth of the disk.
+pub(super) fn hint_quota(config: &Config) -> u64 {
+    config.hint_quota_bytes.unwrap_or_else(|| {
+        let room = disk::room(&config.data_dir);
+        let tenth = room.map(|room| room.total_bytes / HINT_QUOTA_OF_DISK);
+        tenth.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot ask how large the disk is: hints are taken in without limit");
+            u64::MAX
+        })
+    })
+}
+
+/// Below the low-water mark no new data is taken; what is there can be read and deleted.
+pub(super) async fn watch(coordinator: Coordinator, folder: PathBuf) {
+    let mut tick = tokio::time::interval(DISK_EVERY);
+    loop {
+        tick.tick().await;
+        match disk::room(&folder) {
+            Ok(room) => {
+                let low = room.is_low(disk::LOW_WATER_BYTES);
+                if low && !coordinator.is_low_on_disk() {
+                    let available = room.available_bytes;
+                    tracing::error!(
+                        available,
+                        "the disk is below its low-water mark: writes are refused"
+                    );
+                }
+                coordinator.set_low_on_disk(low);
+            }
+            Err(error) => tracing::warn!(%error, "cannot ask how full the disk is"),
+        }
+    }
+}
+
+/// A store with a damaged block cannot mend itself: whatever lies in there cannot be listed, compared or compacted.
+/// Once enough others are there to name and fill a new one, the node gives it up.
+pub(super) async fn watch_damage(coordinator: Coordinator) {
+    let mut tick = tokio::time::interval(DAMAGE_EVERY);
+    let mut said = false;
+    loop {
+        tick.tick().await;
+        let Some(why) = coordinator.replica().store().damage() else {
+            continue;
+        };
+        if !std::mem::replace(&mut said, true) {
+            tracing::error!(%why, "the storage engine's files are damaged");
+        }
+        if can_be_renewed(&coordinator) {
+            coordinator
+                .replica()
+                .fail(format!("the storage engine's files are damaged: {why}"));
+            return;
+        }
+    }
+}
+
+/// Gives a damaged store up: the next start begins a new one, with what can be read of this.
+pub(super) fn give_up(data_dir: &Path, watermark: &Watermark) -> anyhow::Result<()> {
+    store::salvage::mark(&data_dir.join("data"), watermark.actor())?;
+    Ok(watermark.disown()?)
+}
+
+/// Whether the store is damaged, and a majority can be reached without this node: it is asked to name the new store,
+/// and no partition has fewer owners to be filled from than after any other loss.
+pub(super) fn can_be_renewed(coordinator: &Coordinator) -> bool {
+    let view = coordinator.registry().view();
+    let members = &view.document().layout.members;
+    let present = coordinator.net().peers().into_iter();
+    let present = present.filter(|peer| peer.reachable && members.contains_key(&peer.node_id));
+    coordinator.replica().store().damage().is_some()
+        && !view.forming()
+        && present.count() >= votes_needed(view.number() + 1, members.len())
+}
