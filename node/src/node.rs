@@ -494,7 +494,7 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
         match view.bucket_of(slot.place.bucket) {
             Some((_, bucket)) => {
                 let n = bucket.config.n;
-                Owned::By(view.placed.holders(slot.partition, n), n)
+                Owned::By(view.takers(slot.partition, n), n)
             }
             None if slot.place.bucket.0 <= view.number() => Owned::Gone,
             None => Owned::Unknown,

@@ -52,7 +52,14 @@ pub(super) fn keep(
         replica.take(slot, by, object, durability, kept);
     } else {
         let when = (trace, now_ms());
+        let view = coordinator.registry().view();
+        let takers = view.takers(slot.partition, slot.n);
+        let gone = (!view.is_member(&target)).then(|| (slot.clone(), target.clone()));
         replica.keep_hint(slot, by, object, target, when, durability, kept);
+        if let Some((slot, target)) = gone {
+            // Nobody will ever ask for what is kept for an owner that failed for good.
+            replica.pass_hint_on(slot, target, takers);
+        }
     }
 }
 

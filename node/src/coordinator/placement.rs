@@ -53,12 +53,6 @@ impl Placement {
         put.also(&self.also, &self.away, also)
     }
 
-    /// Everybody who is to hold a copy.
-    pub(super) fn holders(&self) -> Vec<NodeId> {
-        let more = self.also.iter().filter(|node| !self.owners.contains(node));
-        self.owners.iter().chain(more).cloned().collect()
-    }
-
     /// How many nodes could take a write at most, this one included.
     pub(super) fn in_reach(&self) -> usize {
         let here = self.owners.iter().filter(|node| !self.away.contains(node));

@@ -260,7 +260,7 @@ impl Coordinator {
         }
         let span = span.quorum_write(owners.len(), w);
         let stands_in = (!owns).then(|| StandIn {
-            owners: placement.holders(),
+            owners: view.takers(slot.partition, bucket.config.n),
             trace: Some(span.context()),
             now_ms: now_ms(),
         });

@@ -71,6 +71,7 @@ pub(super) async fn first_document(config: &Config, me: &NodeId) -> anyhow::Resu
 /// The document that a node which joins begins with: what its store holds, else what it is handed once it is named.
 /// Until then it serves health and nothing else.
 async fn later_document(config: &Config, ground: joining::Ground) -> anyhow::Result<Document> {
+    super::disk::refuse_unfinished(&config.data_dir)?;
     let folder = config.data_dir.join("data");
     if let Some(document) = joining::joined(&folder)? {
         tracing::info!(cluster = %document.cluster_id, "this node has joined before: --join is ignored");

@@ -156,6 +156,18 @@ impl Replica {
         self.submit(Command::Hint(Change { slot, what }));
     }
 
+    /// As [`Replica::reroute_hint`], right behind what was submitted before, and nobody waits for it: the next
+    /// registry document looks once more.
+    pub fn pass_hint_on(&self, slot: Slot, target: NodeId, owners: Vec<NodeId>) {
+        let done = Box::new(|_| {});
+        let what = What::Reroute {
+            target,
+            owners,
+            done,
+        };
+        self.submit(Command::Hint(Change { slot, what }));
+    }
+
     /// A target has these dots of a key on disk: its hint may go, if it holds no others.
     ///
     /// # Errors

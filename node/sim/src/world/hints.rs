@@ -103,9 +103,8 @@ impl World {
         }
         let mut hint = Hint { object, ..hint };
         let now_ms = self.scheduler.now_us() / 1000;
-        let owners = self.counting(node, key);
-        let also = self.also(node, key);
-        hint.keep(&Object::default(), owners.iter().chain(&also), now_ms, None);
+        let takers = self.takers(node, key);
+        hint.keep(&Object::default(), &takers, now_ms, None);
         group.hints.insert(key, Some(hint));
     }
 

@@ -74,6 +74,16 @@ impl World {
         self.holds(node, &self.nodes[node].id, key)
     }
 
+    /// Who is to hold a copy of a key and can.
+    pub(crate) fn takers(&self, node: usize, key: usize) -> Vec<NodeId> {
+        let slot = &self.keys[key].slot;
+        let mut takers = self.placed(node).holders(slot.partition, slot.n);
+        let process = self.nodes[node].process.as_ref();
+        let held = &process.expect("only a running node acts").held;
+        takers.retain(|node| held.document.layout.members.contains_key(node));
+        takers
+    }
+
     /// The running node with the newest document.
     fn newest(&self) -> Option<usize> {
         let running = (0..self.nodes.len()).filter(|node| self.nodes[*node].process.is_some());
@@ -127,19 +137,13 @@ impl World {
                 }
             }
             for (key, hint) in self.hints(node) {
+                let takers = self.takers(node, key);
                 let gone = hint.targets.into_keys();
-                let gone: Vec<NodeId> = gone
-                    .filter(|target| !self.holds(node, target, key))
-                    .collect();
-                for target in gone {
+                for target in gone.filter(|target| !takers.contains(target)) {
                     self.submit(node, Command::Reroute { key, target });
                 }
             }
-            if layout
-                .change
-                .as_ref()
-                .is_some_and(|change| change.began < layout.since)
-            {
+            if layout.change.as_ref().is_some_and(|change| change.began < layout.since) {
                 self.sights.met(Sight::Switched);
             }
         }
@@ -170,10 +174,7 @@ impl World {
             Some(change) => {
                 self.process(node).transfer.given.clear();
                 self.take_needs(node, change);
-                if let Some(wish) = self
-                    .filled(node, change)
-                    .or_else(|| self.retires(node, change))
-                {
+                if let Some(wish) = self.filled(node, change).or_else(|| self.retires(node, change)) {
                     self.wish_owners(node, wish);
                 }
                 true
@@ -236,19 +237,10 @@ impl World {
         let peer = self.nodes[peer].id.clone();
         let transfer = &mut self.process(node).transfer;
         if number >= transfer.since {
-            transfer
-                .given
-                .entry(partition)
-                .or_default()
-                .insert(peer.clone());
+            transfer.given.entry(partition).or_default().insert(peer.clone());
         }
         if number >= transfer.began && transfer.needs.contains_key(&partition) {
-            let counted = transfer
-                .done
-                .entry(partition)
-                .or_default()
-                .entry(peer)
-                .or_default();
+            let counted = transfer.done.entry(partition).or_default().entry(peer).or_default();
             *counted = *counted || counts;
         }
     }
@@ -266,8 +258,7 @@ impl World {
             if self.bug == Some(Bug::SwitchAfterOne) {
                 return needs.is_empty() || heard.values().any(|counts| *counts);
             }
-            let met =
-                |need: &Need| need.is_met(heard, |other| process.reachable[self.index(other)]);
+            let met = |need: &Need| need.is_met(heard, |other| process.reachable[self.index(other)]);
             needs.iter().all(met)
         };
         let filled: Partitions = needs.iter().filter(is_filled).map(|(at, _)| *at).collect();
@@ -290,10 +281,7 @@ impl World {
             let process = world.nodes[node].process.as_ref();
             at == node || process.is_some_and(|process| process.reachable[at])
         };
-        let here: Vec<_> = members
-            .iter()
-            .filter(|(at, _)| reachable(self, at))
-            .collect();
+        let here: Vec<_> = members.iter().filter(|(at, _)| reachable(self, at)).collect();
         let leaver = here.iter().find(|(_, member)| member.leaving);
         let (proposer, member) = leaver.or_else(|| here.first())?;
         let keeps = member.leaving && self.plan.setting.handoff && !self.hints(node).is_empty();
@@ -303,13 +291,7 @@ impl World {
         let mine = held.document.number;
         let behind = here.iter().map(|(at, _)| self.index(at));
         let behind: Vec<usize> = behind
-            .filter(|at| {
-                *at != node
-                    && self.nodes[node]
-                        .process
-                        .as_ref()
-                        .is_some_and(|process| process.numbers[*at] < mine)
-            })
+            .filter(|at| *at != node && self.nodes[node].process.as_ref().is_some_and(|process| process.numbers[*at] < mine))
             .collect();
         for peer in behind {
             // Its answer says how far it is.
@@ -320,12 +302,8 @@ impl World {
             at if at == node => mine,
             at => process.numbers[at],
         };
-        let ready = held
-            .document
-            .may_retire(number_of, |at| reachable(self, at));
-        ready.then_some(Change::Retire {
-            began: change.began,
-        })
+        let ready = held.document.may_retire(number_of, |at| reachable(self, at));
+        ready.then_some(Change::Retire { began: change.began })
     }
 
     /// Gives away what is not this node's any more; answers whether there is something left.
@@ -338,10 +316,7 @@ impl World {
         }
         let mut left = false;
         for key in 0..self.keys.len() {
-            let here = self.nodes[node]
-                .disk
-                .encoded(&self.keys[key].record)
-                .is_some();
+            let here = self.nodes[node].disk.encoded(&self.keys[key].record).is_some();
             if !here || self.is_holder(node, key) {
                 continue;
             }
@@ -349,24 +324,15 @@ impl World {
             let (partition, owners) = (self.keys[key].slot.partition, self.counting(node, key));
             let given = self.process(node).transfer.given.get(&partition).cloned();
             let given = given.unwrap_or_default();
-            let reachable = &self.nodes[node]
-                .process
-                .as_ref()
-                .expect("it acts")
-                .reachable;
+            let reachable = &self.nodes[node].process.as_ref().expect("it acts").reachable;
             let have = owners.iter().filter(|owner| given.contains(*owner)).count();
             let mut here = owners.iter().filter(|owner| reachable[self.index(owner)]);
-            let forgets = have >= self.plan.setting.w.min(owners.len())
-                && here.all(|owner| given.contains(owner));
+            let forgets = have >= self.plan.setting.w.min(owners.len()) && here.all(|owner| given.contains(owner));
             if forgets || self.bug == Some(Bug::ForgetsUnasked) {
                 self.submit(node, Command::Forget { key, number: since });
                 continue;
             }
-            let rest: Vec<usize> = owners
-                .iter()
-                .filter(|owner| !given.contains(*owner))
-                .map(|owner| self.index(owner))
-                .collect();
+            let rest: Vec<usize> = owners.iter().filter(|owner| !given.contains(*owner)).map(|owner| self.index(owner)).collect();
             rest.into_iter().for_each(|peer| self.compare(node, peer));
         }
         left
@@ -377,11 +343,7 @@ impl World {
         let Some(newest) = self.newest() else { return };
         let held = Rc::clone(&self.process(newest).held);
         for node in 0..self.nodes.len() {
-            let is_member = held
-                .document
-                .layout
-                .members
-                .contains_key(&self.nodes[node].id);
+            let is_member = held.document.layout.members.contains_key(&self.nodes[node].id);
             let this = &mut self.nodes[node];
             if is_member && this.process.is_none() && this.stores > 0 {
                 this.disk.rebuilding = true;
@@ -392,9 +354,7 @@ impl World {
 
     /// An operator's wish about members, asked of a node.
     pub(crate) fn change_members(&mut self, what: What) {
-        let (What::Leave { node, who } | What::Join { node, who } | What::Remove { node, who }) =
-            what
-        else {
+        let (What::Leave { node, who } | What::Join { node, who } | What::Remove { node, who }) = what else {
             return;
         };
         if node == who || self.nodes[node].process.is_none() || !self.is_member(node) {
@@ -413,10 +373,7 @@ impl World {
                 if self.nodes[who].process.is_some() && !self.lose(who) {
                     return self.sights.met(Sight::WipeSpared);
                 }
-                Change::Remove {
-                    node: id,
-                    store: None,
-                }
+                Change::Remove { node: id, store: None }
             }
             (What::Join { .. }, false) => {
                 if self.nodes[who].process.is_some() && !self.lose(who) {

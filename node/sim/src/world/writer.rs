@@ -356,9 +356,8 @@ impl World {
         match command {
             Command::Reroute { key, target } => {
                 let mut hint = self.load_hint(node, key, group);
-                let mut owners = self.counting(node, key);
-                owners.extend(self.also(node, key));
-                hint.reroute(&target, &owners);
+                let takers = self.takers(node, key);
+                hint.reroute(&target, &takers);
                 if !hint.is_settled() {
                     self.sights.met(Sight::Rerouted);
                     group.hints.insert(key, Some(hint));
@@ -405,7 +404,13 @@ impl World {
                 object,
                 target,
                 asked,
-            } => self.keep_hint(node, (key, *object, target), asked, group),
+            } => {
+                if !self.takers(node, key).contains(&target) {
+                    let target = target.clone();
+                    self.submit(node, Command::Reroute { key, target });
+                }
+                self.keep_hint(node, (key, *object, target), asked, group);
+            }
             Command::Settle { key, target, acked } => {
                 self.settle_hint(node, key, &target, &acked, group);
             }

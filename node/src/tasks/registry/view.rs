@@ -69,6 +69,13 @@ impl View {
         self.placed.counting(partition, bucket.config.n)
     }
 
+    /// Who is to hold a copy of a partition and can: what is kept for others goes to these.
+    pub fn takers(&self, partition: Partition, n: u8) -> Vec<NodeId> {
+        let mut takers = self.placed.holders(partition, n);
+        takers.retain(|node| self.is_member(node));
+        takers
+    }
+
     /// Whether a node is a member.
     pub fn is_member(&self, node: &NodeId) -> bool {
         self.document().layout.members.contains_key(node)
