@@ -65,7 +65,7 @@ impl World {
 
     /// Starts a node on what its disk holds.
     pub(crate) fn start(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() {
+        if self.nodes[node].process.is_some() || self.nodes[node].gone {
             return;
         }
         self.nodes[node].lives += 1;
@@ -253,8 +253,13 @@ impl World {
         let newest = processes.max_by_key(|process| process.held.document.number);
         let members = newest.map(|process| &process.held.document.layout.members);
         let votes = |other: &super::Node| {
-            let named = members.and_then(|members| members.get(&other.id)?.store);
-            named.map_or(other.stores == 0, |store| store == other.disk.actor)
+            let named = match members {
+                Some(members) => members.get(&other.id).map(|member| member.store),
+                None => Some(None),
+            };
+            named.is_some_and(|named| {
+                named.map_or(other.stores == 0, |store| store == other.disk.actor)
+            })
         };
         let others = self
             .nodes

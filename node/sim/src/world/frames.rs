@@ -435,7 +435,7 @@ impl World {
         };
         let vouched = self.vouches(node, key) || self.bug == Some(Bug::RebuildingReads);
         let there = owns || !holds && copy.is_some() || self.bug == Some(Bug::AbsentFallback);
-        (copy, vouched && there)
+        (copy, vouched && there && self.is_member(node))
     }
 
     /// Which key a place is.

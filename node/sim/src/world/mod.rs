@@ -115,6 +115,8 @@ pub(crate) struct Node {
     pub(crate) number: u64,
     /// Stores begun so far.
     pub(crate) stores: u64,
+    /// It failed for good: nothing starts it again but its operator.
+    pub(crate) gone: bool,
 }
 
 /// A running node.
@@ -246,6 +248,7 @@ impl World {
             synced: synced.clone(),
             number: 1,
             stores: 0,
+            gone: false,
         };
         let mut world = Self {
             plan: plan.clone(),

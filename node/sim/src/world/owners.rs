@@ -10,11 +10,11 @@ use std::rc::Rc;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::message::Request;
 use sibyl_core::refill::Need;
-use sibyl_core::registry::{Change, Event as Told, Joiner, OwnerChange, Owners, Partitions};
+use sibyl_core::registry::{Change, Document, Event as Told, Joiner, OwnerChange, Owners, Partitions};
 
 use super::frames::Waiting;
 use super::writer::Command;
-use super::{Bytes, Event, World, actor};
+use super::{Bytes, Event, World};
 use crate::plan::{PATIENCE_US, What};
 use crate::sight::Sight;
 use crate::zoo::Bug;
@@ -160,7 +160,16 @@ impl World {
         if peer != node {
             self.hear_number(node, peer);
         }
-        self.name_store(node);
+        let process = self.process(node);
+        let number = process.numbers[peer];
+        if number > process.held.document.number {
+            // What was fetched once may have been lost.
+            let from = self.nodes[peer].id.clone();
+            self.tell_registry(node, Told::Seen { from, number });
+        }
+        if self.process(node).registry.machine.pending() == 0 {
+            self.name_store(node);
+        }
         self.look_at_owners(node);
     }
 
@@ -300,10 +309,17 @@ impl World {
         let process = self.nodes[node].process.as_ref()?;
         let number_of = |at: &NodeId| match self.index(at) {
             at if at == node => mine,
-            at => process.numbers[at],
+            // As its handshake tells: who lost its store must have the new one named first, while enough vote.
+            other if !self.is_named_store(&held.document, other) => 0,
+            other => process.numbers[other],
         };
         let ready = held.document.may_retire(number_of, |at| reachable(self, at));
         ready.then_some(Change::Retire { began: change.began })
+    }
+
+    fn is_named_store(&self, document: &Document, node: usize) -> bool {
+        let member = document.layout.members.get(&self.nodes[node].id);
+        member.and_then(|member| member.store) == Some(self.nodes[node].disk.actor)
     }
 
     /// Gives away what is not this node's any more; answers whether there is something left.
@@ -345,8 +361,9 @@ impl World {
         for node in 0..self.nodes.len() {
             let is_member = held.document.layout.members.contains_key(&self.nodes[node].id);
             let this = &mut self.nodes[node];
-            if is_member && this.process.is_none() && this.stores > 0 {
+            if is_member && this.gone {
                 this.disk.rebuilding = true;
+                this.gone = false;
                 self.start(node);
             }
         }
@@ -370,19 +387,23 @@ impl World {
             (What::Leave { .. }, true) => Change::Leave { node: id },
             (What::Remove { .. }, true) => {
                 // It failed for good, and nothing that was promised hangs on its disk.
-                if self.nodes[who].process.is_some() && !self.lose(who) {
+                if !self.lose(who) {
                     return self.sights.met(Sight::WipeSpared);
                 }
+                self.nodes[who].gone = true;
                 Change::Remove { node: id, store: None }
             }
             (What::Join { .. }, false) => {
-                if self.nodes[who].process.is_some() && !self.lose(who) {
+                // A store that was sent away is begun anew; one that asked before asks again.
+                let former = held.document.layout.former.contains_key(&self.nodes[who].disk.actor);
+                if former && !self.lose(who) {
                     return self.sights.met(Sight::WipeSpared);
                 }
+                self.nodes[who].gone = false;
                 self.start(who);
                 Change::Join(Joiner {
                     node: id,
-                    store: actor(self.plan.seed, who, self.nodes[who].stores),
+                    store: self.nodes[who].disk.actor,
                     peer_addr: "127.0.0.1:7171".to_owned(),
                     zone: None,
                     tokens: 4,

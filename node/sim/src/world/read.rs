@@ -23,6 +23,9 @@ const HEDGE_US: u64 = 30_000;
 impl World {
     /// A client reads through this node.
     pub(crate) fn get(&mut self, node: usize, request: usize) {
+        if !self.is_member(node) {
+            return self.answer(request, Answer::ReadMissed);
+        }
         let key = self.requests[request].key;
         let mut owners = self.best_first(node, key);
         let (away, mut fallbacks) = self.around(node, key, self.requests[request].sloppy);

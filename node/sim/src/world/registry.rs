@@ -88,8 +88,7 @@ impl World {
         let (id, process) = (self.nodes[node].id.clone(), self.process(node));
         let store = process.store;
         let registry = &mut process.registry;
-        let waits = registry.machine.pending() > 0;
-        if registry.machine.amnesiac() && !registry.machine.forming() && !waits {
+        if registry.machine.amnesiac() && !registry.machine.forming() {
             registry.ids += 1;
             let change = Change::NameStore { node: id, store };
             registry.inbox.push_front(Event::Propose {

@@ -16,6 +16,7 @@ use sibyl_core::registry::{Change, OwnerChange, Partitions};
 use tokio::time::Instant;
 
 use super::AntiEntropy;
+use crate::peer::PeerView;
 use crate::tasks::registry::View;
 
 /// The shortest time between two documents that this node proposes while owners change: each is a round of the
@@ -164,12 +165,18 @@ impl AntiEntropy {
             return None;
         }
         let peers = ground.net.peers();
-        let number_of = |node: &NodeId| match *node == ground.me {
-            true => view.number(),
-            false => peers
-                .iter()
-                .find(|peer| peer.node_id == *node)
-                .map_or(0, |peer| peer.registry),
+        // Who lost its store does not vote until the new one is named: that is waited for, while enough vote.
+        let number_of = |node: &NodeId| {
+            let named = members.get(node).and_then(|member| member.store);
+            let known = peers.iter().find(|peer| peer.node_id == *node);
+            let is_named = |peer: &&PeerView| {
+                let store = peer.identity.as_ref().map(|identity| identity.store);
+                store == named.map(|store| store.0)
+            };
+            match *node == ground.me {
+                true => view.number(),
+                false => known.filter(is_named).map_or(0, |peer| peer.registry),
+            }
         };
         let ready = view.document().may_retire(number_of, reachable);
         ready.then_some(Change::Retire {
