@@ -114,7 +114,12 @@ impl World {
             return;
         }
         let other = self.nodes[peer].id.clone();
-        let has = |key: &usize| self.nodes[node].disk.encoded(&self.keys[*key].record).is_some();
+        let has = |key: &usize| {
+            self.nodes[node]
+                .disk
+                .encoded(&self.keys[*key].record)
+                .is_some()
+        };
         let shared = (0..self.keys.len()).filter(|key| {
             self.holds(node, &other, *key) && (self.is_holder(node, *key) || has(key))
         });
@@ -132,7 +137,8 @@ impl World {
             let (exchange, effects) = Exchange::new(tagger);
             let process = self.process(node);
             let (flow, number) = (process.fresh(), process.held.document.number);
-            let under_way = |other: &Comparing| (other.peer, other.tree, other.number) == (peer, tree, number);
+            let under_way =
+                |other: &Comparing| (other.peer, other.tree, other.number) == (peer, tree, number);
             if process.exchanges.values().any(under_way) {
                 continue;
             }
@@ -297,7 +303,9 @@ impl World {
 
     fn compared(&mut self, node: usize, flow: u64, summary: Summary) {
         let named = self.is_named(node);
-        let Some(Comparing { peer, tree, number, .. }) = self.process(node).exchanges.remove(&flow)
+        let Some(Comparing {
+            peer, tree, number, ..
+        }) = self.process(node).exchanges.remove(&flow)
         else {
             return;
         };

@@ -119,7 +119,9 @@ impl World {
         let place = self.keys[key].place.clone();
         if peer == node && self.is_holder(node, key) {
             let delivery = Delivery { next };
-            self.process(node).deliveries.insert(target.clone(), delivery);
+            self.process(node)
+                .deliveries
+                .insert(target.clone(), delivery);
             let context = hint.object.context().clone();
             self.join_for(node, (None, None), &place, hint.object, Why::Handoff);
             let then = Then::Kept { key, context };

@@ -412,7 +412,11 @@ pub(crate) fn owners(nodes: usize, key: usize) -> Vec<usize> {
     let slot = place(&first, key).slot;
     let owners = first.owners();
     let index = |owner: &NodeId| names.iter().position(|name| name == owner);
-    owners.counting(slot.partition, slot.n).iter().filter_map(index).collect()
+    owners
+        .counting(slot.partition, slot.n)
+        .iter()
+        .filter_map(index)
+        .collect()
 }
 
 fn place(first: &Document, key: usize) -> Key {
