@@ -14,11 +14,11 @@ use bytes::Bytes;
 use sibyl_core::codec;
 use sibyl_core::id::{Actor, Digest, NodeId};
 use sibyl_core::joining;
-use sibyl_core::message::{self, Failure, Place, Reply, Request};
+use sibyl_core::message::{self, Coordinate, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Answered, Coordinator};
 use crate::peer::{Identity, Incoming, Knocked, Remote, Responder, Service};
 use crate::replica::Slot;
 use crate::tasks::registry::{Registry, rpc_of_message};
@@ -174,7 +174,7 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::Repair { .. } => Rpc::ReplicaRepair,
         Request::Object { .. } => Rpc::ReplicaGet,
         Request::Digest { .. } => Rpc::ReplicaDigest,
-        Request::Coordinate(_) => Rpc::CoordinatorForward,
+        Request::Coordinate(_) | Request::CoordinateOnce(_) => Rpc::CoordinatorForward,
         Request::List { .. } => Rpc::ReplicaList,
         Request::Registry => Rpc::RegistryLearn,
         Request::Gossip => Rpc::GossipDigest,
@@ -264,14 +264,11 @@ async fn wait(
 ) -> (Reply, Bytes) {
     let plain = |reply| (reply, Bytes::new());
     match request {
-        Request::Coordinate(coordinate) => {
-            // A slice of a large read buffer: what is kept in views must not hold all of it.
-            let value = Bytes::copy_from_slice(&body);
-            let written = coordinator.coordinate(span, *coordinate, value, timeout);
-            match written.await {
-                Ok(written) => plain(Reply::Written(written)),
-                Err(failure) => plain(Reply::Failed(failure)),
-            }
+        Request::Coordinate(write) => {
+            plain(coordinate(coordinator, (*write, false), &body, span, timeout).await)
+        }
+        Request::CoordinateOnce(write) => {
+            plain(coordinate(coordinator, (*write, true), &body, span, timeout).await)
         }
         Request::List {
             bucket,
@@ -323,6 +320,19 @@ async fn wait(
             "answered elsewhere".into(),
         ))),
     }
+}
+
+async fn coordinate(
+    coordinator: &Coordinator,
+    write: (Coordinate, bool),
+    body: &Bytes,
+    span: &Span,
+    timeout: Duration,
+) -> Reply {
+    // A slice of a large read buffer: what is kept in views must not hold all of it.
+    let value = Bytes::copy_from_slice(body);
+    let answered = coordinator.coordinate(span, write, value, timeout).await;
+    answered.map_or_else(Reply::Failed, Answered::into_reply)
 }
 
 /// Places a key, if this node holds a copy of it.

@@ -26,11 +26,13 @@ mod census;
 mod hints;
 mod keeper;
 pub mod leaves;
+mod repeat;
 mod sweep;
 mod trees;
 mod writer;
 
 pub use hints::{Hinting, Kept, KeptHint};
+pub use repeat::Once;
 pub use sweep::Swept;
 pub use trees::Damaged;
 use writer::Writer;
@@ -110,6 +112,8 @@ pub struct Minted {
     pub modified_at: u64,
     /// Live siblings on this copy now.
     pub live: usize,
+    /// Whether it was there before: a retry that was recognised.
+    pub repeated: bool,
 }
 
 type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
@@ -123,6 +127,8 @@ struct Asked {
     caps: Caps,
     durability: Durability,
     stands_in: Option<StandIn>,
+    /// What other replicas hold of the key, if its client may repeat the write.
+    once: Option<Box<Object>>,
     minted: Done<Minted>,
     counts: Done<()>,
 }
@@ -375,6 +381,7 @@ impl Replica {
             caps,
             durability,
             stands_in: None,
+            once: None,
             minted: Box::new(minted),
             counts: Box::new(counts),
         }));

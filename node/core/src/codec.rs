@@ -3,7 +3,8 @@
 //! `version (1) | length of the head (4, little endian) | head (postcard) | values | CRC-32C (4)`. Values
 //! stand raw behind the head, so that decoding slices them out of the buffer it was given and copies none.
 //! The form is canonical: equal objects have equal bytes, so a digest of the bytes is a digest of the
-//! object, and what differs between replicas has no place in it. Hostile bytes give an error, never a panic
+//! object, and what differs between replicas has no place in it. An object with receipts is of version 2, which
+//! has them at the end of the head; one without stays of version 1. Hostile bytes give an error, never a panic
 //! or an allocation larger than the input. Golden files under `golden/` hold every version ever written.
 
 use std::collections::BTreeMap;
@@ -13,13 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::id::{Actor, Digest, Trace, WriteId};
-use crate::object::{Content, Fold, Object, Sibling};
+use crate::object::{Content, Fold, Object, Receipt, Sibling};
 
 #[cfg(test)]
 mod tests;
 
-/// The version this code writes.
-const VERSION: u8 = 1;
+/// The version of an object without receipts.
+const PLAIN: u8 = 1;
+/// The version of one with receipts, which stand behind the rest of the head.
+const REMEMBERING: u8 = 2;
 /// Version byte, head length and checksum.
 const FRAME_BYTES: usize = 1 + 4 + 4;
 
@@ -104,11 +107,20 @@ pub fn encode(object: &Object) -> Bytes {
     };
     let room = FRAME_BYTES + USUAL_HEAD_BYTES * head.siblings.len().max(1) + object.value_bytes();
     let mut bytes = Vec::with_capacity(room);
-    bytes.push(VERSION);
+    let receipts = object.receipts();
+    bytes.push(if receipts.is_empty() {
+        PLAIN
+    } else {
+        REMEMBERING
+    });
     bytes.extend_from_slice(&[0; 4]);
     let start = bytes.len();
-    let mut bytes = postcard::serialize_with_flavor(&head, Buffer(bytes))
-        .expect("a head of integers, strings and maps always serialises");
+    let written = if receipts.is_empty() {
+        postcard::serialize_with_flavor(&head, Buffer(bytes))
+    } else {
+        postcard::serialize_with_flavor(&(&head, receipts), Buffer(bytes))
+    };
+    let mut bytes = written.expect("a head of integers, strings and maps always serialises");
     let length = u32::try_from(bytes.len() - start)
         .expect("a head is far below 4 GiB: minting caps contexts");
     bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
@@ -181,8 +193,9 @@ pub fn decode(bytes: &Bytes) -> Result<Object, Malformed> {
         }
         _ => return Err(Malformed::Short(bytes.len())),
     };
-    if body[0] != VERSION {
-        return Err(Malformed::Version(body[0]));
+    let version = body[0];
+    if !matches!(version, PLAIN | REMEMBERING) {
+        return Err(Malformed::Version(version));
     }
     if crc32c::crc32c(&body) != checksum {
         return Err(Malformed::Checksum);
@@ -193,11 +206,7 @@ pub fn decode(bytes: &Bytes) -> Result<Object, Malformed> {
         return Err(Malformed::Head);
     }
     let head = body.split_to(length);
-    let (head, rest): (Head, &[u8]) =
-        postcard::take_from_bytes(&head).map_err(|_| Malformed::Head)?;
-    if !rest.is_empty() {
-        return Err(Malformed::Head);
-    }
+    let (head, receipts) = head_and_receipts(version, &head)?;
     let siblings = head
         .siblings
         .into_iter()
@@ -206,7 +215,25 @@ pub fn decode(bytes: &Bytes) -> Result<Object, Malformed> {
     if !body.is_empty() {
         return Err(Malformed::Values);
     }
-    Object::try_from_parts(head.context, siblings).ok_or(Malformed::Unsound)
+    let object = Object::try_from_parts(head.context, siblings);
+    let object = object.and_then(|object| object.with_receipts(receipts));
+    object.ok_or(Malformed::Unsound)
+}
+
+fn head_and_receipts(version: u8, bytes: &[u8]) -> Result<(Head, Vec<Receipt>), Malformed> {
+    let (head, rest): (Head, &[u8]) =
+        postcard::take_from_bytes(bytes).map_err(|_| Malformed::Head)?;
+    if version == PLAIN {
+        return match rest {
+            [] => Ok((head, Vec::new())),
+            _ => Err(Malformed::Head),
+        };
+    }
+    match postcard::take_from_bytes::<Vec<Receipt>>(rest) {
+        // Without any it would be the other version: equal objects have equal bytes.
+        Ok((receipts, [])) if !receipts.is_empty() => Ok((head, receipts)),
+        _ => Err(Malformed::Head),
+    }
 }
 
 fn sibling_of(head: SiblingHead, values: &mut Bytes) -> Result<Sibling, Malformed> {
@@ -246,7 +273,7 @@ pub fn sibling_count(bytes: &[u8]) -> Result<u32, Malformed> {
     let Some(([version, length @ ..], rest)) = bytes.split_first_chunk::<5>() else {
         return Err(Malformed::Short(bytes.len()));
     };
-    if *version != VERSION {
+    if !matches!(*version, PLAIN | REMEMBERING) {
         return Err(Malformed::Version(*version));
     }
     let length = u32::from_le_bytes(*length) as usize;

@@ -20,6 +20,7 @@ pub mod object;
 pub mod quorum;
 pub mod refill;
 pub mod registry;
+pub mod retry;
 pub mod ring;
 pub mod seal;
 pub mod view;

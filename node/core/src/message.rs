@@ -141,6 +141,8 @@ pub enum Request {
     Collect,
     /// A question of membership: the body is the message.
     Gossip,
+    /// Coordinate a write that its client may repeat, if it was not written before; its value is the body.
+    CoordinateOnce(Box<Coordinate>),
 }
 
 /// One entry of the conflict feed: a key that no resolver made one value of.
@@ -237,6 +239,8 @@ pub enum Reply {
     },
     /// The body is membership's answer.
     Gossip,
+    /// The write was there before; nothing was minted, and W copies have it.
+    Repeated(Written),
 }
 
 /// A coordinated write.
@@ -316,6 +320,21 @@ pub enum Failure {
     /// Owners changed since the document that the question was asked by: ask again by the newer one.
     #[error("owners changed in registry document {0}, which the question does not know")]
     Stale(u64),
+    /// The idempotency key came with another write of this key; nothing was written.
+    #[error(
+        "the Idempotency-Key was used for another write of this key: another value, content type or attributes, or a delete"
+    )]
+    Reused,
+    /// Too few copies answered to know whether the write was made before; nothing was written.
+    #[error(
+        "{replies} of {need} copies answered in time, too few to know whether this write was made before"
+    )]
+    Unsure {
+        /// How many answered.
+        replies: u32,
+        /// How many were needed.
+        need: u32,
+    },
 }
 
 /// Bytes that are not a head of this version.

@@ -5,6 +5,7 @@
 //! Every dot belongs to a group: for a plain write its own counter, for a fold a fresh number of the
 //! folder. For every dot the higher (group, undone) wins, and dots of one group form one sibling. No user
 //! code runs here, so the store stays correct if every resolver is broken.
+//! Beside them it remembers writes that their clients may repeat (`receipts`), which no join reads.
 //! Invariants: every sibling's dots are in the context; no dot stands in two siblings; siblings are in the
 //! order of (actor, group). `design/merge-model.md` has the model, `tests` its laws.
 
@@ -16,8 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::id::{Actor, Digest, Dot, Trace, WriteId};
 
+mod receipts;
 #[cfg(test)]
 mod tests;
+
+pub use receipts::{MAX_RECEIPTS, Recall, Receipt};
 
 /// What a client wrote: a value or a tombstone, and what belongs to it. Stamped once by the coordinator,
 /// equal on every replica.
@@ -140,6 +144,8 @@ impl Sibling {
 pub struct Object {
     context: Context,
     siblings: Vec<Sibling>,
+    /// Writes that their clients may repeat, superseded ones too.
+    receipts: Vec<Receipt>,
 }
 
 /// What a write asks for, apart from its dot.
@@ -223,7 +229,7 @@ impl Object {
     /// # Panics
     /// If a sibling has no dot or one outside the context, or if two siblings share a dot or a group.
     pub fn from_parts(context: Context, siblings: Vec<Sibling>) -> Self {
-        let object = Self { context, siblings };
+        let object = Self::parts(context, siblings);
         assert!(
             object.is_sound(),
             "an object breaks its invariants: {object:?}"
@@ -233,8 +239,16 @@ impl Object {
 
     /// As [`Object::from_parts`], for parts that come from outside: `None` where the other panics.
     pub fn try_from_parts(context: Context, siblings: Vec<Sibling>) -> Option<Self> {
-        let object = Self { context, siblings };
+        let object = Self::parts(context, siblings);
         object.is_sound().then_some(object)
+    }
+
+    fn parts(context: Context, siblings: Vec<Sibling>) -> Self {
+        Self {
+            context,
+            siblings,
+            receipts: Vec::new(),
+        }
     }
 
     fn is_sound(&self) -> bool {
@@ -248,7 +262,7 @@ impl Object {
                 && ascending(&sibling.counters)
                 && sibling.dots().all(|dot| self.context.contains(dot))
         });
-        ordered && held && {
+        ordered && held && self.remembers_soundly() && {
             let mut dots: Vec<_> = self.siblings.iter().flat_map(Sibling::dots).collect();
             dots.sort_unstable();
             dots.windows(2).all(|pair| pair[0] < pair[1])
@@ -330,8 +344,14 @@ impl Object {
             .collect();
         let mut context = self.context.clone();
         context.join(&other.context);
-        let changed = self.siblings != siblings || self.context != context;
-        *self = Self { context, siblings };
+        let receipts = receipts::newest(&self.receipts, &other.receipts);
+        let joined = Self {
+            context,
+            siblings,
+            receipts,
+        };
+        let changed = *self != joined;
+        *self = joined;
         changed
     }
 
@@ -379,6 +399,7 @@ impl Object {
         let mut next = Self {
             context: self.context.clone(),
             siblings: kept,
+            receipts: self.receipts.clone(),
         };
         next.context.join(&known);
         let at = next
@@ -391,10 +412,7 @@ impl Object {
         let mut answer = answered;
         answer.insert(mint.dot);
         Ok(Written {
-            shipment: Self {
-                context: known,
-                siblings: vec![sibling],
-            },
+            shipment: Self::parts(known, vec![sibling]),
             answer,
             covered,
         })

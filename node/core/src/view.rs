@@ -29,19 +29,17 @@ pub enum Faces<'a> {
 
 /// The siblings of an object that a view shows or a resolver sees.
 pub fn faces(object: &Object, deletes: Deletes) -> Faces<'_> {
-    if object.live().next().is_none() {
+    let counting = |sibling: &&Sibling| !object.is_outlived(sibling);
+    let counting = || object.siblings().iter().filter(counting);
+    let dead = |sibling: &&Sibling| sibling.content.is_tombstone();
+    if counting().all(|sibling| dead(&sibling)) {
         return Faces::Gone;
     }
-    let dead = object
-        .siblings()
-        .iter()
-        .any(|sibling| sibling.content.is_tombstone());
-    if deletes == Deletes::DeleteWins && dead {
+    if deletes == Deletes::DeleteWins && counting().any(|sibling| dead(&sibling)) {
         return Faces::Gone;
     }
-    let shown =
-        |sibling: &&Sibling| deletes == Deletes::Resolver || !sibling.content.is_tombstone();
-    let mut faces: Vec<_> = once_per_write(object.siblings().iter().filter(shown));
+    let shown = |sibling: &&Sibling| deletes == Deletes::Resolver || !dead(sibling);
+    let mut faces: Vec<_> = once_per_write(counting().filter(shown));
     if let [one] = faces[..] {
         return if one.content.is_tombstone() {
             Faces::Gone
@@ -65,7 +63,7 @@ fn in_order(faces: &mut [&Sibling]) {
 }
 
 /// Of the surviving dots with one write id the lowest counts: a retry through another coordinator is the
-/// same write. Folds keep their own account in their provenance.
+/// same write. (If one of them was superseded, none counts: [`Object::is_outlived`].) Folds keep their own account in their provenance.
 fn once_per_write<'a>(siblings: impl Iterator<Item = &'a Sibling>) -> Vec<&'a Sibling> {
     let mut writes: BTreeMap<(WriteId, Option<Dot>), &Sibling> = BTreeMap::new();
     for sibling in siblings {

@@ -161,6 +161,15 @@ impl Oracle {
         writes.iter().fold(writes, past)
     }
 
+    /// The writes that were minted for a request and its repetitions.
+    pub fn of_request(&self, request: usize) -> Writes {
+        let all = self.writes.iter().enumerate();
+        let twins = all.filter(|(_, write)| write.request == request);
+        twins.fold(Writes::default(), |set, (number, _)| {
+            set.and(Writes::of(number))
+        })
+    }
+
     /// Acknowledged writes to a key.
     pub fn acknowledged(&self, key: usize) -> Writes {
         let all = self.writes.iter().enumerate();

@@ -50,6 +50,16 @@ sights! {
     Retried => "a forward tried at a second owner",
     /// A forward got no answer.
     ForwardLost => "a forward whose answer never came",
+    /// A client repeated a write.
+    AskedAgain => "a write repeated by its client",
+    /// A retry was recognised.
+    Recognised => "a retry recognised, and not minted again",
+    /// A write that may be repeated was handed on although it may have been minted.
+    HandedOnUnsure => "a repeatable write tried elsewhere after an unknown outcome",
+    /// A strict write could not be looked for.
+    Unsure => "a strict repeatable write refused because too few answered the look",
+    /// A read met the twin of a superseded write.
+    TwinHidden => "a retry's twin left out, since the write was superseded",
     /// Digests differed and the object was fetched.
     Fetched => "an object fetched after differing digests",
     /// A read asked another replica for the object.

@@ -48,6 +48,10 @@ pub enum Bug {
     HintAckBeforeSync,
     /// Over the quota a hint that counted makes room for a new one.
     HintEvicted,
+    /// A retry is minted although its write is remembered.
+    RetryMintsAgain,
+    /// What is remembered of a write stays with its coordinator.
+    ReceiptNotShipped,
     /// Gossip brings back whom the registry removed: a cut longer than every timer resurrects a member.
     Resurrection,
     /// Silence is measured by the stamps of others.
@@ -87,6 +91,8 @@ impl Bug {
         Self::AbsentFallback,
         Self::HintAckBeforeSync,
         Self::HintEvicted,
+        Self::RetryMintsAgain,
+        Self::ReceiptNotShipped,
         Self::Resurrection,
         Self::StampsBelieved,
         Self::OthersRaised,
@@ -117,6 +123,8 @@ impl Bug {
             Self::AbsentFallback => "absent-fallback",
             Self::HintAckBeforeSync => "hint-ack-before-sync",
             Self::HintEvicted => "hint-evicted",
+            Self::RetryMintsAgain => "retry-mints-again",
+            Self::ReceiptNotShipped => "receipt-not-shipped",
             Self::Resurrection => "resurrection",
             Self::StampsBelieved => "stamps-believed",
             Self::OthersRaised => "others-raised",
@@ -179,6 +187,7 @@ impl Bug {
             | Self::LineNotRaised
             | Self::ForgetfulFallback => "contexts claim what was seen",
             Self::PolledLayouts => "one document per number",
+            Self::RetryMintsAgain | Self::ReceiptNotShipped => "a repeated write is one write",
             Self::Resurrection => "gossip removes nobody and brings nobody back",
             Self::StampsBelieved | Self::OthersBlamed => "silence is judged by one's own clock",
             Self::OthersRaised | Self::IncarnationKept => "only a member raises its incarnation",
@@ -202,6 +211,8 @@ impl Bug {
             | Self::AbsentFallback
             | Self::HintAckBeforeSync
             | Self::HintEvicted => 2_000,
+            Self::RetryMintsAgain => 50,
+            Self::ReceiptNotShipped => 4_000,
             Self::Resurrection
             | Self::StampsBelieved
             | Self::OthersRaised
@@ -234,5 +245,9 @@ impl FromStr for Bug {
 pub fn as_vector(object: &Object, dot: Dot) -> Object {
     let mut context: Context = object.context().clone();
     context.insert_interval(dot.actor, 0, dot.counter);
-    Object::from_parts(context, object.siblings().to_vec())
+    let vector = Object::from_parts(context, object.siblings().to_vec());
+    let receipts = object.receipts().to_vec();
+    vector
+        .with_receipts(receipts)
+        .expect("the context only grew")
 }

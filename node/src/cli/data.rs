@@ -58,6 +58,7 @@ Examples:
   sibyl put greeting hello
   echo hello | sibyl put greeting
   sibyl put photo --file photo.jpg --content-type image/jpeg
+  sibyl put order/17 paid --idempotency-key payment-4711
   sibyl put greeting hi --context \"$(sibyl get greeting --output json | jq -r .context)\"")]
 pub(super) struct PutArgs {
     /// The key.
@@ -83,6 +84,9 @@ pub(super) struct PutArgs {
     /// Write only if there is no live value (advisory, not atomic).
     #[arg(long)]
     if_absent: bool,
+    /// Your name for this request, so that it may be repeated: the same write again is no second one.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     /// How many copies must be safe: 1 to n, one, quorum or all.
     #[arg(long, short, value_name = "COUNT")]
     w: Option<String>,
@@ -113,6 +117,9 @@ pub(super) struct DeleteArgs {
     /// Delete whatever the node sees now.
     #[arg(long)]
     blind: bool,
+    /// Your name for this request, so that it may be repeated: the same write again is no second one.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     /// How many copies must be safe: 1 to n, one, quorum or all.
     #[arg(long, short, value_name = "COUNT")]
     w: Option<String>,
@@ -186,6 +193,7 @@ pub(super) fn put(args: &PutArgs) -> Result<(), Failure> {
     if args.if_absent {
         parts = parts.header("if-none-match", "*");
     }
+    parts = parts.maybe_header("idempotency-key", args.idempotency_key.as_deref());
     let path = key_path(&args.bucket.bucket, &args.key)?;
     let answer = args
         .connection
@@ -201,6 +209,7 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<(), Failure> {
     if args.blind {
         parts = parts.query("blind", true);
     }
+    parts = parts.maybe_header("idempotency-key", args.idempotency_key.as_deref());
     let path = key_path(&args.bucket.bucket, &args.key)?;
     let answer = args.connection.client()?.delete(&path, parts)?;
     print_write(&args.connection, &args.key, &answer)
@@ -392,15 +401,20 @@ fn print_write(connection: &Connection, key: &str, answer: &Answer) -> Result<()
         ("trace_id", "sibyl-trace-id"),
         ("context", "sibyl-context"),
     ];
+    let repeated = answer.header("sibyl-repeated") == "true";
     if connection.json() {
         let mut fields: serde_json::Map<String, Value> = named
             .iter()
             .map(|(name, header)| ((*name).to_owned(), answer.header(header).into()))
             .collect();
         fields.insert("key".to_owned(), key.into());
+        fields.insert("repeated".to_owned(), repeated.into());
         return output::print_json(&fields);
     }
     let mut facts = vec![("key", output::printable(key))];
+    if repeated {
+        facts.push(("repeated", "it was written before".to_owned()));
+    }
     facts.extend(
         named
             .iter()

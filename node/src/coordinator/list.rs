@@ -237,7 +237,7 @@ impl Cursor {
                     self.from = None;
                     break;
                 }
-                let live = object.live().next().is_some();
+                let live = object.live().any(|sibling| !object.is_outlived(sibling));
                 self.chunk.push_back(Entry {
                     key: Bytes::copy_from_slice(&key),
                     live,

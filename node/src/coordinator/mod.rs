@@ -2,15 +2,18 @@
 //!
 //! The flows of `sibyl-core` decide; this performs their effects on peers and on the local replica. It
 //! knows no HTTP and no disk. What a request asks and what it gets stands in `request`; `placement` says who
-//! takes it now; `read` and `write` perform the flows; `resolve` makes views; `modules` keeps resolvers on every node.
+//! takes it now; `handing` finds the node that mints; `read` and `write` perform the flows; `once` looks first
+//! where a write may be repeated; `resolve` makes views; `modules` keeps resolvers on every node.
 
 mod buckets;
 mod change;
 mod closing;
 mod conflicts;
 mod explain;
+mod handing;
 mod list;
 mod modules;
+mod once;
 mod placement;
 mod read;
 mod remote;
@@ -36,6 +39,7 @@ use sibyl_core::seal::{self, Forged, Opened};
 
 pub use buckets::{BucketFailed, Emptiness};
 pub use modules::{ModuleFailed, Uploaded};
+pub use once::Answered;
 pub use request::{
     Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest,
     Listed, Owner, PutError, PutRequest, Resolved, ResolverNote, Stored,
@@ -302,5 +306,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::HintsFull
             | Failure::Closing
             | Failure::Stale(_)
+            | Failure::Unsure { .. }
     )
 }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Dot, Incarnation, NodeId, WriteId};
 pub use sibyl_core::message::Conflict;
-use sibyl_core::message::Failure;
-use sibyl_core::object::Sibling;
+use sibyl_core::message::{Failure, Place};
+use sibyl_core::object::{Receipt, Sibling};
 use sibyl_core::quorum::Level;
+use sibyl_core::retry::{self, Payload};
 use sibyl_core::view::View;
 
 /// A read.
@@ -82,6 +83,8 @@ pub struct Got {
     pub live: usize,
     /// The object's context.
     pub context: Context,
+    /// What the object remembers of writes that their clients may repeat.
+    pub receipts: Vec<Receipt>,
     /// The bucket's incarnation, to seal the context with.
     pub bucket: Incarnation,
     /// Quoted ETag: of the view, or of the object.
@@ -92,6 +95,23 @@ pub struct Got {
     pub acks: Acks,
     /// Whether R was met; `false` only with `partial`.
     pub met: bool,
+}
+
+impl Got {
+    /// Whether a write was made before, whatever became of it since: this is its retry.
+    pub fn knows(&self, request: &PutRequest) -> bool {
+        let place = Place {
+            bucket: self.bucket,
+            key: request.key.clone(),
+        };
+        let Some(id) = request.write_id(&place) else {
+            return false;
+        };
+        let siblings = self.siblings.iter();
+        let siblings = siblings.map(|sibling| sibling.content.write_id);
+        let receipts = self.receipts.iter().map(|receipt| receipt.write_id);
+        siblings.chain(receipts).any(|made| made == id)
+    }
 }
 
 /// Why a read failed.
@@ -138,14 +158,27 @@ pub struct PutRequest {
     pub content_type: String,
     /// Attributes by name.
     pub attributes: BTreeMap<String, String>,
-    /// The client's own identity for the request, if it has one.
-    pub write_id: Option<WriteId>,
+    /// The client's own name for the request, if it may repeat it.
+    pub idempotency_key: Option<retry::Key>,
     /// How many copies must count; `None`: the bucket's.
     pub w: Option<Level>,
     /// Whether nodes that stand in for an owner count; `None`: the bucket's.
     pub sloppy: Option<bool>,
     /// How long the client waits; `None`: the node's default.
     pub timeout: Option<Duration>,
+}
+
+impl PutRequest {
+    /// Its write id, if its client may repeat it.
+    pub(super) fn write_id(&self, place: &Place) -> Option<WriteId> {
+        let key = self.idempotency_key.as_ref()?;
+        let payload = Payload {
+            value: self.value.as_deref(),
+            content_type: &self.content_type,
+            attributes: &self.attributes,
+        };
+        Some(retry::write_id(key, place, payload))
+    }
 }
 
 /// An acknowledged write.
@@ -165,6 +198,8 @@ pub struct Stored {
     pub live: usize,
     /// Who minted it.
     pub coordinator: NodeId,
+    /// Whether it was written before: a retry that was recognised.
+    pub repeated: bool,
 }
 
 /// Why a write was not acknowledged.

@@ -154,6 +154,7 @@ impl Coordinator {
             owners: outcome.replies - outcome.fallbacks,
             fallbacks: outcome.fallbacks,
         };
+        let receipts = outcome.object.receipts().to_vec();
         let (context, mut siblings) = outcome.object.into_parts();
         siblings.sort_by_key(|sibling| (sibling.content.modified_at, sibling.dot()));
         Got {
@@ -161,6 +162,7 @@ impl Coordinator {
             siblings,
             live,
             context,
+            receipts,
             bucket: bucket.incarnation,
             etag: etag_of(&etag),
             resolver,

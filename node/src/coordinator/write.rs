@@ -1,9 +1,8 @@
-//! Performs the write flow: finds the node that mints, mints, sends to all owners, answers at W.
+//! Performs the write flow: mints, sends to all owners, answers at W.
 //!
 //! The first reachable owner coordinates, and if there is none, the first node that may stand in for one, which
-//! mints on its hint of the key. A forward is tried elsewhere only if the one before certainly did not mint;
-//! else the client learns that the outcome is unknown. A coordinated write runs in a task of its
-//! own, so a client that leaves cannot leave it half sent.
+//! mints on its hint of the key; who that is `handing` finds. A coordinated write runs in a task of its own, so a
+//! client that leaves cannot leave it half sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,24 +16,24 @@ use sibyl_core::context::Context;
 use sibyl_core::flow::put::{Effect, Event, Outcome, Put};
 use sibyl_core::id::{NodeId, WriteId};
 use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
-use sibyl_core::object::{Caps, Content, Write};
+use sibyl_core::object::{Caps, Content, Object, Write};
 use sibyl_core::registry::{Bucket, Deletes, Durability};
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
-use super::placement::Placement;
-use super::remote::{AskError, REFUSED, STALE, TIMEOUT};
+use super::once::Answered;
+use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
-use crate::replica::{Minted, Slot, StandIn};
+use crate::replica::{Minted, Once, Slot, StandIn};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{HintResult, Quorum};
 use crate::telemetry::{Rpc, Span};
 
 /// An owner that is silent for so long is stood in for: a hundred times a usual answer, a tenth of a client's
 /// usual patience. A client with less patience gets a third of it.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a hint may take at least, however little time the client gave: it is kept for the owner's sake.
 const HINT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most intervals a context may take to be minted into: sealed as base64url they stay below the 16 KiB
@@ -62,6 +61,8 @@ impl Coordinator {
             });
         }
         let slot = slot(&view, bucket, &request.key);
+        let keyed = request.write_id(&slot.place);
+        let once = keyed.is_some();
         let owners = view.owners(bucket, slot.partition);
         let w = request
             .w
@@ -86,16 +87,14 @@ impl Coordinator {
             deletes: request.value.is_none(),
             content_type: request.content_type,
             attributes: request.attributes,
-            write_id: request
-                .write_id
-                .unwrap_or_else(|| WriteId(rand::rng().random())),
+            write_id: keyed.unwrap_or_else(|| WriteId(rand::rng().random())),
             trace: Some(span.context()),
             w: u32::try_from(w).expect("n is at most 255"),
             sloppy: request.sloppy.unwrap_or(bucket.config.sloppy),
         };
         let placement = self.placement(&view, bucket, slot.partition, coordinate.sloppy);
-        let written = self
-            .hand_on(span, placement, coordinate, value, until)
+        let Answered { written, repeated } = self
+            .hand_on(span, placement, (coordinate, once), value, until)
             .await?;
         span.conflict_left(written.siblings as usize);
         Ok(Stored {
@@ -109,6 +108,7 @@ impl Coordinator {
             },
             live: written.siblings as usize,
             coordinator: written.coordinator,
+            repeated,
         })
     }
 
@@ -150,90 +150,19 @@ impl Coordinator {
         Ok(outcome.object.tombstones())
     }
 
-    /// Gives the write to the first node that may coordinate it, can be reached and takes it.
-    async fn hand_on(
-        &self,
-        span: &Span,
-        placement: Placement,
-        coordinate: Coordinate,
-        value: Bytes,
-        deadline: Deadline,
-    ) -> Result<Written, PutError> {
-        let (w, owners) = (coordinate.w as usize, placement.owners.len());
-        let mut refused = None;
-        for owner in placement.candidates() {
-            let left = deadline.saturating_duration_since(Deadline::now());
-            if left.is_zero() && refused.is_some() {
-                // Nothing was written so far; asking on without time could only make that unknown.
-                break;
-            }
-            let result = if owner == *self.me() {
-                self.coordinate(span, coordinate.clone(), value.clone(), left)
-                    .await
-                    .map_err(AskError::Failed)
-            } else {
-                self.forward(span, &owner, coordinate.clone(), value.clone(), left)
-                    .await
-            };
-            match result {
-                Ok(written) => return Ok(written),
-                Err(error) if error.is_unsent() => refused = Some(error),
-                Err(AskError::Failed(Failure::Quorum { copies, failed, w })) => {
-                    let (copies, failed, w) = (copies as usize, failed as usize, w as usize);
-                    return Err(PutError::Unknown { copies, failed, w });
-                }
-                Err(AskError::Failed(failure @ Failure::Refused(_))) => {
-                    return Err(PutError::NotWritten(failure));
-                }
-                Err(_) => {
-                    return Err(PutError::Unknown {
-                        copies: 0,
-                        failed: 0,
-                        w,
-                    });
-                }
-            }
-        }
-        match refused {
-            Some(AskError::Failed(failure)) => Err(PutError::NotWritten(failure)),
-            _ => Err(PutError::Unreachable { owners }),
-        }
-    }
-
-    async fn forward(
-        &self,
-        span: &Span,
-        to: &NodeId,
-        coordinate: Coordinate,
-        value: Bytes,
-        timeout: Duration,
-    ) -> Result<Written, AskError> {
-        let request = Request::Coordinate(Box::new(coordinate));
-        let call = self.ask(
-            span.forward(to),
-            Rpc::CoordinatorForward,
-            to,
-            &request,
-            value,
-            timeout,
-        );
-        match call.await? {
-            (Reply::Written(written), _) => Ok(written),
-            _ => Err(AskError::Nonsense),
-        }
-    }
-
-    /// Coordinates a write on this node's own copy, or, if it owns none and the write is sloppy, on its hint.
+    /// Coordinates a write on this node's own copy, or, if it owns none and the write is sloppy, on its hint. One
+    /// that may be made only once is looked for first.
     ///
     /// # Errors
     /// [`Failure`]; after [`Failure::Quorum`] the write may still become visible.
     pub async fn coordinate(
         &self,
         span: &Span,
-        coordinate: Coordinate,
+        (coordinate, once): (Coordinate, bool),
         value: Bytes,
         timeout: Duration,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Answered, Failure> {
+        let deadline = Deadline::now() + timeout;
         let view = self.serving().map_err(Failure::NotServing)?;
         if self.is_low_on_disk() && !coordinate.deletes {
             return Err(Failure::DiskFull);
@@ -248,8 +177,7 @@ impl Coordinator {
         let sloppy = coordinate.sloppy;
         let placement = self.placement(&view, bucket, slot.partition, sloppy);
         let owners = &placement.owners;
-        let w = coordinate.w as usize;
-        let owns = owners.contains(self.me());
+        let (w, owns) = (coordinate.w as usize, owners.contains(self.me()));
         if !owns && (!sloppy || placement.also.contains(self.me())) {
             return Err(Failure::NotOwner);
         }
@@ -258,6 +186,12 @@ impl Coordinator {
             let few = "too few nodes can be reached that may take the write";
             return Err(Failure::NotServing(few.into()));
         }
+        let mut found = None;
+        if once {
+            let look = self.look_back(span, (&view, &slot), &coordinate, timeout);
+            found = Some(look.await?);
+        }
+        let timeout = deadline.saturating_duration_since(Deadline::now());
         let span = span.quorum_write(owners.len(), w);
         let stands_in = (!owns).then(|| StandIn {
             owners: view.takers(slot.partition, bucket.config.n),
@@ -279,7 +213,8 @@ impl Coordinator {
             slot,
             began: Instant::now(),
             patience: Deadline::now() + PATIENCE.min(timeout / 3),
-            deadline: Deadline::now() + timeout,
+            deadline,
+            found,
             answer: Some(answer),
             waiting: FuturesUnordered::new(),
             minted: None,
@@ -331,7 +266,9 @@ struct Writing {
     /// When owners that are silent are stood in for.
     patience: Deadline,
     deadline: Deadline,
-    answer: Option<oneshot::Sender<Result<Written, Failure>>>,
+    /// What other replicas hold, if the write may be made only once.
+    found: Option<Object>,
+    answer: Option<oneshot::Sender<Result<Answered, Failure>>>,
     waiting: FuturesUnordered<BoxFuture<'static, Done>>,
     minted: Option<Minted>,
     /// Owners that said that they could not.
@@ -344,7 +281,8 @@ impl Writing {
         let patience = tokio::time::sleep_until(self.patience);
         tokio::pin!(deadline, patience);
         let mut patient = true;
-        let (minted, counts) = self.mint(coordinate, value);
+        let found = self.found.take();
+        let (minted, counts) = self.mint(coordinate, value, found);
         let minted = tokio::select! {
             minted = minted => minted.unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into()))),
             // The writer may mint it yet: the outcome is unknown.
@@ -401,7 +339,12 @@ impl Writing {
         self.perform(effects);
     }
 
-    fn mint(&self, coordinate: Coordinate, value: Bytes) -> (Told<Minted>, Told<()>) {
+    fn mint(
+        &self,
+        coordinate: Coordinate,
+        value: Bytes,
+        found: Option<Object>,
+    ) -> (Told<Minted>, Told<()>) {
         let write = Write {
             context: coordinate.context,
             tombstones: coordinate.tombstones,
@@ -427,10 +370,19 @@ impl Writing {
         };
         let replica = self.coordinator.replica();
         let (slot, caps, durability) = (self.slot.clone(), self.caps, self.durability);
-        match self.stands_in.clone() {
-            None => replica.mint(slot, self.number, write, caps, durability, minted, counts),
-            Some(in_place) => {
-                let number = self.number;
+        let number = self.number;
+        match (self.stands_in.clone(), found) {
+            (stands_in, Some(found)) => {
+                let once = Once {
+                    number,
+                    write,
+                    found,
+                    stands_in,
+                };
+                replica.mint_once(slot, once, caps, durability, minted, counts);
+            }
+            (None, None) => replica.mint(slot, number, write, caps, durability, minted, counts),
+            (Some(in_place), None) => {
                 replica.stand_in(
                     slot, number, write, caps, durability, in_place, minted, counts,
                 );
@@ -605,13 +557,21 @@ impl Writing {
     }
 
     fn tell(&mut self, result: Result<Written, Failure>) {
+        let repeated = self.minted.as_ref().is_some_and(|minted| minted.repeated);
+        if repeated && result.is_ok() {
+            self.coordinator.inner.ground.metrics.repeated_write();
+        }
+        let result = result.map(|written| Answered { written, repeated });
         debug_assert!(
             self.minted.is_some()
                 || result.as_ref().is_err_and(|failure| {
                     was_not_minted(failure)
                         || matches!(
                             failure,
-                            Failure::Refused(_) | Failure::Store(_) | Failure::Quorum { .. }
+                            Failure::Refused(_)
+                                | Failure::Reused
+                                | Failure::Store(_)
+                                | Failure::Quorum { .. }
                         )
                 })
         );

@@ -10,14 +10,15 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sibyl_core::retry::Key;
 use sibyl_core::view::View;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AdditionalProperties, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::asked::{Answer, Asked, ok};
-use super::document::{BucketPath, problems};
-use super::form::{Attributes, MediaType, Sealed};
+use super::document::{self, BucketPath, parameters, problems};
+use super::form::{Attributes, IdempotencyKey, MediaType, Sealed};
 use super::header;
 use super::json::{self, KeyOctets, Octets};
 use super::keys::Target;
@@ -35,6 +36,8 @@ pub(super) const MAX_OPS: usize = 128;
 pub(super) const MAX_BODY_BYTES: usize = 24 << 20;
 /// How many keys are worked on at once. One client must not take the node for itself.
 const KEYS_AT_ONCE: usize = 16;
+
+parameters!(BatchHeaders, [document::idempotency_key()]);
 
 problems!(BatchProblems: 404 414 503);
 
@@ -68,6 +71,8 @@ enum Op {
         /// Of your last read.
         context: Option<Sealed>,
         attributes: Option<Attributes>,
+        /// Your name for this operation, so that you may repeat it; in place of the header.
+        idempotency_key: Option<IdempotencyKey>,
     },
     /// Delete a key.
     Delete {
@@ -76,6 +81,8 @@ enum Op {
         key: Octets,
         /// Of your last read.
         context: Sealed,
+        /// Your name for this operation, so that you may repeat it; in place of the header.
+        idempotency_key: Option<IdempotencyKey>,
     },
 }
 
@@ -86,6 +93,22 @@ impl Op {
             Self::Put { .. } => Kind::Put,
             Self::Delete { .. } => Kind::Delete,
         }
+    }
+
+    /// Its own name, or that of the batch with its place in it.
+    fn idempotency_key(&self, at: usize, batch: Option<&Key>) -> Option<Key> {
+        let own = match self {
+            Self::Get { .. } => None,
+            Self::Put {
+                idempotency_key, ..
+            }
+            | Self::Delete {
+                idempotency_key, ..
+            } => idempotency_key.clone(),
+        };
+        let place = u32::try_from(at).unwrap_or(u32::MAX);
+        let of_batch = || batch.map(|key| key.clone().of_op(place));
+        own.map(|own| own.0).or_else(of_batch)
     }
 
     fn key(&self) -> &Octets {
@@ -151,6 +174,9 @@ struct OpResult {
     attributes: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<String>,
+    /// `true` on a write that was there before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeated: Option<bool>,
     /// The siblings, on 300.
     #[serde(skip_serializing_if = "Option::is_none")]
     siblings: Option<SiblingList>,
@@ -169,20 +195,22 @@ pub(super) struct BatchResult {
 /// Run many operations
 ///
 /// A body that breaks its schema is refused whole and does nothing; what goes wrong with an operation otherwise
-/// is in its result.
+/// is in its result. With `Idempotency-Key` the whole batch may be repeated as it is: each write is told from the
+/// others by its place.
 #[utoipa::path(post, path = "/v1/buckets/{bucket}/batch", tag = "keys", operation_id = "batch",
-    params(BucketPath),
+    params(BucketPath, BatchHeaders),
     request_body(content = Batch),
     responses((status = 200, description = "Each operation's own result, in order", body = BatchResult), BatchProblems))]
 pub(super) async fn batch(mut asked: Asked) -> Answer {
     asked.query(&[])?;
     let bucket = path::bucket(asked.path(), 2)?;
+    let repeats = header::idempotency_key(asked.headers())?;
     let batch: Batch = asked.json(MAX_BODY_BYTES).await?;
     let lanes = lanes(batch.ops)?;
     asked.call.max_value_bytes(&bucket)?;
-    let (asked, bucket) = (&asked, bucket.as_str());
+    let (asked, bucket, repeats) = (&asked, bucket.as_str(), repeats.as_ref());
     let mut results: Vec<_> = stream::iter(lanes.into_values())
-        .map(|lane| run_lane(asked, bucket, lane))
+        .map(|lane| run_lane(asked, (bucket, repeats), lane))
         .buffer_unordered(KEYS_AT_ONCE)
         .flat_map(stream::iter)
         .collect()
@@ -213,11 +241,16 @@ fn lanes(ops: Vec<Op>) -> Result<Lanes, Problem> {
     Ok(lanes)
 }
 
-async fn run_lane(asked: &Asked, bucket: &str, lane: Vec<(usize, Op)>) -> Vec<(usize, OpResult)> {
+async fn run_lane(
+    asked: &Asked,
+    (bucket, repeats): (&str, Option<&Key>),
+    lane: Vec<(usize, Op)>,
+) -> Vec<(usize, OpResult)> {
     let mut results = Vec::with_capacity(lane.len());
     for (at, op) in lane {
         let mut result = OpResult::new(op.kind(), op.key().clone());
-        if let Err(problem) = run(asked, bucket, op, &mut result).await {
+        let idempotency_key = op.idempotency_key(at, repeats);
+        if let Err(problem) = run(asked, bucket, (op, idempotency_key), &mut result).await {
             let trace_id = json::trace_id(asked.call.trace_id());
             result.status = problem.status().as_u16();
             result.problem = Some(problem.document(&trace_id));
@@ -227,10 +260,15 @@ async fn run_lane(asked: &Asked, bucket: &str, lane: Vec<(usize, Op)>) -> Vec<(u
     results
 }
 
-async fn run(asked: &Asked, bucket: &str, op: Op, result: &mut OpResult) -> Result<(), Problem> {
+async fn run(
+    asked: &Asked,
+    bucket: &str,
+    (op, idempotency_key): (Op, Option<Key>),
+    result: &mut OpResult,
+) -> Result<(), Problem> {
     let key = op.key().0.clone();
     let target = Target::new(bucket.to_owned(), key.clone(), &Query::default())?;
-    let request = match op {
+    let mut request = match op {
         Op::Get { .. } => {
             let got = asked.call.get(target.get(false, true)).await?;
             return result.read(asked, &key, got);
@@ -256,8 +294,10 @@ async fn run(asked: &Asked, bucket: &str, op: Op, result: &mut OpResult) -> Resu
             target.put(Some(context), None, header::OCTET_STREAM.to_owned())
         }
     };
+    request.idempotency_key = idempotency_key;
     let stored = asked.call.put(request).await?;
     result.status = 204;
+    result.repeated = stored.repeated.then_some(true);
     result.modified_at = Some(moment::rfc3339(stored.modified_at));
     result.context = Some(reading::sealed(asked, stored.bucket, &key, &stored.context));
     Ok(())
@@ -274,6 +314,7 @@ impl OpResult {
             modified_at: None,
             attributes: None,
             context: None,
+            repeated: None,
             siblings: None,
             problem: None,
         }

@@ -11,6 +11,7 @@ use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required};
 
+use super::form;
 use super::path;
 use super::problem;
 
@@ -98,6 +99,16 @@ pub(super) fn request_header(name: &str, about: &str, pattern: Option<&str>) -> 
         .description(Some(about))
         .schema(Some(text().pattern(pattern)))
         .build()
+}
+
+/// The header by which a client may repeat a write.
+pub(super) fn idempotency_key() -> Parameter {
+    let about = "Your name for this request, so that you may repeat it: the same write again, through whichever node, is no second one. Never use one for another write of the same key.";
+    request_header(
+        "Idempotency-Key",
+        about,
+        Some(form::IDEMPOTENCY_KEY_PATTERN),
+    )
 }
 
 fn name_schema() -> ObjectBuilder {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::ALLOW;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use super::api::{Api, Arrival, Departure};
 use super::asked::Entered;
 use super::body::{self, Intake};
-use super::header;
+use super::header::{self, Promises};
 use super::json;
 use super::problem::Problem;
 
@@ -54,7 +54,7 @@ pub(super) async fn enter(State(edge): State<Edge>, mut request: Request, next: 
         request_bytes: body::declared(request.headers()).unwrap_or(0),
     });
     let trace_id = json::trace_id(call.trace_id());
-    let response = match admit(request.headers(), &route) {
+    let response = match admit(&request, &route) {
         Err(problem) => Err(problem),
         Ok(()) => {
             let entered = Entered {
@@ -79,7 +79,8 @@ pub(super) fn template(route: &str) -> String {
     route.replace("{*", "{")
 }
 
-fn admit(headers: &HeaderMap, route: &str) -> Result<(), Problem> {
+fn admit(request: &Request, route: &str) -> Result<(), Problem> {
+    let headers = request.headers();
     let bytes: usize = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
@@ -95,10 +96,7 @@ fn admit(headers: &HeaderMap, route: &str) -> Result<(), Problem> {
     if route.starts_with("/health/") || route == "/metrics" {
         return Ok(());
     }
-    header::refuse_unsupported(
-        headers,
-        route.contains("/keys/") || route.starts_with("/key"),
-    )
+    header::refuse_unsupported(headers, Promises::of(request.method(), route))
 }
 
 async fn run(

@@ -115,6 +115,17 @@ fn refused(failure: Failure) -> Problem {
                 .with("intervals", *intervals)
                 .with("cap", *cap),
         },
+        Failure::Unsure { replies, need } => {
+            not_written(unavailable("quorum_not_reached", &failure))
+                .with("replies", *replies)
+                .with("need", *need)
+                .retry()
+        }
+        Failure::Reused => Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency_key_reused",
+            format!("{failure}; nothing was written: send another key with another write"),
+        ),
         Failure::DiskFull => {
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", failure.to_string())
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use sibyl_core::retry::Key;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -20,6 +21,8 @@ pub(super) const CONTEXT_PATTERN: &str = "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{4}|
 /// `type/subtype`, perhaps with parameters.
 const MEDIA_TYPE_PATTERN: &str =
     "^ *[A-Za-z0-9!#$%&'*+.^_`|~-]+/[A-Za-z0-9!#$%&'*+.^_`|~-]+ *(;[ -~]*)?$";
+/// 1 to 255 visible ASCII characters.
+pub(super) const IDEMPOTENCY_KEY_PATTERN: &str = "^[!-~]{1,255}$";
 /// What can be part of a header's name, in lower case.
 const ATTRIBUTE_NAME_PATTERN: &str = "^[a-z0-9!#$%&'*+.^_`|~-]+$";
 /// What can be a header's value.
@@ -67,6 +70,25 @@ impl PartialSchema for MediaType {
 }
 
 impl ToSchema for MediaType {}
+
+/// The key by which a client may repeat a write.
+#[derive(Clone)]
+pub(super) struct IdempotencyKey(pub(super) Key);
+
+impl<'de> Deserialize<'de> for IdempotencyKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Key::new(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl PartialSchema for IdempotencyKey {
+    fn schema() -> RefOr<Schema> {
+        text(IDEMPOTENCY_KEY_PATTERN).into()
+    }
+}
+
+impl ToSchema for IdempotencyKey {}
 
 /// Attributes of a value, each of which can be a header of an answer.
 #[derive(Default)]

@@ -1,14 +1,15 @@
 //! Headers of the API: names, and what requests say with them.
 //!
-//! A header whose feature does not exist yet is refused by name, never ignored: a client that sends
-//! `Idempotency-Key` relies on it.
+//! A header whose feature does not exist, here or on that route, is refused by name, never ignored: a client that
+//! sends `Idempotency-Key` relies on it.
 
 use std::collections::BTreeMap;
 
 use axum::http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use sibyl_core::retry::{BadKey, Key};
 
 use super::problem::Problem;
 
@@ -22,6 +23,8 @@ pub(super) const COORDINATOR: HeaderName = HeaderName::from_static("sibyl-coordi
 pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("sibyl-trace-id");
 pub(super) const DOT: HeaderName = HeaderName::from_static("sibyl-dot");
 pub(super) const DELETED: HeaderName = HeaderName::from_static("sibyl-deleted");
+/// Of an answer: the write was there before.
+pub(super) const REPEATED: HeaderName = HeaderName::from_static("sibyl-repeated");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// What the names of attributes begin with.
 pub(super) const ATTRIBUTE: &str = "sibyl-attr-";
@@ -35,28 +38,51 @@ pub(super) const MAX_CONTENT_TYPE_BYTES: usize = 255;
 /// The media type of a value whose writer named none.
 pub(super) const OCTET_STREAM: &str = "application/octet-stream";
 
-/// Refuses headers that ask for what does not exist yet. `keys` is whether the route is about keys, where a
-/// precondition that is not checked would lose writes.
-pub(super) fn refuse_unsupported(headers: &HeaderMap, keys: bool) -> Result<(), Problem> {
+/// What a route makes of headers that promise something.
+#[derive(Clone, Copy)]
+pub(super) struct Promises {
+    /// Whether it is about keys, where a precondition that is not checked would lose writes.
+    pub(super) keys: bool,
+    /// Whether it takes writes that their clients may repeat.
+    pub(super) repeats: bool,
+}
+
+impl Promises {
+    /// Those of a route.
+    pub(super) fn of(method: &Method, route: &str) -> Self {
+        let of_key = route.contains("/keys/");
+        let writes = *method == Method::PUT || *method == Method::DELETE;
+        let posts = *method == Method::POST && (route == "/key" || route.ends_with("/batch"));
+        Self {
+            keys: of_key || route.starts_with("/key"),
+            repeats: of_key && writes || posts,
+        }
+    }
+}
+
+/// Refuses headers that ask for what does not exist, here or at all.
+pub(super) fn refuse_unsupported(headers: &HeaderMap, promises: Promises) -> Result<(), Problem> {
     let refuse = |name: &HeaderName, instead: &str| match headers.contains_key(name) {
         true => Err(Problem::bad(
             "unsupported_header",
             format!(
-                "the header {name} is not supported yet, and ignoring it would be wrong: {instead}"
+                "the header {name} is not supported here, and ignoring it would be wrong: {instead}"
             ),
         )
         .with("header", name.as_str())),
         false => Ok(()),
     };
-    refuse(
-        &IDEMPOTENCY_KEY,
-        "send the request without it; a repeated write may leave a sibling",
-    )?;
+    if !promises.repeats {
+        refuse(
+            &IDEMPOTENCY_KEY,
+            "only writes and deletes of keys, and batches of them, can be repeated by it",
+        )?;
+    }
     refuse(
         &AUTHORIZATION,
         "this node knows no tokens; send the request without it",
     )?;
-    if keys {
+    if promises.keys {
         refuse(
             &IF_MATCH,
             "send the Sibyl-Context of your last read instead",
@@ -86,6 +112,16 @@ pub(super) fn once<'a>(
     first
         .map(|value| std::str::from_utf8(value.as_bytes()).map_err(|_| bad("is not UTF-8")))
         .transpose()
+}
+
+/// The key by which the client may repeat the request.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+    let text = once(headers, &IDEMPOTENCY_KEY)?;
+    let bad = |bad: BadKey| {
+        Problem::bad("bad_idempotency_key", bad.to_string())
+            .with("header", IDEMPOTENCY_KEY.as_str())
+    };
+    text.map(Key::new).transpose().map_err(bad)
 }
 
 /// Attributes of a value, by name.

@@ -109,13 +109,17 @@ parameters!(
             "An attribute of the value, under any name instead of `Name`: at most 16, 1 KiB together.",
             None
         ),
+        document::idempotency_key(),
     ]
 );
-parameters!(DeleteHeaders, [context_header()]);
+parameters!(
+    DeleteHeaders,
+    [context_header(), document::idempotency_key()]
+);
 
 problems!(ReadProblems: 404 414 503);
 problems!(WriteProblems: 404 409 412 414 422 503 507);
-problems!(DeleteProblems: 404 409 412 414 503 507);
+problems!(DeleteProblems: 404 409 412 414 422 503 507);
 
 fn context_header() -> utoipa::openapi::path::Parameter {
     let about =
@@ -193,7 +197,7 @@ impl Target {
             value,
             content_type,
             attributes: std::collections::BTreeMap::new(),
-            write_id: None,
+            idempotency_key: None,
             w: self.w,
             sloppy: self.sloppy,
             timeout: self.left(),
@@ -274,17 +278,19 @@ pub(super) async fn put(mut asked: Asked) -> Answer {
     let returns = query.word("return")? == Some("value");
     let content_type = header::content_type(asked.headers())?;
     let attributes = header::attributes(asked.headers())?;
+    let idempotency_key = header::idempotency_key(asked.headers())?;
     let (sealed, absent) = (asked.sealed()?, only_if_absent(&asked)?);
     let open = |sealed| asked.open(&target.bucket, &target.key, sealed);
     let context = sealed.as_ref().map(open).transpose()?;
     let cap = asked.call.max_value_bytes(&target.bucket)?;
     let value = asked.body(cap).await?;
     target.begin();
-    if absent {
-        refuse_present(&asked, &target).await?;
-    }
     let mut request = target.put(context, Some(value), content_type);
-    request.attributes = attributes;
+    (request.attributes, request.idempotency_key) = (attributes, idempotency_key);
+    if absent {
+        refuse_present(&asked, &target, &request).await?;
+        request.timeout = target.left();
+    }
     let stored = asked.call.put(request).await?;
     written(&asked, &target, &stored, returns).await
 }
@@ -306,6 +312,8 @@ pub(super) async fn delete(asked: Asked) -> Answer {
     let mut target = Target::of(&asked, &query)?;
     target.begin();
     let returns = query.word("return")? == Some("value");
+    let mut request = target.put(None, None, header::OCTET_STREAM.to_owned());
+    request.idempotency_key = header::idempotency_key(asked.headers())?;
     let context = match (asked.sealed()?, query.flag("blind")?) {
         (Some(_), true) => {
             return Err(Problem::bad(
@@ -314,7 +322,7 @@ pub(super) async fn delete(asked: Asked) -> Answer {
             ));
         }
         (Some(sealed), false) => asked.open(&target.bucket, &target.key, &sealed)?,
-        (None, true) => seen(&asked, &target).await?,
+        (None, true) => seen(&asked, &target, &request).await?,
         (None, false) => {
             return Err(Problem::bad(
                 "context_required",
@@ -322,15 +330,15 @@ pub(super) async fn delete(asked: Asked) -> Answer {
             ));
         }
     };
-    let request = target.put(Some(context), None, header::OCTET_STREAM.to_owned());
+    (request.context, request.timeout) = (Some(context), target.left());
     let stored = asked.call.put(request).await?;
     written(&asked, &target, &stored, returns).await
 }
 
-/// What a blind delete deletes; 404 if nothing lives there.
-async fn seen(asked: &Asked, target: &Target) -> Result<Context, Problem> {
+/// What a blind delete deletes; 404 if nothing lives there, unless this is the retry of the delete that did it.
+async fn seen(asked: &Asked, target: &Target, request: &PutRequest) -> Result<Context, Problem> {
     let got = asked.call.get(target.get(false, false)).await?;
-    if got.live > 0 {
+    if got.live > 0 || got.knows(request) {
         return Ok(got.context);
     }
     match reading::shown(asked, &target.key, got) {
@@ -354,11 +362,16 @@ fn only_if_absent(asked: &Asked) -> Result<bool, Problem> {
     }
 }
 
-/// 412 if a read finds a value.
-async fn refuse_present(asked: &Asked, target: &Target) -> Result<(), Problem> {
+/// 412 if a read finds a value, unless this request wrote it, or what that replaced.
+async fn refuse_present(
+    asked: &Asked,
+    target: &Target,
+    request: &PutRequest,
+) -> Result<(), Problem> {
     let got = asked.call.get(target.get(false, true)).await?;
     match got.view {
         View::Gone => Ok(()),
+        _ if got.knows(request) => Ok(()),
         _ => Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,
             "precondition_failed",

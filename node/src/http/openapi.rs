@@ -198,6 +198,10 @@ fn key_headers(status: &str) -> &'static [(&'static str, &'static str)] {
                 "`name@sha256:…; outcome=…`, if a resolver ran or failed.",
             ),
             ("Sibyl-Partial", "`true`: fewer than R answered."),
+            (
+                "Sibyl-Repeated",
+                "Of `POST /key`, `true`: a retry by Idempotency-Key; the write was there before.",
+            ),
         ],
         "204" => &[
             CONTEXT,
@@ -205,6 +209,10 @@ fn key_headers(status: &str) -> &'static [(&'static str, &'static str)] {
             ACKS,
             COORDINATOR,
             ("Sibyl-Dot", "Names the write."),
+            (
+                "Sibyl-Repeated",
+                "`true`: a retry by Idempotency-Key; the write was there before.",
+            ),
             ("Last-Modified", "When it was written."),
         ],
         "404" => &[CONTEXT, SIBLINGS, ACKS, COORDINATOR],

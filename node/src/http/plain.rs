@@ -9,9 +9,9 @@ use sibyl_core::view::View;
 use utoipa::ToSchema;
 
 use super::asked::{Answer, Asked, json_answer, ok};
-use super::document::{PlainKeyPath, problems};
+use super::document::{self, PlainKeyPath, parameters, problems};
 use super::form::Sealed;
-use super::header::OCTET_STREAM;
+use super::header::{self, OCTET_STREAM};
 use super::json::{KeyOctets, Octets};
 use super::keys::Target;
 use super::path;
@@ -27,6 +27,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON_FACTOR: usize = 6;
 /// What JSON adds besides: names, a key and a context.
 const JSON_EXTRA_BYTES: usize = 64 << 10;
+
+parameters!(PlainHeaders, [document::idempotency_key()]);
 
 problems!(ReadProblems: 404 414 503);
 problems!(WriteProblems: 404 409 412 414 422 503 507);
@@ -75,10 +77,12 @@ pub(super) struct PlainValues {
 
 /// Store a value
 #[utoipa::path(post, path = "/key", tag = "plain", operation_id = "postKey",
+    params(PlainHeaders),
     request_body(content = PlainWrite),
     responses((status = 200, description = "Acknowledged", body = PlainWritten), WriteProblems))]
 pub(super) async fn post(mut asked: Asked) -> Answer {
     asked.query(&[])?;
+    let idempotency_key = header::idempotency_key(asked.headers())?;
     let cap = asked.call.max_value_bytes(BUCKET)?;
     let body: PlainWrite = asked
         .json(
@@ -98,7 +102,8 @@ pub(super) async fn post(mut asked: Asked) -> Answer {
     } else {
         OCTET_STREAM
     };
-    let request = target.put(Some(context), Some(body.value.0.clone()), kind.to_owned());
+    let mut request = target.put(Some(context), Some(body.value.0.clone()), kind.to_owned());
+    request.idempotency_key = idempotency_key;
     let stored = asked.call.put(request).await?;
     let context = reading::sealed(&asked, stored.bucket, &key, &stored.context);
     let headers = reading::write_headers(&asked, &key, &stored);

@@ -152,6 +152,9 @@ pub(super) fn write_headers(asked: &Asked, key: &Bytes, stored: &Stored) -> Head
     );
     text(&mut headers, header::DOT, &stored.dot.to_string());
     headers.insert(header::SIBLINGS, stored.live.into());
+    if stored.repeated {
+        headers.insert(header::REPEATED, HeaderValue::from_static("true"));
+    }
     acks(&mut headers, stored.acks);
     text(
         &mut headers,

@@ -128,7 +128,7 @@ impl Running {
             value: value.map(Bytes::from),
             content_type: "text/plain".into(),
             attributes: BTreeMap::new(),
-            write_id: None,
+            idempotency_key: None,
             w: Some(Level::All),
             sloppy: None,
             timeout: Some(PATIENCE),

@@ -123,6 +123,7 @@ impl Replica {
             caps,
             durability,
             stands_in: Some(stands_in),
+            once: None,
             minted: Box::new(minted),
             counts: Box::new(counts),
         }));

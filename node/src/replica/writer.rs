@@ -16,12 +16,13 @@ use sibyl_core::context::Context;
 use sibyl_core::id::{Dot, Incarnation, Partition};
 use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place};
-use sibyl_core::object::{Mint, Object};
+use sibyl_core::object::{Mint, Object, Recall};
 use sibyl_core::registry::Durability;
 use tokio::sync::mpsc;
 
 use super::census::{Census, is_deleted, is_deleted_record};
 use super::leaves::{Changes, Leaves};
+use super::repeat::{minted, repeated};
 use super::{
     Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, taken_apart, trees, unreadable,
 };
@@ -374,36 +375,30 @@ impl Writer {
                 return Ok(());
             }
         };
+        let before = is_deleted(&held.object);
+        let recalled = self.look_back(&asked, &mut held.object)?;
         self.check_memory(held.object.context())?;
         self.check_memory(&asked.write.tombstones)?;
         if let Some(context) = &asked.write.context {
             self.check_memory(context)?;
         }
-        let dot = Dot {
-            actor: self.ground.actor,
-            counter: self.ground.counters.mint()?,
-        };
-        self.facts.highest.store(dot.counter, Ordering::Relaxed);
-        let line = self.lines.get(&asked.slot.partition).copied();
-        let line = line.unwrap_or(self.ground.line);
-        let before = is_deleted(&held.object);
-        let written = match held
-            .object
-            .write(Mint { dot, line }, *asked.write, asked.caps)
-        {
-            Ok(written) => written,
-            Err(refused) => {
-                (asked.minted)(Err(Failure::Refused(refused)));
-                return Ok(());
+        let (once, write) = (asked.once.is_some(), *asked.write);
+        let minted = match recalled {
+            Some(Recall::Reused) => Err(Failure::Reused),
+            Some(Recall::Written { dot, at }) => Ok(repeated(&held.object, (dot, at), write)),
+            None => {
+                let mint = self.next_dot(asked.slot.partition)?;
+                let written = held.object.write(mint, write, asked.caps);
+                let written = written.map_err(Failure::Refused);
+                written.map(|written| minted(&mut held.object, mint.dot, written, once))
             }
         };
-        let sibling = written.shipment.siblings().first();
-        let minted = Minted {
-            dot,
-            shipment: codec::encode(&written.shipment),
-            modified_at: sibling.map_or(0, |sibling| sibling.content.modified_at),
-            answer: written.answer,
-            live: held.object.live().count(),
+        let minted = match minted {
+            Ok(minted) => minted,
+            Err(failure) => {
+                (asked.minted)(Err(failure));
+                return Ok(());
+            }
         };
         match asked.stands_in {
             Some(stands_in) => {
@@ -417,6 +412,18 @@ impl Writer {
         round.done.minted.push((asked.minted, minted));
         round.done.count(asked.durability, asked.counts);
         Ok(())
+    }
+
+    /// A fresh dot for a key of this partition.
+    fn next_dot(&mut self, partition: Partition) -> Result<Mint, WriteError> {
+        let dot = Dot {
+            actor: self.ground.actor,
+            counter: self.ground.counters.mint()?,
+        };
+        self.facts.highest.store(dot.counter, Ordering::Relaxed);
+        let line = self.lines.get(&partition).copied();
+        let line = line.unwrap_or(self.ground.line);
+        Ok(Mint { dot, line })
     }
 
     /// Whether this store gave out every counter of its own that a context holds. If not, its next dots would

@@ -104,6 +104,14 @@ fn data_comes_and_goes_with_contexts() {
     shell.works(&format!("put cli/a three --context {context}"));
     assert_eq!(shell.works("get cli/a --raw -r all"), "three");
     shell.fails("put cli/a four --if-absent", 1, "412");
+    let keyed = "put cli/keyed v --idempotency-key order-17";
+    shell.tells(keyed, "/repeated", json!(false));
+    shell.tells(keyed, "/repeated", json!(true));
+    let reused = "put cli/keyed w --idempotency-key order-17";
+    shell.fails(reused, 1, "idempotency_key_reused");
+    let gone = "delete cli/keyed --blind --idempotency-key order-18";
+    shell.tells(gone, "/repeated", json!(false));
+    shell.tells(gone, "/repeated", json!(true));
     shell.fails(
         &format!("put cli/b four --context {context}"),
         1,

@@ -300,9 +300,9 @@ fn what_is_not_there_and_what_is_not_allowed() {
         "unsupported_header",
     );
     refused(
-        put(&path, "v").with("idempotency-key", "x"),
+        put(&path, "v").with("idempotency-key", "x y"),
         400,
-        "unsupported_header",
+        "bad_idempotency_key",
     );
     refused(
         put(&path, "v").with("if-none-match", "\"x\""),

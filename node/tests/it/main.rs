@@ -25,6 +25,7 @@ mod quorum;
 mod registry;
 mod resolver;
 mod restart;
+mod retries;
 mod standard_resolvers;
 mod tidy;
 mod traces;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::context::Context;
 use crate::id::Actor;
+use crate::object::Receipt;
 
 /// A sibling: dot counter, value (`-` is a tombstone), modified-at, write id.
 type Row = (u64, &'static str, u64, u8);
@@ -33,17 +34,20 @@ fn object(rows: &[Row]) -> Object {
 }
 
 fn check_faces(rows: &[Row], deletes: Deletes, expected: &[&str]) {
-    let object = object(rows);
+    check_shown(&object(rows), deletes, expected);
+}
+
+fn check_shown(object: &Object, deletes: Deletes, expected: &[&str]) {
     let text = |sibling: &Sibling| {
         let value = sibling.content.value.as_deref().unwrap_or(b"-");
         String::from_utf8_lossy(value).into_owned()
     };
-    let shown = match faces(&object, deletes) {
+    let shown = match faces(object, deletes) {
         Faces::Gone => vec![],
         Faces::One(one) => vec![text(one)],
         Faces::Several(several) => several.into_iter().map(text).collect(),
     };
-    assert_eq!(shown, expected, "{rows:?} under {deletes:?}");
+    assert_eq!(shown, expected, "{object:?} under {deletes:?}");
 }
 
 #[test]
@@ -88,6 +92,68 @@ fn a_write_counts_once_and_equal_payloads_count_each() {
         &[(1, "a", 1, 7), (2, "a", 2, 8)],
         Deletes::WriteWins,
         &["a", "a"],
+    );
+}
+
+/// Rows, and dots of write 7 that this client may repeat: those without a row were superseded.
+fn check_remembered(rows: &[Row], minted: &[u64], deletes: Deletes, expected: &[&str]) {
+    let dot = |counter: &u64| Dot {
+        actor: Actor(1),
+        counter: *counter,
+    };
+    let (mut context, siblings) = object(rows).into_parts();
+    context.extend(minted.iter().map(dot));
+    let mut object = Object::from_parts(context, siblings);
+    for counter in minted {
+        object.remember(Receipt {
+            at: *counter,
+            write_id: WriteId([7; 16]),
+            dot: dot(counter),
+        });
+    }
+    check_shown(&object, deletes, expected);
+}
+
+#[test]
+fn a_write_is_over_once_one_of_its_twins_was_superseded() {
+    use Deletes::{DeleteWins, Resolver, WriteWins};
+    // Both twins are there: the lowest counts.
+    check_remembered(
+        &[(1, "a", 1, 7), (2, "a", 2, 7)],
+        &[1, 2],
+        WriteWins,
+        &["a"],
+    );
+    // Somebody saw the first, or the second, and wrote over it.
+    check_remembered(
+        &[(2, "a", 2, 7), (3, "b", 3, 1)],
+        &[1, 2],
+        WriteWins,
+        &["b"],
+    );
+    check_remembered(
+        &[(1, "a", 1, 7), (3, "b", 3, 1)],
+        &[1, 2],
+        WriteWins,
+        &["b"],
+    );
+    // Or deleted it.
+    for policy in [WriteWins, DeleteWins, Resolver] {
+        check_remembered(&[(2, "a", 2, 7), (3, "-", 3, 1)], &[1, 2], policy, &[]);
+    }
+    // A delete that was repeated and written over no longer wins.
+    check_remembered(
+        &[(2, "-", 2, 7), (3, "b", 3, 1)],
+        &[1, 2],
+        DeleteWins,
+        &["b"],
+    );
+    // What was superseded of other writes says nothing.
+    check_remembered(
+        &[(2, "a", 2, 8), (3, "b", 3, 1)],
+        &[1],
+        WriteWins,
+        &["a", "b"],
     );
 }
 

@@ -16,6 +16,7 @@ pub mod leaves;
 pub mod readable;
 pub mod registry;
 pub mod removed;
+pub mod repeats;
 pub mod seen;
 pub mod siblings;
 pub mod silence;

@@ -11,6 +11,7 @@ use sibyl_core::message::{Coordinate, Written};
 use sibyl_core::object::Object;
 use sibyl_core::seal;
 
+use super::once::Repeats;
 use super::{Bytes, VecDeque, World};
 use crate::checks::{Violation, deletes, seen, strict};
 use crate::draw::{Draw, mix};
@@ -31,7 +32,7 @@ pub(crate) struct Client {
 
 /// A context in a client's hand.
 #[derive(Clone)]
-struct Token {
+pub(crate) struct Token {
     sealed: Vec<u8>,
     seen: Writes,
 }
@@ -57,6 +58,7 @@ pub(crate) struct RequestRecord {
     unanswered: bool,
     /// Whether a read was answered with success.
     pub(crate) was_read: bool,
+    pub(crate) repeats: Repeats,
 }
 
 /// What a request comes to.
@@ -91,6 +93,12 @@ impl RequestRecord {
     /// Whether this is a write whose client does not know that it was written.
     pub(crate) fn is_open(&self) -> bool {
         !self.reads && self.unanswered
+    }
+
+    /// What its repetition says.
+    pub(crate) fn to_repeat(&self) -> (usize, usize, Wish, (u32, bool), Repeats) {
+        let (entry, repeats) = ((self.entry, self.sloppy), self.repeats.clone());
+        (self.client, self.key, self.wish, entry, repeats)
     }
 }
 
@@ -131,7 +139,7 @@ impl World {
         }
     }
 
-    fn request(
+    pub(crate) fn request(
         &mut self,
         client: usize,
         node: usize,
@@ -154,6 +162,7 @@ impl World {
             not_written: false,
             unanswered: true,
             was_read: false,
+            repeats: Repeats::new(self.requests.len()),
         });
         self.requests.len() - 1
     }
@@ -183,16 +192,12 @@ impl World {
         }
     }
 
-    fn begin_write(
-        &mut self,
-        client: usize,
-        node: usize,
-        key: usize,
-        wish: Wish,
-        (entry, sloppy): (u32, bool),
-        token: Option<Token>,
-    ) {
-        let request = self.request(client, node, key, wish, (entry, sloppy));
+    /// Sends a write, or sends it once more.
+    pub(crate) fn send_write(&mut self, request: usize, token: Option<Token>) {
+        let record = &self.requests[request];
+        let (client, node, key) = (record.client, record.node, record.key);
+        let (wish, entry, sloppy) = (record.wish, record.entry, record.sloppy);
+        let (first, once) = (record.repeats.first, record.repeats.keyed);
         let with = if token.is_some() {
             "with its context"
         } else {
@@ -203,10 +208,10 @@ impl World {
                 "c{client} writes k{key} at n{node} {with}, request {request} (#{entry} {wish:?})"
             )
         });
+        self.requests[request].seen = token.as_ref().map(|token| token.seen).unwrap_or_default();
         if !self.serves(node) {
             return self.answer(request, Answer::Broken);
         }
-        self.requests[request].seen = token.as_ref().map(|token| token.seen).unwrap_or_default();
         let opened = token.map(|token| self.open(node, key, &token.sealed));
         let context = match opened.transpose() {
             Ok(context) => context,
@@ -219,17 +224,13 @@ impl World {
             deletes: matches!(wish, Wish::Delete | Wish::DeleteBlind),
             content_type: "text/plain".into(),
             attributes: BTreeMap::new(),
-            write_id: self.write_id(request),
+            write_id: self.write_id(first),
             trace: None,
             w: u32::try_from(self.plan.setting.w).unwrap_or(1),
             sloppy,
         };
-        self.put(
-            node,
-            request,
-            coordinate,
-            Bytes::from(format!("write {request}")),
-        );
+        let value = Bytes::from(format!("write {first}"));
+        self.put(node, request, (coordinate, once), value);
     }
 
     /// Random, as a node draws it, and ending with the request's number, so that the ledger finds it.
@@ -291,9 +292,12 @@ impl World {
         let record = &self.requests[request];
         let (client, node, key, wish) = (record.client, record.node, record.key, record.wish);
         let entry = (record.entry, record.sloppy);
+        let (reads, written) = (record.reads, matches!(answer, Answer::Written(_)));
+        let unknown = matches!(answer, Answer::Unknown | Answer::Broken);
+        let repeats = !reads && self.will_repeat(request, unknown, written);
         let mut read = false;
         match answer {
-            Answer::Written(written) => self.acknowledge(request, &written),
+            Answer::Written(written) => self.acknowledge(request, &written, repeats),
             Answer::Read {
                 node,
                 object,
@@ -316,17 +320,21 @@ impl World {
             let token = self.clients[client].tokens[key].last().cloned();
             return self.begin_write(client, node, key, Wish::Reuse, entry, token);
         }
+        if repeats {
+            return;
+        }
         self.clients[client].busy = false;
         if let Some(next) = self.clients[client].waiting.pop_front() {
             self.wish(next);
         }
     }
 
-    fn acknowledge(&mut self, request: usize, written: &Written) {
+    /// A node promised; `lost` if its client never heard of it.
+    fn acknowledge(&mut self, request: usize, written: &Written, lost: bool) {
         self.sights.met(Sight::Written);
         let (node, key, seen) = {
             let record = &mut self.requests[request];
-            record.unanswered = false;
+            record.unanswered = lost;
             (record.node, record.key, record.seen)
         };
         let Some(write) = self.oracle.find(written.dot) else {
@@ -334,7 +342,7 @@ impl World {
         };
         let w = self.plan.setting.w;
         self.oracle.writes[write].promised = Some(w);
-        self.oracle.writes[write].strict = written.owners as usize >= w;
+        self.oracle.writes[write].strict |= written.owners as usize >= w;
         if written.fallbacks > 0 {
             self.sights.met(Sight::SloppyAck);
         }
@@ -342,6 +350,9 @@ impl World {
             self.sights.met(Sight::Deleted);
         }
         self.check_durable(key);
+        if lost {
+            return;
+        }
         let seen = self.oracle.known(seen.and(Writes::of(write)));
         self.keep_token(node, request, &written.context, seen);
     }
@@ -362,6 +373,13 @@ impl World {
         }
         if object.live().count() > 1 {
             self.sights.met(Sight::Siblings);
+        }
+        if object
+            .siblings()
+            .iter()
+            .any(|sibling| object.is_outlived(sibling))
+        {
+            self.sights.met(Sight::TwinHidden);
         }
         self.count_siblings(key, object);
         let seen = self.oracle.known(self.oracle.surviving(object));

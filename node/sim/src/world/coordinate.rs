@@ -14,6 +14,7 @@ use sibyl_core::registry::{BucketConfig, Durability};
 
 use super::client::Answer;
 use super::frames::Waiting;
+use super::once::Look;
 use super::writer::Command;
 use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
 use crate::plan::PATIENCE_US;
@@ -39,6 +40,10 @@ pub(crate) struct Handing {
     value: Bytes,
     until_us: u64,
     tried: bool,
+    /// Its client may repeat it, and so may this node.
+    once: bool,
+    /// It may have been minted somewhere.
+    unknown: bool,
 }
 
 /// A minted write.
@@ -57,7 +62,7 @@ impl World {
         &mut self,
         node: usize,
         request: usize,
-        coordinate: Coordinate,
+        (coordinate, once): (Coordinate, bool),
         value: Bytes,
     ) {
         let key = self.requests[request].key;
@@ -76,6 +81,8 @@ impl World {
             value,
             until_us,
             tried: false,
+            once,
+            unknown: false,
         };
         let process = self.process(node);
         let id = process.fresh();
@@ -111,9 +118,24 @@ impl World {
             let Some(handing) = self.process(node).handings.get_mut(&id) else {
                 return;
             };
-            let left_us = handing.until_us.saturating_sub(now_us);
-            let Some(owner) = handing.candidates.pop_front() else {
-                return self.conclude(node, id, Answer::NotWritten);
+            let mut left_us = handing.until_us.saturating_sub(now_us);
+            let (once, unknown) = (handing.once, handing.unknown);
+            let next = handing.candidates.pop_front();
+            let Some(owner) = next.filter(|_| !unknown || left_us > 0) else {
+                let answer = match unknown {
+                    true => Answer::Unknown,
+                    false => Answer::NotWritten,
+                };
+                return self.conclude(node, id, answer);
+            };
+            if once && !handing.candidates.is_empty() {
+                left_us /= 2;
+            }
+            if unknown {
+                self.sights.met(Sight::HandedOnUnsure);
+            }
+            let Some(handing) = self.process(node).handings.get_mut(&id) else {
+                return;
             };
             let again = std::mem::replace(&mut handing.tried, true);
             let (coordinate, value) = (handing.coordinate.clone(), handing.value.clone());
@@ -125,7 +147,7 @@ impl World {
                 match self.coordinate(
                     node,
                     Origin::Own { handing: id },
-                    coordinate,
+                    (coordinate, Look::of(once)),
                     value,
                     left_us,
                 ) {
@@ -133,7 +155,10 @@ impl World {
                     Err(_) => continue,
                 }
             }
-            let request = Request::Coordinate(Box::new(coordinate));
+            let request = match once {
+                true => Request::CoordinateOnce(Box::new(coordinate)),
+                false => Request::Coordinate(Box::new(coordinate)),
+            };
             if self.ask(
                 node,
                 to,
@@ -155,10 +180,19 @@ impl World {
         id: u64,
         result: Result<Written, Option<Failure>>,
     ) {
+        let Some(handing) = self.process(node).handings.get_mut(&id) else {
+            return;
+        };
         match result {
             Ok(written) => self.conclude(node, id, Answer::Written(written)),
             Err(Some(failure)) if was_not_minted(&failure) => self.hand_on(node, id),
-            Err(Some(Failure::Refused(_))) => self.conclude(node, id, Answer::NotWritten),
+            Err(Some(Failure::Refused(_))) if !handing.unknown => {
+                self.conclude(node, id, Answer::NotWritten);
+            }
+            Err(_) if handing.once => {
+                handing.unknown = true;
+                self.hand_on(node, id);
+            }
             Err(_) => self.conclude(node, id, Answer::Unknown),
         }
     }
@@ -174,21 +208,22 @@ impl World {
         node: usize,
         by: usize,
         call: u64,
-        coordinate: Coordinate,
+        (coordinate, once): (Coordinate, bool),
         value: Bytes,
     ) {
         let origin = Origin::Peer { by, call };
-        if let Err(failure) = self.coordinate(node, origin, coordinate, value, PATIENCE_US) {
+        let asked = (coordinate, Look::of(once));
+        if let Err(failure) = self.coordinate(node, origin, asked, value, PATIENCE_US) {
             self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
         }
     }
 
     /// Begins a write on this node's own copy.
-    fn coordinate(
+    pub(crate) fn coordinate(
         &mut self,
         node: usize,
         origin: Origin,
-        coordinate: Coordinate,
+        (coordinate, look): (Coordinate, Look),
         value: Bytes,
         left_us: u64,
     ) -> Result<(), Failure> {
@@ -198,7 +233,6 @@ impl World {
         }
         let (me, owners) = (self.nodes[node].id.clone(), self.counting(node, key));
         let also = self.also(node, key);
-        let now_us = self.scheduler.now_us();
         let process = self.process(node);
         if process.held.document.number < 2 {
             return Err(Failure::NotServing("forming".into()));
@@ -216,6 +250,15 @@ impl World {
         if !owns && here + fallbacks.len() < w {
             return Err(Failure::NotServing("too few can be reached".into()));
         }
+        let found = match look {
+            Look::First => {
+                self.look(node, origin, coordinate, value, (key, left_us));
+                return Ok(());
+            }
+            Look::Over(found) => Some(found),
+            Look::Never => None,
+        };
+        let now_us = self.scheduler.now_us();
         let process = self.process(node);
         let caps = caps(&process.held.document.buckets["default"].config);
         let replicas = Replicas {
@@ -262,6 +305,7 @@ impl World {
                 write,
                 caps,
                 stands_in: !owns,
+                found,
             },
         );
         Ok(())
@@ -459,7 +503,12 @@ impl World {
         self.tell_origin(node, origin, result);
     }
 
-    fn tell_origin(&mut self, node: usize, origin: Origin, result: Result<Written, Failure>) {
+    pub(crate) fn tell_origin(
+        &mut self,
+        node: usize,
+        origin: Origin,
+        result: Result<Written, Failure>,
+    ) {
         match (origin, result) {
             (Origin::Own { handing }, result) => self.handed(node, handing, result.map_err(Some)),
             (Origin::Peer { by, call }, Ok(written)) => {
@@ -510,5 +559,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Rebuilding
             | Failure::NotServing(_)
             | Failure::HintsFull
+            | Failure::Unsure { .. }
     )
 }

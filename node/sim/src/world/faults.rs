@@ -98,6 +98,7 @@ impl World {
             handings: Default::default(),
             puts: Default::default(),
             gets: Default::default(),
+            looking: Default::default(),
             leaves: Leaves::open(&disk.store),
             exchanges: Default::default(),
             compared: Default::default(),

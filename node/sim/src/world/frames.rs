@@ -100,8 +100,7 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
         // A connection never repeats a question; only what is safe to repeat comes twice here.
-        let once =
-            matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_)));
+        let once = matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_) | Request::CoordinateOnce(_)));
         let number = self.process(from).held.document.number;
         let fate = self.network.send(from, to, once);
         let (f, t) = (from as u64, to as u64);
@@ -232,7 +231,10 @@ impl World {
                 self.tell_registry(node, registry::Event::Message { from, message });
             }
             Request::Coordinate(coordinate) => {
-                self.asked_to_coordinate(node, from, call, *coordinate, body);
+                self.asked_to_coordinate(node, from, call, (*coordinate, false), body);
+            }
+            Request::CoordinateOnce(coordinate) => {
+                self.asked_to_coordinate(node, from, call, (*coordinate, true), body);
             }
             Request::Replicate { ref place, .. } | Request::Repair { ref place } => {
                 let object = codec::decode(&body).expect("what was encoded here can be decoded");

@@ -110,6 +110,12 @@ impl World {
             return self.delivered(node, target, None, [0, 0]);
         };
         let next = Some(Bytes::from(self.keys[key].record.clone()));
+        if !self.takers(node, key).contains(target) {
+            // It came after owners had changed, from a write that began before.
+            let gone = target.clone();
+            self.submit(node, Command::Reroute { key, target: gone });
+            return self.delivered(node, target, next, [1, 0]);
+        }
         let acked = hint.object.context().clone();
         if self.bug == Some(Bug::HintForgottenEarly) {
             let target = target.clone();

@@ -37,6 +37,7 @@ mod faults;
 mod frames;
 mod handoff;
 mod hints;
+mod once;
 mod owners;
 mod read;
 mod registry;
@@ -48,6 +49,7 @@ use compare::Comparing;
 use coordinate::{Handing, Minted, Origin};
 use frames::{Call, Frame};
 use handoff::Delivery;
+use once::{Looking, Reader};
 use registry::Registry;
 use writer::Writer;
 
@@ -81,6 +83,8 @@ pub(crate) enum Event {
     Patience { node: usize, life: u64, flow: u64 },
     /// A pause of the delivery of hints is over.
     Pause { node: usize, life: u64 },
+    /// A client repeats a request whose answer it does not have.
+    Again { request: usize },
     /// A node looks at its part of a change of owners.
     Look { node: usize, life: u64 },
     /// A question to a peer has no answer.
@@ -147,6 +151,8 @@ pub(crate) struct Process {
     pub(crate) handings: BTreeMap<u64, Handing>,
     pub(crate) puts: BTreeMap<u64, Writing>,
     pub(crate) gets: BTreeMap<u64, Reading>,
+    /// Writes that are looked for before they are minted.
+    pub(crate) looking: BTreeMap<u64, Looking>,
     pub(crate) leaves: Leaves,
     pub(crate) exchanges: BTreeMap<u64, Comparing>,
     /// With whom unfilled partitions were compared, and whether those copies count.
@@ -170,7 +176,7 @@ pub(crate) struct Writing {
 pub(crate) struct Reading {
     pub(crate) get: Get,
     pub(crate) key: usize,
-    pub(crate) request: usize,
+    pub(crate) reader: Reader,
     pub(crate) until_us: u64,
     /// The document that its owners are of.
     pub(crate) number: u64,
@@ -303,6 +309,7 @@ impl World {
             Event::Sense { node, peer } => self.sense(node, peer),
             Event::Retry { frame, patience_us } => self.retry(frame, patience_us),
             Event::Calm => self.calm_down(),
+            Event::Again { request } => self.ask_again(request),
             Event::Wake { node, life } if self.lives(node, life) => self.write_group(node),
             Event::Synced { node, life } if self.lives(node, life) => self.synced(node),
             Event::Promised { node, life } if self.lives(node, life) => self.promised(node),

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::message::Request;
 use sibyl_core::refill::Need;
-use sibyl_core::registry::{Change, Document, Event as Told, Joiner, OwnerChange, Owners, Partitions};
+use sibyl_core::registry::{
+    Change, Document, Event as Told, Joiner, OwnerChange, Owners, Partitions,
+};
 
 use super::frames::Waiting;
 use super::writer::Command;
@@ -142,7 +144,11 @@ impl World {
                     self.submit(node, Command::Reroute { key, target });
                 }
             }
-            if layout.change.as_ref().is_some_and(|change| change.began < layout.since) {
+            if layout
+                .change
+                .as_ref()
+                .is_some_and(|change| change.began < layout.since)
+            {
                 self.sights.met(Sight::Switched);
             }
         }
@@ -182,7 +188,10 @@ impl World {
             Some(change) => {
                 self.process(node).transfer.given.clear();
                 self.take_needs(node, change);
-                if let Some(wish) = self.filled(node, change).or_else(|| self.retires(node, change)) {
+                if let Some(wish) = self
+                    .filled(node, change)
+                    .or_else(|| self.retires(node, change))
+                {
                     self.wish_owners(node, wish);
                 }
                 true
@@ -245,10 +254,19 @@ impl World {
         let peer = self.nodes[peer].id.clone();
         let transfer = &mut self.process(node).transfer;
         if number >= transfer.since {
-            transfer.given.entry(partition).or_default().insert(peer.clone());
+            transfer
+                .given
+                .entry(partition)
+                .or_default()
+                .insert(peer.clone());
         }
         if number >= transfer.began && transfer.needs.contains_key(&partition) {
-            let counted = transfer.done.entry(partition).or_default().entry(peer).or_default();
+            let counted = transfer
+                .done
+                .entry(partition)
+                .or_default()
+                .entry(peer)
+                .or_default();
             *counted = *counted || counts;
         }
     }
@@ -266,7 +284,8 @@ impl World {
             if self.bug == Some(Bug::SwitchAfterOne) {
                 return needs.is_empty() || heard.values().any(|counts| *counts);
             }
-            let met = |need: &Need| need.is_met(heard, |other| process.reachable[self.index(other)]);
+            let met =
+                |need: &Need| need.is_met(heard, |other| process.reachable[self.index(other)]);
             needs.iter().all(met)
         };
         let filled: Partitions = needs.iter().filter(is_filled).map(|(at, _)| *at).collect();
@@ -289,7 +308,10 @@ impl World {
             let process = world.nodes[node].process.as_ref();
             at == node || process.is_some_and(|process| process.reachable[at])
         };
-        let here: Vec<_> = members.iter().filter(|(at, _)| reachable(self, at)).collect();
+        let here: Vec<_> = members
+            .iter()
+            .filter(|(at, _)| reachable(self, at))
+            .collect();
         let leaver = here.iter().find(|(_, member)| member.leaving);
         let (proposer, member) = leaver.or_else(|| here.first())?;
         let keeps = member.leaving && self.plan.setting.handoff && !self.hints(node).is_empty();
@@ -299,7 +321,13 @@ impl World {
         let mine = held.document.number;
         let behind = here.iter().map(|(at, _)| self.index(at));
         let behind: Vec<usize> = behind
-            .filter(|at| *at != node && self.nodes[node].process.as_ref().is_some_and(|process| process.numbers[*at] < mine))
+            .filter(|at| {
+                *at != node
+                    && self.nodes[node]
+                        .process
+                        .as_ref()
+                        .is_some_and(|process| process.numbers[*at] < mine)
+            })
             .collect();
         for peer in behind {
             // Its answer says how far it is.
@@ -312,8 +340,12 @@ impl World {
             other if !self.is_named_store(&held.document, other) => 0,
             other => process.numbers[other],
         };
-        let ready = held.document.may_retire(number_of, |at| reachable(self, at));
-        ready.then_some(Change::Retire { began: change.began })
+        let ready = held
+            .document
+            .may_retire(number_of, |at| reachable(self, at));
+        ready.then_some(Change::Retire {
+            began: change.began,
+        })
     }
 
     fn is_named_store(&self, document: &Document, node: usize) -> bool {
@@ -331,7 +363,10 @@ impl World {
         }
         let mut left = false;
         for key in 0..self.keys.len() {
-            let here = self.nodes[node].disk.encoded(&self.keys[key].record).is_some();
+            let here = self.nodes[node]
+                .disk
+                .encoded(&self.keys[key].record)
+                .is_some();
             if !here || self.is_holder(node, key) {
                 continue;
             }
@@ -339,15 +374,24 @@ impl World {
             let (partition, owners) = (self.keys[key].slot.partition, self.counting(node, key));
             let given = self.process(node).transfer.given.get(&partition).cloned();
             let given = given.unwrap_or_default();
-            let reachable = &self.nodes[node].process.as_ref().expect("it acts").reachable;
+            let reachable = &self.nodes[node]
+                .process
+                .as_ref()
+                .expect("it acts")
+                .reachable;
             let have = owners.iter().filter(|owner| given.contains(*owner)).count();
             let mut here = owners.iter().filter(|owner| reachable[self.index(owner)]);
-            let forgets = have >= self.plan.setting.w.min(owners.len()) && here.all(|owner| given.contains(owner));
+            let forgets = have >= self.plan.setting.w.min(owners.len())
+                && here.all(|owner| given.contains(owner));
             if forgets {
                 self.submit(node, Command::Forget { key, number: since });
                 continue;
             }
-            let rest: Vec<usize> = owners.iter().filter(|owner| !given.contains(*owner)).map(|owner| self.index(owner)).collect();
+            let rest: Vec<usize> = owners
+                .iter()
+                .filter(|owner| !given.contains(*owner))
+                .map(|owner| self.index(owner))
+                .collect();
             rest.into_iter().for_each(|peer| self.compare(node, peer));
         }
         left
@@ -358,7 +402,11 @@ impl World {
         let Some(newest) = self.newest() else { return };
         let held = Rc::clone(&self.process(newest).held);
         for node in 0..self.nodes.len() {
-            let is_member = held.document.layout.members.contains_key(&self.nodes[node].id);
+            let is_member = held
+                .document
+                .layout
+                .members
+                .contains_key(&self.nodes[node].id);
             let this = &mut self.nodes[node];
             if is_member && this.gone {
                 this.disk.rebuilding = true;
@@ -370,7 +418,9 @@ impl World {
 
     /// An operator's wish about members, asked of a node.
     pub(crate) fn change_members(&mut self, what: What) {
-        let (What::Leave { node, who } | What::Join { node, who } | What::Remove { node, who }) = what else {
+        let (What::Leave { node, who } | What::Join { node, who } | What::Remove { node, who }) =
+            what
+        else {
             return;
         };
         if node == who || self.nodes[node].process.is_none() || !self.is_member(node) {
@@ -390,11 +440,18 @@ impl World {
                     return self.sights.met(Sight::WipeSpared);
                 }
                 self.nodes[who].gone = true;
-                Change::Remove { node: id, store: None }
+                Change::Remove {
+                    node: id,
+                    store: None,
+                }
             }
             (What::Join { .. }, false) => {
                 // A store that was sent away is begun anew; one that asked before asks again.
-                let former = held.document.layout.former.contains_key(&self.nodes[who].disk.actor);
+                let former = held
+                    .document
+                    .layout
+                    .former
+                    .contains_key(&self.nodes[who].disk.actor);
                 if former && !self.lose(who) {
                     return self.sights.met(Sight::WipeSpared);
                 }

@@ -11,6 +11,7 @@ use sibyl_core::object::Object;
 
 use super::client::Answer;
 use super::frames::Waiting;
+use super::once::Reader;
 use super::writer::Why;
 use super::{Bytes, Digest, Event, NodeId, Reading, VecDeque, World};
 use crate::plan::PATIENCE_US;
@@ -26,9 +27,22 @@ impl World {
         if !self.is_member(node) {
             return self.answer(request, Answer::ReadMissed);
         }
-        let key = self.requests[request].key;
+        let asked = (self.requests[request].key, self.requests[request].sloppy);
+        let (r, reader) = (self.plan.setting.r, Reader::Client(request));
+        self.begin_get(node, asked, r, reader, PATIENCE_US);
+    }
+
+    /// A read through this node, for whomever.
+    pub(crate) fn begin_get(
+        &mut self,
+        node: usize,
+        (key, sloppy): (usize, bool),
+        r: usize,
+        reader: Reader,
+        patience_us: u64,
+    ) {
         let mut owners = self.best_first(node, key);
-        let (away, mut fallbacks) = self.around(node, key, self.requests[request].sloppy);
+        let (away, mut fallbacks) = self.around(node, key, sloppy);
         fallbacks.sort_by_key(|fallback| self.index(fallback) != node);
         if self.bug == Some(Bug::AbsentFallback) {
             owners.extend(fallbacks.drain(..away.len().min(fallbacks.len())));
@@ -39,8 +53,8 @@ impl World {
             spared: &[],
             fallbacks: &fallbacks,
         };
-        let (get, effects) = Get::new(replicas, self.plan.setting.r);
-        let until_us = self.scheduler.now_us() + PATIENCE_US;
+        let (get, effects) = Get::new(replicas, r);
+        let until_us = self.scheduler.now_us() + patience_us;
         let process = self.process(node);
         let (flow, life) = (process.fresh(), process.life);
         let number = process.held.document.number;
@@ -49,7 +63,7 @@ impl World {
             Reading {
                 get,
                 key,
-                request,
+                reader,
                 until_us,
                 number,
             },
@@ -57,7 +71,7 @@ impl World {
         self.scheduler
             .after(HEDGE_US, Event::Hedge { node, life, flow });
         self.scheduler
-            .after(PATIENCE_US, Event::ReadOver { node, life, flow });
+            .after(patience_us, Event::ReadOver { node, life, flow });
         self.perform_read(node, flow, effects);
     }
 
@@ -101,9 +115,12 @@ impl World {
             let Some(reading) = self.process(node).gets.get(&flow) else {
                 return;
             };
-            let (key, request) = (reading.key, reading.request);
+            let (key, reader) = (reading.key, reading.reader);
             match effect {
-                Effect::Answer(outcome) => self.answer_read(node, request, outcome),
+                Effect::Answer(outcome) => match reader {
+                    Reader::Client(request) => self.answer_read(node, request, outcome),
+                    Reader::Writer(id) => self.looked(node, id, outcome),
+                },
                 Effect::Repair(to, object) => self.repair(node, key, &to, object),
                 Effect::Ask(to, ask) => {
                     if let Some((said, counts)) = self.ask_replica(node, flow, &to, ask) {

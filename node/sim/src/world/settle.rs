@@ -7,7 +7,9 @@ use sibyl_core::object::Object;
 use sibyl_core::registry;
 
 use super::World;
-use crate::checks::{Violation, answered, converged, deletes, readable, registry as documents};
+use crate::checks::{
+    Violation, answered, converged, deletes, readable, registry as documents, repeats,
+};
 use crate::plan::{Entry, What, Wish};
 
 impl World {
@@ -146,6 +148,8 @@ impl World {
             Ok(object) => {
                 let acknowledged = self.oracle.acknowledged(key);
                 self.hold(readable::check(&self.oracle, acknowledged, &object));
+                let counting = Self::shown(&object);
+                self.hold(repeats::end(&self.oracle, &object, &counting));
                 self.hold(deletes::check(
                     &self.oracle,
                     acknowledged,

@@ -17,6 +17,7 @@ use sibyl_core::message::{Failure, Place, Reply};
 use sibyl_core::object::{Caps, Mint, Object, Write};
 
 use super::coordinate::Minted;
+use super::once::{Found, receipt_of};
 use super::{Bytes, Event, HandoffEvent, NodeId, VecDeque, World};
 use crate::checks::{deletes::Copy, dots, durable, seen, siblings};
 use crate::draw::Draw;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
         write: Box<Write>,
         caps: Caps,
         stands_in: bool,
+        /// What a look found, if the write may be made only once.
+        found: Option<Box<Found>>,
     },
     /// Join what came from elsewhere.
     Join {
@@ -422,8 +425,9 @@ impl World {
                 write,
                 caps,
                 stands_in,
+                found,
             } => {
-                let write = (request, *write, caps, stands_in);
+                let write = (request, *write, caps, stands_in, found);
                 let result = self.mint_in(node, flow, key, write, group);
                 minted.push((flow, result));
             }
@@ -500,7 +504,7 @@ impl World {
         node: usize,
         flow: u64,
         key: usize,
-        (request, write, caps, stands_in): (usize, Write, Caps, bool),
+        (request, write, caps, stands_in, found): (usize, Write, Caps, bool, Option<Box<Found>>),
         group: &mut Group,
     ) -> Result<Minted, Failure> {
         let hint = stands_in.then(|| self.load_hint(node, key, group));
@@ -511,7 +515,13 @@ impl World {
         let before = self.copy_of(key, &held);
         let result = match hint.is_some() && self.is_full(node, key, 256, group) {
             true => Err(Failure::HintsFull),
-            false => self.mint(node, key, request, write, caps, &mut held),
+            false => match self.recall(request, &write, found.as_deref(), &mut held) {
+                Some(repeated) => repeated,
+                None => {
+                    let once = found.is_some();
+                    self.mint(node, key, (request, once), write, caps, &mut held)
+                }
+            },
         };
         if result.is_ok() {
             self.watch(node, key, before, &held);
@@ -533,7 +543,7 @@ impl World {
         &mut self,
         node: usize,
         key: usize,
-        request: usize,
+        (request, once): (usize, bool),
         write: Write,
         caps: Caps,
         held: &mut Object,
@@ -561,6 +571,7 @@ impl World {
             .map_err(Failure::Refused)?;
         self.enter_mint(key, request, dot, payload, &covered, context.as_ref());
         let (mut shipment, mut answer) = (written.shipment, written.answer);
+        let receipt = receipt_of(&shipment, dot).filter(|_| once);
         match self.bug {
             Some(Bug::PlainVectors) => {
                 *held = zoo::as_vector(held, dot);
@@ -572,10 +583,14 @@ impl World {
             Some(Bug::ObjectContextAnswered) => answer = held.context().clone(),
             _ => {}
         }
-        let modified_at = shipment
-            .siblings()
-            .first()
-            .map_or(0, |sibling| sibling.content.modified_at);
+        if let Some(receipt) = receipt {
+            held.remember(receipt);
+            if self.bug != Some(Bug::ReceiptNotShipped) {
+                shipment.remember(receipt);
+            }
+        }
+        let content = shipment.siblings().first().map(|sibling| &sibling.content);
+        let modified_at = content.map_or(0, |content| content.modified_at);
         let live = held.live().count();
         Ok(Minted {
             dot,
@@ -661,7 +676,7 @@ impl World {
             let writers = self.clients.len();
             self.hold(siblings::check(
                 key,
-                object.live().count(),
+                Self::shown(object).len(),
                 writers,
                 unanswered,
             ));

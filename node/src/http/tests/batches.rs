@@ -1,6 +1,7 @@
 //! Batches: each operation is answered on its own, in order.
 
 use serde_json::{Value, json};
+use sibyl_core::retry::Key;
 
 use super::setup;
 
@@ -46,6 +47,36 @@ async fn each_operation_has_its_own_result_in_order() {
     check(7, "/key/base64", json!("/w=="));
     check(8, "/problem/code", json!("bad_context"));
     check(9, "/problem/code", json!("bad_attributes"));
+}
+
+/// One key for the whole batch, told apart by places; or an operation's own.
+#[tokio::test]
+async fn operations_of_a_batch_may_be_repeated() {
+    let setup = setup();
+    let key = |text| Key::new(text).expect("visible");
+    let put = json!({"op": "put", "key": "k", "value": "v"});
+    let own = json!({"op": "put", "key": "k", "value": "v", "idempotency_key": "mine"});
+    let get = json!({"op": "get", "key": "k"});
+    let check = async |ops: Value, headers: &[&str], expected: Option<Key>| {
+        let body = json!({"ops": ops}).to_string();
+        setup.check(BATCH, headers, body, (200, "")).await;
+        let last = setup.fake.state().last_put.take().expect("it wrote");
+        assert_eq!(last.idempotency_key, expected, "{ops}");
+    };
+    check(json!([put]), &[], None).await;
+    let header = ["idempotency-key: all"];
+    check(json!([put]), &header, Some(key("all").of_op(0))).await;
+    check(json!([get, put]), &header, Some(key("all").of_op(1))).await;
+    check(json!([own]), &header, Some(key("mine"))).await;
+    check(json!([own]), &[], Some(key("mine"))).await;
+    let body = json!({"ops": [{"op": "put", "key": "k", "value": "v", "idempotency_key": "a b"}]});
+    setup
+        .check(BATCH, &[], body.to_string(), (400, "bad_json"))
+        .await;
+    let body = json!({"ops": [{"op": "get", "key": "k", "idempotency_key": "a"}]});
+    setup
+        .check(BATCH, &[], body.to_string(), (400, "unknown_field"))
+        .await;
 }
 
 /// A batch that breaks its schema is refused whole, whatever else would be true of it, and nothing of it runs.

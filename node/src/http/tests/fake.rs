@@ -160,6 +160,7 @@ impl State {
             siblings: object.siblings().to_vec(),
             live: object.live().count(),
             context: object.context().clone(),
+            receipts: object.receipts().to_vec(),
             bucket: bucket.incarnation,
             etag: format!("\"{}\"", Digest::of(format!("{object:?}").as_bytes())),
             resolver: self.faults.note.clone(),
@@ -229,6 +230,7 @@ impl State {
             },
             live: object.live().count(),
             coordinator: node(),
+            repeated: false,
         })
     }
 

@@ -448,7 +448,7 @@ trait Defaults {
 
 impl Defaults for crate::coordinator::PutRequest {
     fn r_is_default(&self) -> bool {
-        self.write_id.is_none() && self.context.is_none()
+        self.idempotency_key.is_none() && self.context.is_none()
     }
 }
 

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use sibyl_core::message::Failure;
 use sibyl_core::object::Refused;
+use sibyl_core::retry::Key;
 
 use super::super::{AdminError, BucketRefused};
 use super::fake::Faults;
@@ -401,10 +402,9 @@ async fn headers_of_missing_features_are_refused_by_name() {
             );
         }
     };
-    check(PUT, "idempotency-key: 1", (400, "unsupported_header")).await;
     check(GET, "idempotency-key: 1", (400, "unsupported_header")).await;
     check(
-        "POST /key",
+        "PUT /v1/buckets/default",
         "idempotency-key: 1",
         (400, "unsupported_header"),
     )
@@ -413,6 +413,30 @@ async fn headers_of_missing_features_are_refused_by_name() {
     check(PUT, "if-match: \"x\"", (400, "unsupported_header")).await;
     check("GET /health/live", "authorization: Bearer x", (200, "")).await;
     check("GET /metrics", "authorization: Bearer x", (200, "")).await;
+}
+
+#[tokio::test]
+async fn an_idempotency_key_keeps_its_bounds_and_reaches_the_node() {
+    let setup = setup();
+    let check = async |headers: &[&str], expected| {
+        setup.check(PUT, headers, "v", expected).await;
+    };
+    check(&["idempotency-key: "], (400, "bad_idempotency_key")).await;
+    check(&["idempotency-key: a b"], (400, "bad_idempotency_key")).await;
+    let long = format!("idempotency-key: {}", "k".repeat(256));
+    check(&[&long], (400, "bad_idempotency_key")).await;
+    check(
+        &["idempotency-key: 1", "idempotency-key: 2"],
+        (400, "bad_header"),
+    )
+    .await;
+    check(&["idempotency-key: order-17"], (204, "")).await;
+    let given = Key::new("order-17").expect("visible");
+    let last = setup.fake.state().last_put.take().expect("it wrote");
+    assert_eq!(last.idempotency_key, Some(given));
+    setup.fake.state().faults.put = Some(PutError::NotWritten(Failure::Reused));
+    let reused = (422, "idempotency_key_reused");
+    check(&["idempotency-key: order-17"], reused).await;
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ fn write_during(node: &Running, change: impl FnOnce()) -> Vec<String> {
                     value: Some(Bytes::from_static(b"v")),
                     content_type: "text/plain".into(),
                     attributes: BTreeMap::new(),
-                    write_id: None,
+                    idempotency_key: None,
                     w: None,
                     sloppy: Some(false),
                     timeout: Some(PATIENCE),

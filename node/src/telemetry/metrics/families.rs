@@ -92,6 +92,7 @@ pub(super) struct Families {
     pub(super) view_cache: Of<ByResult, Counter>,
     pub(super) read_repairs: Of<ByModeResult, Counter>,
     pub(super) sloppy_writes: Counter,
+    pub(super) repeated_writes: Counter,
     pub(super) hints: Of<ByResult, Counter>,
     pub(super) hint_delay: Exemplars,
     pub(super) storage_duration: Of<ByOp, Histogram>,
@@ -143,6 +144,7 @@ impl Families {
             view_cache: Family::default(),
             read_repairs: Family::default(),
             sloppy_writes: Counter::default(),
+            repeated_writes: Counter::default(),
             hints: Family::default(),
             hint_delay: slow(),
             storage_duration: Family::new_with_constructor(storage_fast),
@@ -219,6 +221,9 @@ impl Families {
     fn register_hints(&self, to: &mut Registry) {
         let help = "Writes acknowledged with the help of nodes that stand in for an owner";
         to.register("sibyl_sloppy_writes", help, self.sloppy_writes.clone());
+        let help =
+            "Retries by Idempotency-Key that were recognised and acknowledged, and minted nothing";
+        to.register("sibyl_repeated_writes", help, self.repeated_writes.clone());
         let help = "Hints, by what became of them";
         to.register("sibyl_hints", help, self.hints.clone());
         let help = "Time from keeping a hint to its target's acknowledgement";

@@ -224,6 +224,11 @@ impl Metrics {
         self.families.sloppy_writes.inc();
     }
 
+    /// A retry was recognised, and acknowledged without being minted.
+    pub fn repeated_write(&self) {
+        self.families.repeated_writes.inc();
+    }
+
     /// Something became of a hint.
     pub fn hint(&self, result: HintResult) {
         let by = ByResult {

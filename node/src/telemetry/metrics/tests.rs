@@ -54,6 +54,7 @@ fn count_everything(node: &Telemetry) {
     metrics.merkle_repaired("n2", Repaired::Sent, 4);
     metrics.merkle_succeeded("n2");
     metrics.sloppy_write();
+    metrics.repeated_write();
     metrics.hint_delivered(Duration::from_secs(3), &span);
     metrics.storage(StorageOp::Get, Duration::from_micros(70));
     metrics.amnesia(AmnesiaCause::Missing);
