@@ -21,7 +21,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use futures_util::future::join_all;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sibyl::peer::{Identity, Incoming, Net, Options, Outgoing, Remote, Responder, Service};
+use sibyl::peer::{
+    Identity, Incoming, Knocked, Net, Options, Outgoing, Remote, Responder, Service,
+};
 use sibyl_core::id::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,6 +44,10 @@ impl Service for Echo {
 
     fn admit(&self, _: &Identity) -> Result<(), String> {
         Ok(())
+    }
+
+    fn knocked(&self, ask: Bytes) -> Knocked {
+        Box::pin(std::future::ready((ask, Bytes::new())))
     }
 }
 

@@ -5,19 +5,21 @@
 //! registry number than is in force here is answered after that document was fetched.
 
 mod hints;
+mod knock;
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::codec;
-use sibyl_core::id::{Digest, NodeId};
+use sibyl_core::id::{Actor, Digest, NodeId};
+use sibyl_core::joining;
 use sibyl_core::message::{self, Coordinate, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 
 use crate::coordinator::{Answered, Coordinator};
-use crate::peer::{Identity, Incoming, Remote, Responder, Service};
+use crate::peer::{Identity, Incoming, Knocked, Remote, Responder, Service};
 use crate::replica::Slot;
 use crate::tasks::registry::{Registry, rpc_of_message};
 use crate::telemetry::{Rpc, Span, Tracer};
@@ -121,9 +123,13 @@ impl Service for Answers {
 
     fn admit(&self, remote: &Identity) -> Result<(), String> {
         let view = self.registry.view();
-        let Some(member) = view.document().layout.members.get(&remote.node_id) else {
+        let layout = &view.document().layout;
+        if let Some(former) = layout.former.get(&Actor(remote.store)) {
+            return Err(joining::farewell(former));
+        }
+        let Some(member) = layout.members.get(&remote.node_id) else {
             return Err(format!(
-                "{} is not a member of this cluster",
+                "{} is not a member of this cluster: start it with --join to have it taken in",
                 remote.node_id
             ));
         };
@@ -132,23 +138,33 @@ impl Service for Answers {
         let Some(named) = member.store.filter(|store| store.0 != remote.store) else {
             return Ok(());
         };
-        let peers = self
-            .coordinator
-            .get()
-            .map(|coordinator| coordinator.net().peers())
-            .unwrap_or_default();
-        // Its identity is remembered when it is gone, and a node that comes back without its disk is not two.
-        let here = peers
-            .iter()
-            .find(|peer| peer.node_id == remote.node_id && peer.reachable);
-        let here = here.and_then(|peer| peer.identity.as_ref());
-        if here.is_some_and(|identity| identity.store == named.0) {
+        if self.is_here(&remote.node_id, named) {
             let id = &remote.node_id;
             return Err(format!(
                 "two nodes call themselves {id}; the registry names the store of the other one"
             ));
         }
         Ok(())
+    }
+
+    fn knocked(&self, ask: Bytes) -> Knocked {
+        knock::answer(self, &ask)
+    }
+}
+
+impl Answers {
+    /// Whether a member can be reached now, with this store. Its identity is remembered when it is gone, and a node
+    /// that comes back without its disk is not two.
+    fn is_here(&self, node: &NodeId, store: Actor) -> bool {
+        let Some(coordinator) = self.coordinator.get() else {
+            return false;
+        };
+        let peers = coordinator.net().peers();
+        let here = peers
+            .iter()
+            .find(|peer| peer.node_id == *node && peer.reachable);
+        let here = here.and_then(|peer| peer.identity.as_ref());
+        node == coordinator.me() || here.is_some_and(|identity| identity.store == store.0)
     }
 }
 

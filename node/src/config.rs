@@ -68,6 +68,8 @@ pub struct Config {
     pub gossip_interval: Duration,
     /// Silence after which a member is suspected.
     pub suspect_after: Duration,
+    /// Suspicion after which a member is removed; zero: only an operator removes members.
+    pub down_after: Duration,
     /// Whether `POST /v1/cluster/cut` exists. Only on loopback.
     pub allow_cuts: bool,
     /// Whether a listener may face a network without TLS; shown in `/health/ready`.
@@ -111,6 +113,15 @@ pub enum Forming {
         cluster_id: String,
         /// Every first member, this node among them, ordered by node id.
         members: Vec<Member>,
+    },
+    /// It asks a running cluster.
+    Join {
+        /// The cluster's name, if the operator wants to be sure.
+        cluster_id: Option<String>,
+        /// Peer addresses of members, at least one.
+        addresses: Vec<String>,
+        /// Whether it only waits until an operator names it.
+        spare: bool,
     },
 }
 
@@ -180,12 +191,24 @@ pub enum Conflict {
         /// What it was set to.
         address: SocketAddr,
     },
-    /// `--join` before live membership exists.
+    /// `--join` and `--members`.
     #[error(
-        "--join {address}: taking a node into a running cluster is not available yet; name all first members with --members and start them together"
+        "--members is for the first members of a new cluster and --join for a node that comes later: give one of them"
     )]
-    Join {
-        /// The address asked for.
+    JoinAndMembers,
+    /// `--spare` without `--join`.
+    #[error("--spare waits at a running cluster: name members of it with --join")]
+    SpareAlone,
+    /// More addresses than anybody needs.
+    #[error("--join names {count} addresses; at most {MAX_MEMBERS} are asked")]
+    TooManyAddresses {
+        /// How many.
+        count: usize,
+    },
+    /// It would knock at itself.
+    #[error("--join {address} is this node's own --peer-listen: name members of the cluster")]
+    JoinsItself {
+        /// The address.
         address: String,
     },
     /// `--members` without `--cluster-id`.
@@ -252,14 +275,16 @@ pub enum Conflict {
         /// From the flag.
         gossip_interval: Duration,
     },
-    /// Removal before it exists.
+    /// Removal faster than suspicion.
     #[error(
-        "--down-after {}: removing a member that stays away is not available yet; leave it out or set it to 0, which means that only an operator removes members",
-        humantime::format_duration(*.down_after)
+        "--down-after {} is below --suspect-after {}: a member is suspected first; 0 means that only an operator removes members",
+        humantime::format_duration(*.down_after), humantime::format_duration(*.suspect_after)
     )]
-    DownAfter {
+    DownTooSoon {
         /// From the flag.
         down_after: Duration,
+        /// From the flag.
+        suspect_after: Duration,
     },
     /// A wildcard address cannot be told to others.
     #[error(
@@ -275,7 +300,7 @@ pub enum Conflict {
     },
     /// Members need a known port.
     #[error(
-        "--peer-listen {address} lets the system choose a port, but --members must name it: give a port"
+        "--peer-listen {address} lets the system choose a port, but other nodes must know it: give a port"
     )]
     ChosenPort {
         /// The address.

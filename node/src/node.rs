@@ -15,14 +15,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::membership::{Standing, Timing};
-use sibyl_core::registry::{self, Document, First};
+use sibyl_core::registry::{Document, Farewell};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
 use crate::backup;
-use crate::config::{Config, Forming, LogFormat};
+use crate::config::{Config, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
@@ -37,6 +37,7 @@ use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
 
 mod disk;
+mod origin;
 #[cfg(test)]
 mod tests;
 
@@ -75,7 +76,11 @@ pub enum Ended {
 
 async fn run_once(config: Config) -> anyhow::Result<Ended> {
     let data_dir = config.data_dir.clone();
-    let node = Node::start(config).await?;
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        // A node that waits to be taken in has nothing to drain.
+        signal = told_to_stop() => return signal.map(|()| Ended::Told),
+    };
     let mut failed = node.coordinator.replica().failed();
     let failure = tokio::select! {
         signal = told_to_stop() => signal.map(|()| None)?,
@@ -124,7 +129,7 @@ impl Node {
     /// Whatever keeps it from starting.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let me: NodeId = config.node_id.parse()?;
-        let first = first_document(&config, &me)?;
+        let first = origin::first_document(&config, &me).await?;
         let telemetry = start_telemetry(&config, &me, &first)?;
         let Store {
             replica,
@@ -297,42 +302,6 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Document 1 by the flags. A cluster of one is its own only member.
-fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
-    let alone = || First {
-        peer_addr: config.peer_advertise.clone(),
-        zone: config.zone.clone(),
-    };
-    let (cluster, members) = match &config.forming {
-        Forming::Alone { cluster_id } => {
-            let name = cluster_id.clone().unwrap_or_else(|| "alone".to_owned());
-            (name, BTreeMap::from([(me.clone(), alone())]))
-        }
-        Forming::Members {
-            cluster_id,
-            members,
-        } => {
-            let first = |member: &crate::config::Member| {
-                let first = First {
-                    peer_addr: member.address.clone(),
-                    zone: member.zone.clone(),
-                };
-                member.node_id.parse::<NodeId>().map(|id| (id, first))
-            };
-            (
-                cluster_id.clone(),
-                members.iter().map(first).collect::<Result<_, _>>()?,
-            )
-        }
-    };
-    Ok(registry::first_document(
-        &cluster,
-        &members,
-        config.partitions,
-        config.tokens,
-    )?)
-}
-
 fn start_telemetry(config: &Config, me: &NodeId, first: &Document) -> anyhow::Result<Telemetry> {
     let collector = Collector::read(config.otlp_endpoint.as_deref(), |name| {
         std::env::var(name).ok()
@@ -383,17 +352,26 @@ fn gossip(
     })
 }
 
+/// Whom a document names, and as what: members, and who was one.
+fn standings(document: &Document) -> BTreeMap<NodeId, Standing> {
+    let ended = document.departed().into_iter().map(|former| {
+        let standing = match former.why {
+            Farewell::Left => Standing::Left,
+            Farewell::Removed => Standing::Down,
+        };
+        (former.node.clone(), standing)
+    });
+    let members = document.layout.members.keys();
+    ended
+        .chain(members.map(|node| (node.clone(), Standing::Member)))
+        .collect()
+}
+
 /// Whom the registry names, as it changes. A member that a document does not name any more was removed.
 fn listed(registry: &Registry) -> watch::Receiver<Listed> {
     let read = |view: &View| Listed {
         number: view.number(),
-        members: view
-            .document()
-            .layout
-            .members
-            .keys()
-            .map(|node| (node.clone(), Standing::Member))
-            .collect(),
+        members: standings(view.document()),
     };
     let mut documents = registry.watch();
     let (listed, receiver) = watch::channel(read(&documents.borrow_and_update()));
@@ -542,6 +520,7 @@ fn look_after(coordinator: &Coordinator, config: &Config) {
     tokio::spawn(coordinator.clone().sweep_up());
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
+    tokio::spawn(coordinator.clone().give_up_lost(config.down_after));
     tokio::spawn(disk::watch(coordinator.clone(), config.data_dir.clone()));
     tokio::spawn(disk::watch_damage(coordinator.clone()));
 }

@@ -12,6 +12,7 @@ pub mod context;
 pub mod flow;
 pub mod hint;
 pub mod id;
+pub mod joining;
 pub mod membership;
 pub mod merkle;
 pub mod message;

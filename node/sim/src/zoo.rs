@@ -70,10 +70,6 @@ pub enum Bug {
     SwitchAfterOne,
     /// What is asked by an older layout is taken.
     StaleTaken,
-    /// Whoever becomes an owner again vouches for what it once held.
-    ReturnsAndMints,
-    /// A former owner lets go before others have what it had.
-    ForgetsUnasked,
 }
 
 impl Bug {
@@ -106,8 +102,6 @@ impl Bug {
         Self::OneLayout,
         Self::SwitchAfterOne,
         Self::StaleTaken,
-        Self::ReturnsAndMints,
-        Self::ForgetsUnasked,
     ];
 
     /// The name on the command line.
@@ -140,8 +134,6 @@ impl Bug {
             Self::OneLayout => "one-layout",
             Self::SwitchAfterOne => "switch-after-one",
             Self::StaleTaken => "stale-taken",
-            Self::ReturnsAndMints => "returns-and-mints",
-            Self::ForgetsUnasked => "forgets-unasked",
         }
     }
 
@@ -180,8 +172,7 @@ impl Bug {
             Self::AckBeforeSync
             | Self::HintForgottenEarly
             | Self::HintAckBeforeSync
-            | Self::HintEvicted
-            | Self::ForgetsUnasked => "acknowledged writes are durable",
+            | Self::HintEvicted => "acknowledged writes are durable",
             Self::DotReuse => "a dot names one write",
             Self::RebuildingReads
             | Self::RefillAfterOne
@@ -194,8 +185,7 @@ impl Bug {
             | Self::ObjectContextAnswered
             | Self::ObjectContextShipped
             | Self::LineNotRaised
-            | Self::ForgetfulFallback
-            | Self::ReturnsAndMints => "contexts claim what was seen",
+            | Self::ForgetfulFallback => "contexts claim what was seen",
             Self::PolledLayouts => "one document per number",
             Self::RetryMintsAgain | Self::ReceiptNotShipped => "a repeated write is one write",
             Self::Resurrection => "gossip removes nobody and brings nobody back",
@@ -215,11 +205,8 @@ impl Bug {
             Self::RebuildingReads => 700,
             Self::RefillAfterOne => 10_000,
             Self::ForgetfulFallback => 20_000,
-            Self::OneLayout
-            | Self::SwitchAfterOne
-            | Self::StaleTaken
-            | Self::ReturnsAndMints
-            | Self::ForgetsUnasked => 5_000,
+            Self::OneLayout => 50,
+            Self::SwitchAfterOne | Self::StaleTaken => 12_000,
             Self::HintForgottenEarly
             | Self::AbsentFallback
             | Self::HintAckBeforeSync

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Error, Parts};
 use super::connection::Connection;
 use super::failure::Failure;
-use super::output;
+use super::{members, output};
 
 /// Show members, ring and registry as one node sees them
 #[derive(clap::Args)]
@@ -67,6 +67,32 @@ Examples:
         #[command(flatten)]
         connection: Connection,
     },
+    /// Take in a node that waits (sibyl serve --join … --spare)
+    #[command(
+        after_help = "Examples:\n  sibyl cluster join n4 --plan\n  sibyl cluster join n4 --yes --url http://127.0.0.1:7071"
+    )]
+    Join(members::Args),
+    /// Let a member hand over what it owns and go
+    #[command(after_help = "Examples:\n  sibyl cluster leave n2 --plan\n  sibyl cluster leave n2")]
+    Leave(members::Args),
+    /// Give up a member that is gone for good; others fetch what it owned
+    #[command(after_help = "\
+A member that answers is not removed: let it leave, or stop it first. A removed store never comes back: start the
+node with an empty data folder and --join.
+
+Examples:
+  sibyl cluster remove n3 --plan
+  sibyl cluster remove n3 --yes")]
+    Remove(members::Args),
+    /// Let a node that waits take the places of a member, which hands over if it answers
+    #[command(after_help = "Example:\n  sibyl cluster replace n3 --with n7 --plan")]
+    Replace {
+        /// The node that takes its places.
+        #[arg(long, value_name = "NODE")]
+        with: String,
+        #[command(flatten)]
+        args: members::Args,
+    },
     /// Cut the link from the asked node to a peer (needs --allow-cuts; do it on both sides)
     #[command(
         after_help = "Examples:\n  sibyl cluster cut n2 --url http://127.0.0.1:7070\n  sibyl cluster cut n2 --heal"
@@ -116,6 +142,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         Command::AntiEntropy { start, connection } => anti_entropy(connection, *start),
         Command::Handoff { wait, connection } => handoff(connection, *wait),
+        Command::Join(args) => members::change(args, "join", None),
+        Command::Leave(args) => members::change(args, "leave", None),
+        Command::Remove(args) => members::change(args, "remove", None),
+        Command::Replace { with, args } => members::change(args, "replace", Some(with)),
         Command::Cut {
             peer,
             heal,
@@ -216,6 +246,7 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         table.add_row(row(member));
     }
     output::print_table(&table)?;
+    coming_and_going(&body)?;
     match body.get("was_suspected").filter(|value| !value.is_null()) {
         Some(suspected) => {
             let by = suspected.get("by").map(output::cell).unwrap_or_default();
@@ -227,6 +258,38 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
+}
+
+/// Who asks to be taken in, and how far a change of owners is.
+fn coming_and_going(body: &Value) -> Result<(), Failure> {
+    for candidate in output::entries(body, "candidates") {
+        let field = |name: &str| output::field(candidate, name);
+        let spare = candidate.get("spare").and_then(Value::as_bool);
+        let wants = match spare {
+            Some(true) => "waits to be named (sibyl cluster join or replace)",
+            _ => "asks to be taken in",
+        };
+        output::print(format!(
+            "{} at {} {wants}\n",
+            field("node_id"),
+            field("peer_listen")
+        ))?;
+    }
+    let change = body.get("owner_change").filter(|change| change.is_object());
+    let Some(change) = change else { return Ok(()) };
+    let missing = change.get("missing").and_then(Value::as_object);
+    let missing = missing.into_iter().flatten();
+    let missing: Vec<String> = missing
+        .map(|(node, count)| format!("{node} has {count} partitions to fetch"))
+        .collect();
+    let how_far = match missing.is_empty() {
+        true => "all is fetched".to_owned(),
+        false => missing.join(", "),
+    };
+    output::print(format!(
+        "owners are changing since registry {}: {how_far}\n",
+        output::field(change, "began")
+    ))
 }
 
 /// What is shown of a member.
@@ -248,12 +311,19 @@ fn row(member: &Value) -> [String; 8] {
 /// A member's state, and who says otherwise.
 fn state(member: &Value) -> String {
     let state = output::field(member, "state");
+    let leaving = member.get("leaving").and_then(Value::as_bool);
+    let state = match leaving {
+        Some(true) => format!("{state}, leaving"),
+        _ => state,
+    };
     let accusers = member.get("suspected_by").map(output::cell);
-    let accusers = accusers.filter(|accusers| state == "alive" && !accusers.is_empty());
+    let accusers = accusers.filter(|accusers| state.starts_with("alive") && !accusers.is_empty());
     let reachable = member.get("reachable").and_then(Value::as_bool);
     match (accusers, reachable) {
         (Some(accusers), _) => format!("{state} (suspected by {accusers})"),
-        (None, Some(false)) if state == "alive" => format!("{state} (not reachable from here)"),
+        (None, Some(false)) if state.starts_with("alive") => {
+            format!("{state} (not reachable from here)")
+        }
         _ => state,
     }
 }

@@ -20,6 +20,7 @@ mod export;
 mod failure;
 mod import;
 mod interrupt;
+mod members;
 mod output;
 mod resolver;
 mod serve;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::ValueEnum;
-use comfy_table::{LineStyle, Table, TableStyle, presets};
+pub(super) use comfy_table::Table;
+use comfy_table::{LineStyle, TableStyle, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
@@ -48,6 +49,11 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
 /// Prints a value as indented JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(to_json(value) + "\n")
+}
+
+/// A table as text.
+pub(super) fn table_text(table: &Table) -> String {
+    table.trim_fmt()
 }
 
 /// Prints a table.

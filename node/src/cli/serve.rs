@@ -28,6 +28,7 @@ Examples:
   sibyl serve                                                       a cluster of one under ./sibyl-data
   sibyl serve --node-id n1 --cluster-id shop --members n1=10.0.0.1:7170,n2=10.0.0.2:7170,n3=10.0.0.3:7170 \\
               --listen 10.0.0.1:7070 --peer-listen 10.0.0.1:7170 --insecure
+  sibyl serve --node-id n4 --join 10.0.0.1:7170,10.0.0.2:7170 --listen 10.0.0.4:7070 --peer-listen 10.0.0.4:7170 --insecure
   SIBYL_DATA_DIR=/var/lib/sibyl sibyl serve --config /etc/sibyl/sibyl.toml";
 
 /// What the command line said.

@@ -105,7 +105,11 @@ pub const FLAGS: &[Flag] = &[
     list(
         "join",
         "HOST:PORT,…",
-        "Ask a running cluster to take this node in (not available yet)",
+        "Peer addresses of members of a running cluster: ask it to take this node in",
+    ),
+    switch(
+        "spare",
+        "With --join: only wait until an operator names this node (sibyl cluster join or replace)",
     ),
     value("tokens", "COUNT", "64", "Points on the ring per node"),
     value(
@@ -142,8 +146,8 @@ pub const FLAGS: &[Flag] = &[
     value(
         "down-after",
         "TIME",
-        "0",
-        "Suspicion after which a member is removed; only 0, by an operator, is available yet",
+        "24h",
+        "Suspicion after which a member is removed and others fetch what it owned; 0: only by an operator",
     ),
     value(
         "otlp-endpoint",

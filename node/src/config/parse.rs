@@ -13,6 +13,8 @@ use super::{
     MAX_NAME_BYTES, MAX_PARTITIONS, MAX_TOKENS, MIN_GOSSIP_INTERVAL, Member, Settings,
 };
 
+/// As long as a night and a day: a machine that is being repaired comes back.
+const DOWN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most runtime threads: beyond this a typing mistake is likelier than a machine.
 const MAX_WORKERS: usize = 1024;
 
@@ -48,6 +50,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         gossip_interval: read(settings, "gossip-interval", gossip_interval)?
             .unwrap_or(Duration::from_secs(5)),
         suspect_after: read(settings, "suspect-after", time)?.unwrap_or(Duration::from_secs(15)),
+        down_after: read(settings, "down-after", time)?.unwrap_or(DOWN_AFTER),
         allow_cuts: read(settings, "allow-cuts", switch)?.unwrap_or(false),
         insecure: read(settings, "insecure", switch)?.unwrap_or(false),
         otlp_endpoint: read(settings, "otlp-endpoint", url)?,
@@ -61,9 +64,6 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
     };
     check_listeners(&config)?;
     check_times(&config)?;
-    if let Some(down_after) = read(settings, "down-after", time)?.filter(|time| !time.is_zero()) {
-        return Err(Conflict::DownAfter { down_after }.into());
-    }
     Ok(config)
 }
 
@@ -120,19 +120,34 @@ fn check_times(config: &Config) -> Result<(), Conflict> {
             gossip_interval,
         });
     }
+    let down_after = config.down_after;
+    if !down_after.is_zero() && down_after < suspect_after {
+        return Err(Conflict::DownTooSoon {
+            down_after,
+            suspect_after,
+        });
+    }
     Ok(())
 }
 
 fn forming(settings: &Settings, node_id: &str, peer_listen: SocketAddr) -> Result<Forming, Error> {
-    if let Some(address) = settings.get("join") {
-        return Err(Conflict::Join {
-            address: address.to_owned(),
-        }
-        .into());
-    }
     let cluster_id = read(settings, "cluster-id", name)?;
-    let Some(members) = read(settings, "members", members)? else {
-        return Ok(Forming::Alone { cluster_id });
+    let spare = read(settings, "spare", switch)?.unwrap_or(false);
+    let addresses = read(settings, "join", addresses)?;
+    let members = read(settings, "members", members)?;
+    let members = match (addresses, members) {
+        (Some(_), Some(_)) => return Err(Conflict::JoinAndMembers.into()),
+        (Some(addresses), None) => {
+            check_join(&addresses, peer_listen)?;
+            return Ok(Forming::Join {
+                cluster_id,
+                addresses,
+                spare,
+            });
+        }
+        (None, _) if spare => return Err(Conflict::SpareAlone.into()),
+        (None, None) => return Ok(Forming::Alone { cluster_id }),
+        (None, Some(members)) => members,
     };
     let cluster_id = cluster_id.ok_or(Conflict::NoClusterId)?;
     if members.len() > MAX_MEMBERS {
@@ -179,9 +194,25 @@ fn forming(settings: &Settings, node_id: &str, peer_listen: SocketAddr) -> Resul
     })
 }
 
+fn check_join(addresses: &[String], peer_listen: SocketAddr) -> Result<(), Conflict> {
+    let count = addresses.len();
+    let own = peer_listen.to_string();
+    if count > MAX_MEMBERS {
+        Err(Conflict::TooManyAddresses { count })
+    } else if peer_listen.port() == 0 {
+        Err(Conflict::ChosenPort {
+            address: peer_listen,
+        })
+    } else if let Some(address) = addresses.iter().find(|address| **address == own).cloned() {
+        Err(Conflict::JoinsItself { address })
+    } else {
+        Ok(())
+    }
+}
+
 fn own_entry<'a>(forming: &'a Forming, node_id: &str) -> Option<&'a Member> {
     match forming {
-        Forming::Alone { .. } => None,
+        Forming::Alone { .. } | Forming::Join { .. } => None,
         Forming::Members { members, .. } => members.iter().find(|member| member.node_id == node_id),
     }
 }
@@ -213,6 +244,13 @@ fn peer_advertise(
         given.or_else(|| own_entry(forming, node_id).map(|member| member.address.clone()))
     {
         return Ok(address);
+    }
+    if matches!(forming, Forming::Join { .. }) && listen.ip().is_unspecified() {
+        return Err(Conflict::NotAdvertised {
+            listen: "peer-listen",
+            address: listen,
+            advertise: "peer-advertise",
+        });
     }
     // A cluster of one has nobody to tell, so a wildcard does no harm there.
     Ok(listen.to_string())
@@ -250,6 +288,22 @@ fn members(value: &str) -> Result<Vec<Member>, String> {
         .collect::<Result<_, _>>()?;
     members.sort();
     Ok(members)
+}
+
+fn addresses(value: &str) -> Result<Vec<String>, String> {
+    value
+        .split(',')
+        .map(|address| member_address(address.trim()))
+        .collect()
+}
+
+/// A port of 0 is nobody's.
+fn member_address(value: &str) -> Result<String, String> {
+    let address = host_and_port(value)?;
+    match address.rsplit_once(':') {
+        Some((_, "0")) => Err("expected the port of a member".to_owned()),
+        _ => Ok(address),
+    }
 }
 
 fn member(entry: &str) -> Result<Member, String> {

@@ -38,6 +38,7 @@ const TRIO: (&str, &str) = (
     "members",
     "n1=127.0.0.1:7170,n2=127.0.0.1:7171,n3=127.0.0.1:7172",
 );
+const JOIN: (&str, &str) = ("join", "127.0.0.1:7180, b:2");
 const SHOP: (&str, &str) = ("cluster-id", "shop");
 
 #[test]
@@ -118,6 +119,9 @@ fn bad_values_are_refused_with_what_to_do() {
         ("peer-advertise", "::1:7170", "[::1]:7170"),
         ("members", "n1", "n1=127.0.0.1:7170"),
         ("members", "n1=127.0.0.1:7170,", "is not ID=HOST:PORT"),
+        ("join", "n1", "HOST:PORT"),
+        ("join", "127.0.0.1:0", "the port of a member"),
+        ("spare", "maybe", "true or false"),
         ("tokens", "0", "from 1 to 1024"),
         ("partitions", "100", "for example 128"),
         ("partitions", "131072", "to 65536"),
@@ -151,9 +155,19 @@ fn values_that_do_not_fit_together_are_refused() {
         &[("admin-listen", "0.0.0.0:9")],
         &["--admin-listen", "--insecure"],
     );
+    refuse(&[SHOP, TRIO, JOIN], &["--members", "--join", "one of them"]);
+    refuse(&[("spare", "true")], &["--spare", "--join"]);
+    refuse(
+        &[JOIN, ("peer-listen", "127.0.0.1:0")],
+        &["--peer-listen", "give a port"],
+    );
     refuse(
         &[("join", "127.0.0.1:7170")],
-        &["--join", "not available yet", "--members"],
+        &["--join 127.0.0.1:7170", "own --peer-listen"],
+    );
+    refuse(
+        &[JOIN, ("peer-listen", "0.0.0.0:7170"), ("insecure", "true")],
+        &["--peer-listen 0.0.0.0:7170", "--peer-advertise"],
     );
     refuse(&[TRIO], &["--cluster-id"]);
     refuse(&[TRIO, SHOP, ("node-id", "n9")], &["n9", "n1, n2, n3"]);
@@ -185,8 +199,8 @@ fn values_that_do_not_fit_together_are_refused() {
     );
     accept(&[("suspect-after", "600ms"), ("gossip-interval", "200ms")]);
     refuse(
-        &[("down-after", "24h")],
-        &["--down-after 1day", "not available", "set it to 0"],
+        &[("down-after", "14s")],
+        &["--down-after 14s", "--suspect-after 15s", "0 means"],
     );
     refuse(
         &[
@@ -202,7 +216,22 @@ fn values_that_do_not_fit_together_are_refused() {
 
 #[test]
 fn zero_means_only_an_operator_removes_members() {
-    accept(&[("down-after", "0")]);
+    assert!(accept(&[("down-after", "0")]).down_after.is_zero());
+    assert_eq!(accept(&[]).down_after.as_secs(), 24 * 60 * 60);
+}
+
+#[test]
+fn a_node_that_joins_knows_addresses_and_perhaps_a_name() {
+    let check = |flags: &[(&str, &str)], cluster_id: Option<&str>, spare: bool| {
+        let expected = Forming::Join {
+            cluster_id: cluster_id.map(str::to_owned),
+            addresses: vec!["127.0.0.1:7180".to_owned(), "b:2".to_owned()],
+            spare,
+        };
+        assert_eq!(accept(flags).forming, expected);
+    };
+    check(&[JOIN], None, false);
+    check(&[JOIN, SHOP, ("spare", "true")], Some("shop"), true);
 }
 
 #[test]

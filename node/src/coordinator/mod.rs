@@ -17,6 +17,7 @@ mod once;
 mod placement;
 mod read;
 mod remote;
+mod removal;
 mod request;
 mod resolve;
 mod settled;
@@ -31,6 +32,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId, Partition};
+use sibyl_core::joining;
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::registry::Bucket;
 use sibyl_core::seal::{self, Forged, Opened};
@@ -220,7 +222,7 @@ impl Coordinator {
         if self.is_draining() {
             Err(STOPPING.into())
         } else if !view.document().layout.members.contains_key(self.me()) {
-            Err("this node is no member of the cluster any more: ask another one".into())
+            Err(gone(&view, self.me()))
         } else if view.forming() {
             Err("the cluster is still forming: every first member must be reachable once".into())
         } else {
@@ -249,6 +251,23 @@ impl Coordinator {
             newest.expect("a node that serves holds document 2, which holds a context key");
         seal::seal(newest, seal::Place { bucket, key }, now_ms(), context)
     }
+}
+
+/// Why a node that no document names serves nothing.
+fn gone(view: &View, me: &NodeId) -> String {
+    let former = view.document().layout.former.values();
+    let last = former
+        .filter(|former| former.node == *me)
+        .max_by_key(|former| former.number);
+    last.map_or_else(
+        || format!("this node is no member of the cluster: start {me} with --join"),
+        |former| {
+            format!(
+                "this node is no member any more: {}",
+                joining::farewell(former)
+            )
+        },
+    )
 }
 
 /// Where a key lies by what is in force.

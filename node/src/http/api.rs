@@ -17,6 +17,7 @@ use sibyl_core::seal::Forged;
 
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
+use super::owners::OwnersChanged;
 use super::resolver_shapes::{ResolverView, VersionView};
 use crate::backup::TakeError;
 use crate::coordinator::{
@@ -123,6 +124,12 @@ pub trait Operation: Send + Sync {
     fn start_anti_entropy(&self) -> Result<AntiEntropyView, AdminError>;
     /// The registry's document in force.
     fn registry(&self) -> RegistryView;
+    /// Changes who owns what, or only says what that would move.
+    fn change_owners(
+        &self,
+        wish: OwnerWish,
+        plan: bool,
+    ) -> Pending<'_, Result<OwnersChanged, AdminError>>;
     /// What this node keeps for others.
     fn handoff(&self) -> HandoffView;
     /// Waits until what it keeps now is delivered, or so long.
@@ -147,6 +154,24 @@ pub trait Call: Keys + Buckets + Resolvers + Operation {
     fn trace_id(&self) -> [u8; 16];
     /// The answer is known.
     fn end(&self, departure: Departure);
+}
+
+/// A change of members, and with them of owners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnerWish {
+    /// Take in a node that asks for it.
+    Join(NodeId),
+    /// Let a member hand over and go.
+    Leave(NodeId),
+    /// Give up a member that is gone for good.
+    Remove(NodeId),
+    /// Let a node that asks for it take the places of a member.
+    Replace {
+        /// The member.
+        node: NodeId,
+        /// The node.
+        with: NodeId,
+    },
 }
 
 /// Why a bucket cannot be used.

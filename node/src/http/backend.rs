@@ -5,6 +5,7 @@
 
 mod admin;
 mod backups;
+mod owners;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -19,11 +20,12 @@ use tokio::sync::Semaphore;
 
 use super::api::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
-    DeleteBucket, Departure, Health, Keys, Module, Operation, Pending, Pieces, PutBucket,
-    Resolvers, Trial, Tried, Upload, Uploaded,
+    DeleteBucket, Departure, Health, Keys, Module, Operation, OwnerWish, Pending, Pieces,
+    PutBucket, Resolvers, Trial, Tried, Upload, Uploaded,
 };
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
+use super::owners::OwnersChanged;
 use super::resolver_shapes::ResolverView;
 use crate::backup;
 use crate::config::Config;
@@ -381,6 +383,14 @@ impl Operation for Exchange {
 
     fn registry(&self) -> RegistryView {
         self.shared.registry()
+    }
+
+    fn change_owners(
+        &self,
+        wish: OwnerWish,
+        plan: bool,
+    ) -> Pending<'_, Result<OwnersChanged, AdminError>> {
+        Box::pin(self.owners_changed(wish, plan))
     }
 
     fn health(&self) -> Health {

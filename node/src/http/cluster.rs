@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::asked::{Answer, Asked, ok};
 use super::document::problems;
+use super::owners::{CandidateView, OwnerChangeView};
 use super::path;
 
 /// The largest small JSON body.
@@ -57,12 +58,16 @@ pub struct MemberView {
     pub suspected_by: Vec<String>,
     /// Where clients reach it; null if that is not known here.
     pub listen: Option<String>,
-    /// Where peers reach it.
-    pub peer_listen: String,
+    /// Where peers reach it; null if it is no member any more.
+    pub peer_listen: Option<String>,
     /// Its failure domain.
     pub zone: Option<String>,
     /// How many places it has on the ring.
     pub tokens: u32,
+    /// Whether it hands over what it owns, and then goes.
+    pub leaving: bool,
+    /// The document without it, if it is no member any more.
+    pub gone_with: Option<u64>,
 }
 
 /// The cluster, as this node sees it.
@@ -78,8 +83,12 @@ pub struct ClusterView {
     pub healthy: bool,
     /// Why not.
     pub reasons: Vec<String>,
-    /// By name.
+    /// By name; behind them who was a member and went, the latest first.
     pub members: Vec<MemberView>,
+    /// The change of owners under way; null if there is none.
+    pub owner_change: Option<OwnerChangeView>,
+    /// Who asks this node to be taken in, or waits to be named.
+    pub candidates: Vec<CandidateView>,
     /// The last time, since its start, that the answering node learnt that it was itself suspected.
     pub was_suspected: Option<WasSuspected>,
 }
@@ -126,6 +135,8 @@ pub struct RegistryMember {
     pub peer_listen: String,
     /// The store that speaks for it; null while the cluster forms.
     pub store: Option<String>,
+    /// Whether it hands over what it owns, and then goes.
+    pub leaving: bool,
 }
 
 /// The registry.
@@ -139,6 +150,8 @@ pub struct RegistryView {
     pub members: Vec<RegistryMember>,
     /// The number of a proposal that is under way; null if there is none.
     pub pending: Option<u64>,
+    /// The change of owners under way; null if there is none.
+    pub owner_change: Option<OwnerChangeView>,
 }
 
 /// What exchanges did since this node started.

@@ -199,14 +199,11 @@ impl From<ChangeError> for AdminError {
                 detail,
             },
             ChangeError::NoMember(_) => Self::NotFound {
-                code: "no_peer",
+                code: "no_member",
                 detail,
             },
             ChangeError::Precondition { .. } => Self::Precondition(detail),
-            ChangeError::UnderWay { .. } => Self::Conflict {
-                code: "change_under_way",
-                detail,
-            },
+            ChangeError::UnderWay { .. } => Self::InProgress(detail),
             ChangeError::TooFew { .. } => Self::Conflict {
                 code: "too_few_members",
                 detail,

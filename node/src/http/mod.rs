@@ -31,6 +31,7 @@ mod moment;
 mod multipart;
 mod node;
 mod openapi;
+mod owners;
 mod path;
 mod plain;
 mod problem;
@@ -44,19 +45,22 @@ mod siblings;
 mod stall;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use self::api::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
-    DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation, Pending, Pieces,
-    PutBucket, Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
+    DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation, OwnerWish, Pending,
+    Pieces, PutBucket, Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
 };
 pub use self::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
 };
 pub use self::handoff::{HandoffView, HintsView, SyncView, TransferView};
+pub use self::owners::{CandidateView, MoveView, OwnerChangeView, OwnersChanged, ShareView};
 pub use self::resolver_shapes::{
     Certificate, LawResult, ModuleKind, Readiness, ResolverView, Tier, VersionView,
 };
 pub use self::router::{Options, Surface, router};
 pub use self::server::{Limits, Server};
+pub use self::waiting::waiting;

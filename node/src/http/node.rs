@@ -29,12 +29,19 @@ pub(super) struct Live {
     live: bool,
 }
 
+impl Live {
+    /// It does.
+    pub(super) fn yes() -> Self {
+        Self { live: true }
+    }
+}
+
 /// Ask whether the process runs
 #[utoipa::path(get, path = "/health/live", tag = "node", operation_id = "getLive",
     responses((status = 200, description = "It runs", body = Live)))]
 pub(super) async fn live(asked: Asked) -> Answer {
     asked.query(&[])?;
-    ok(&Live { live: true })
+    ok(&Live::yes())
 }
 
 /// That the node serves.
@@ -57,15 +64,17 @@ pub(super) async fn ready(asked: Asked) -> Answer {
             reasons: health.reasons,
         });
     }
-    let detail = format!(
-        "this node does not serve keys now: {}",
-        health.reasons.join("; ")
-    );
+    Err(not_ready(health.reasons))
+}
+
+/// 503, with the reasons.
+pub(super) fn not_ready(reasons: Vec<String>) -> Problem {
+    let detail = format!("this node does not serve keys now: {}", reasons.join("; "));
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail);
-    Err(problem
+    problem
         .with("ready", false)
-        .with("reasons", health.reasons)
-        .retry())
+        .with("reasons", reasons)
+        .retry()
 }
 
 /// Read metrics

@@ -19,7 +19,7 @@ use super::openapi::{self, Document};
 use super::problem::Problem;
 use super::server::Limits;
 use super::{
-    backup, batch, buckets, cluster, conflicts, handoff, keys, list, node, plain, resolvers,
+    backup, batch, buckets, cluster, conflicts, handoff, keys, list, node, owners, plain, resolvers,
 };
 
 /// Which part of the API a listener serves.
@@ -105,6 +105,10 @@ fn admin() -> OpenApiRouter {
         .routes(routes!(cluster::ring))
         .routes(routes!(cluster::anti_entropy, cluster::start_anti_entropy))
         .routes(routes!(cluster::registry))
+        .routes(routes!(owners::join))
+        .routes(routes!(owners::leave))
+        .routes(routes!(owners::remove))
+        .routes(routes!(owners::replace))
         .routes(routes!(handoff::handoff, handoff::sync))
         .routes(routes!(backup::backup))
         .routes(routes!(node::trace, node::set_trace))

@@ -131,7 +131,7 @@ async fn greet(
     let registry = shared.registry();
     handshake::write(stream, &handshake::frame(Kind::Hello, &hello, registry)).await?;
     let mut buf = BytesMut::new();
-    let frame = handshake::read(stream, &mut buf, Kind::Welcome).await?;
+    let frame = handshake::read(stream, &mut buf, &[Kind::Welcome]).await?;
     let judged = handshake::parse(&frame).and_then(|welcome: Welcome| {
         handshake::judge_welcome(&ours, &link.node, &welcome)?;
         shared.admit(&welcome.identity)?;

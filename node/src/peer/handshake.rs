@@ -76,6 +76,8 @@ pub(super) enum Refusal {
     Cut,
     #[error("full: too many peers are connected")]
     Full,
+    #[error("busy: a knock was not answered in time; ask again")]
+    Busy,
     #[error("closing: the node shuts down")]
     Closing,
     #[error("not_admitted: {0}")]
@@ -210,7 +212,7 @@ pub(super) async fn write(stream: &mut TcpStream, out: &Out) -> Result<(), Close
 pub(super) async fn read(
     stream: &mut TcpStream,
     buf: &mut BytesMut,
-    want: Kind,
+    want: &[Kind],
 ) -> Result<Frame, Close> {
     // Ends: every round reads at least a byte, and a frame is at most MAX_HELLO_BYTES long.
     let frame = loop {
@@ -222,7 +224,7 @@ pub(super) async fn read(
         }
     };
     match frame.kind {
-        kind if kind == want => Ok(frame),
+        kind if want.contains(&kind) => Ok(frame),
         Kind::Refuse => Err(Refusal::Told(parse(&frame)?).into()),
         kind => Err(BadFrame::Misplaced(kind).into()),
     }

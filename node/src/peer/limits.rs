@@ -60,6 +60,16 @@ pub(super) const MAX_HANDSHAKES: usize = 64;
 /// Peers served at a time: far above any cluster (64 tokens each on 256 partitions).
 pub(super) const MAX_SESSIONS: usize = 1024;
 
+/// Knocks that are being answered at a time: each may propose a change of the registry, which takes one at a time.
+/// They hold a place among [`MAX_HANDSHAKES`] meanwhile, and leave most of those to peers.
+pub(super) const MAX_KNOCKS: usize = 8;
+
+/// How long a knock may take to be answered: longer than a registry change takes to be given up.
+pub(super) const KNOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest answer to a knock: a registry document of 4 MiB and its proof, twice over.
+pub(super) const MAX_KNOCK_ANSWER_BYTES: usize = 8 << 20;
+
 /// How long opening a TCP connection may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use super::error::Fault;
 use super::handshake::{self, Hello, Identity, Refusal, Welcome};
+use super::knock;
 use super::limits::{
     ACCEPT_PAUSE, FAREWELL, HANDSHAKE_TIMEOUT, MAX_CALLS, MAX_HANDSHAKES, MAX_PEER_BYTES,
     MAX_SESSIONS,
@@ -128,8 +129,9 @@ pub(super) async fn sweep(shared: Arc<Shared>, silent_after: Duration) {
 }
 
 async fn serve(stream: TcpStream, slot: OwnedSemaphorePermit, shared: Arc<Shared>) {
-    let (open, remote) = match greet(stream, &shared).await {
-        Ok(greeted) => greeted,
+    let (open, remote) = match enter(stream, &shared).await {
+        Ok(Some(entered)) => entered,
+        Ok(None) => return debug!("a knock was answered"),
         Err(Close::Refused(why)) => return shared.note_refused(None, &why),
         Err(why) => return debug!(%why, "peer handshake failed"),
     };
@@ -177,16 +179,29 @@ impl Drop for Entry {
     }
 }
 
-/// The listener's side of the handshake. A refusal is told to the dialler before it is returned.
-async fn greet(mut stream: TcpStream, shared: &Shared) -> Result<(Open, Remote), Close> {
+/// The first frame says what this is: a peer that wants a session, or a knock, which is answered here and over.
+async fn enter(mut stream: TcpStream, shared: &Shared) -> Result<Option<(Open, Remote)>, Close> {
     stream.set_nodelay(true)?;
     let mut buf = BytesMut::new();
-    let reading = handshake::read(&mut stream, &mut buf, Kind::Hello);
+    let reading = handshake::read(&mut stream, &mut buf, &[Kind::Hello, Kind::Knock]);
     let frame = timeout(HANDSHAKE_TIMEOUT, reading)
         .await
         .map_err(|_| Close::Silent)??;
+    match frame.kind {
+        Kind::Knock => knock::answer(stream, &frame, shared).await.map(|()| None),
+        _ => greet(stream, buf, &frame, shared).await.map(Some),
+    }
+}
+
+/// The listener's side of the handshake. A refusal is told to the dialler before it is returned.
+async fn greet(
+    mut stream: TcpStream,
+    buf: BytesMut,
+    frame: &Frame,
+    shared: &Shared,
+) -> Result<(Open, Remote), Close> {
     let registry = frame.registry;
-    let judged = handshake::parse(&frame).and_then(|hello: Hello| judge(shared, hello));
+    let judged = handshake::parse(frame).and_then(|hello: Hello| judge(shared, hello));
     let (version, identity) = match judged {
         Ok(judged) => judged,
         Err(why) => {

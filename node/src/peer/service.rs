@@ -4,6 +4,7 @@
 //! answers inline, or moves the [`Responder`] elsewhere. Every request gets exactly one reply, for a
 //! responder that is dropped sends an error.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,7 +25,13 @@ pub trait Service: Send + Sync + 'static {
     /// Asked in every handshake, whoever dialled, and when an identity changes. The error is shown to both
     /// operators.
     fn admit(&self, remote: &Identity) -> Result<(), String>;
+
+    /// Answers a node that is no peer: one question, one answer, no session. Nothing of it is proved.
+    fn knocked(&self, ask: Bytes) -> Knocked;
 }
+
+/// The answer to a knock, head and body, on its way.
+pub type Knocked = Pin<Box<dyn Future<Output = (Bytes, Bytes)> + Send>>;
 
 /// The peer at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

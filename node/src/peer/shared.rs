@@ -12,12 +12,13 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sibyl_core::id::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::handshake::{self, Identity, Refusal};
+use super::limits::MAX_KNOCKS;
 use super::link::{Link, Meters};
 use super::net::{Options, RegistrySeen};
 use super::outbox::Outbox;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     pub(super) closing: AtomicBool,
     pub(super) tasks: Mutex<JoinSet<()>>,
     pub(super) cuts: RwLock<BTreeSet<NodeId>>,
+    /// Room for knocks that are being answered.
+    pub(super) knocks: Semaphore,
     identity: RwLock<Arc<Identity>>,
     sessions: Mutex<HashMap<NodeId, Arc<Session>>>,
     rng: Mutex<StdRng>,
@@ -62,6 +65,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             tasks: Mutex::new(JoinSet::new()),
             cuts: RwLock::default(),
+            knocks: Semaphore::new(MAX_KNOCKS),
             identity: RwLock::new(Arc::new(identity)),
             sessions: Mutex::default(),
             rng: Mutex::new(options.rng),

@@ -53,6 +53,8 @@ pub(super) enum Kind {
     Pong = 8,
     /// My identity changed.
     Identity = 9,
+    /// The first and only frame of a node that is no member: one question, one answer.
+    Knock = 10,
 }
 
 impl Kind {
@@ -67,6 +69,7 @@ impl Kind {
             7 => Self::Ping,
             8 => Self::Pong,
             9 => Self::Identity,
+            10 => Self::Knock,
             _ => return None,
         })
     }

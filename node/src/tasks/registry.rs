@@ -27,10 +27,13 @@ use crate::telemetry::metrics::RpcResult;
 use crate::telemetry::{Metrics, Span, Tracer};
 
 mod handle;
+pub mod joining;
+mod knocks;
 mod rpc;
 mod view;
 
 pub use handle::{ChangeFailed, Registry};
+pub use knocks::Knocks;
 pub use rpc::{result_of_call, rpc_of_message};
 pub use view::View;
 
@@ -48,6 +51,8 @@ const PROMISES: u64 = 1;
 const QUEUE: usize = 1024;
 /// How long a message to a peer may take before it counts as not delivered.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a peer that is no member any more is still spoken to: it should hear why from somebody.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// How long a node that lost its store waits before it asks again to have the new one named.
 const NAME_AGAIN: Duration = Duration::from_secs(2);
 
@@ -55,6 +60,8 @@ enum Input {
     Event(Event),
     /// Ask again to have this node's new store named.
     NameStore,
+    /// Let a peer go, unless it is a member again.
+    Forget(NodeId),
     /// A peer's message, with the span under which it is handled.
     Heard {
         from: NodeId,
@@ -94,12 +101,13 @@ pub struct Opened {
     ground: Ground,
     machine: Machine,
     view: watch::Sender<Arc<View>>,
-    alarms: watch::Sender<BTreeMap<String, String>>,
+    alarms: Arc<watch::Sender<BTreeMap<String, String>>>,
     inbox: mpsc::Sender<Input>,
     events: mpsc::Receiver<Input>,
     waiting: Arc<AtomicUsize>,
     rebuilding: Arc<AtomicBool>,
     filled: Arc<RwLock<BTreeSet<Partition>>>,
+    knocks: Knocks,
 }
 
 /// Why the registry cannot be opened.
@@ -143,7 +151,7 @@ impl Opened {
         let rebuilding = marked || ground.watermark.is_rebuilding() || lost(&machine);
         let view = watch::Sender::new(Arc::new(View::of(machine.held().clone())));
         let (inbox, events) = mpsc::channel(QUEUE);
-        let (alarms, waiting) = (watch::Sender::default(), Arc::default());
+        let (alarms, waiting) = (Arc::default(), Arc::default());
         let rebuilding = Arc::new(AtomicBool::new(rebuilding));
         Ok(Self {
             ground,
@@ -155,6 +163,7 @@ impl Opened {
             waiting,
             rebuilding,
             filled: Arc::default(),
+            knocks: Knocks::default(),
         })
     }
 
@@ -163,7 +172,8 @@ impl Opened {
         Registry {
             inbox: self.inbox.clone(),
             view: self.view.subscribe(),
-            alarms: self.alarms.subscribe(),
+            alarms: Arc::clone(&self.alarms),
+            knocks: self.knocks.clone(),
             tracer: self.ground.tracer.clone(),
             waiting: Arc::clone(&self.waiting),
             rebuilding: Arc::clone(&self.rebuilding),
@@ -196,7 +206,7 @@ struct Task {
     ground: Ground,
     machine: Machine,
     view: watch::Sender<Arc<View>>,
-    alarms: watch::Sender<BTreeMap<String, String>>,
+    alarms: Arc<watch::Sender<BTreeMap<String, String>>>,
     inbox: mpsc::WeakSender<Input>,
     net: Net,
     waiting: HashMap<u64, (Box<Span>, Answer)>,
@@ -259,6 +269,7 @@ impl Task {
                     }
                     Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
                     Some(Input::NameStore) => self.name_store().await,
+                    Some(Input::Forget(node)) => self.forget(&node),
                     None => return,
                 },
                 Ok(()) = changes.changed() => {
@@ -422,6 +433,20 @@ impl Task {
         identity.lineage = document.lineage();
         self.net.set_identity(identity);
         self.net.set_registry(document.number);
+        let members = &document.layout.members;
+        for peer in self.net.peers() {
+            if !members.contains_key(&peer.node_id) {
+                self.later(FAREWELL, Input::Forget(peer.node_id));
+            }
+        }
+    }
+
+    fn forget(&self, node: &NodeId) {
+        let members = &self.machine.held().document.layout.members;
+        if !members.contains_key(node) {
+            tracing::info!(peer = %node, "not a member any more: its connections end");
+            self.net.remove_peer(node);
+        }
     }
 
     fn send(&mut self, to: NodeId, message: Message) {

@@ -215,6 +215,14 @@ fn the_cluster_is_looked_at() {
         assert!(!shell.works(table).is_empty(), "{table}");
     }
     shell.fails("cluster cut n9", 1, "no_peer");
+    shell.fails("cluster join n9 --plan", 1, "no_candidate");
+    shell.fails("cluster replace n1 --with n9 --yes", 1, "no_candidate");
+    shell.fails("cluster remove n9 --yes", 1, "no_member");
+    shell.fails("cluster remove n1 --plan", 1, "member_answers");
+    shell.fails("cluster leave n1 --plan", 1, "too_few_members");
+    shell.fails("cluster leave n9", 1, "no_member");
+    shell.fails("cluster leave n1 --plan --yes", 2, "--yes");
+    shell.fails("cluster replace n1", 2, "--with");
 }
 
 /// Processes whose parent is this one.

@@ -17,6 +17,7 @@ mod handoff_traces;
 mod keys;
 mod limits;
 mod live;
+mod members;
 mod membership;
 mod nodes;
 mod otlp;

@@ -57,7 +57,7 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// Goes with the cluster.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Node {
@@ -267,9 +267,25 @@ impl Cluster {
             }
         };
         let nodes = peers.into_iter().enumerate().map(node).collect();
-        Self {
-            nodes,
-            _folder: folder,
+        Self { nodes, folder }
+    }
+
+    /// One more node, not started, that asks this cluster to take it in.
+    pub(crate) fn joiner(&self, id: &str, flags: &[&str]) -> Node {
+        let peers: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| node.peer.to_string())
+            .collect();
+        let mut all = vec![format!("--join={}", peers.join(","))];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        Node {
+            folder: self.folder.path().join(id),
+            id: id.to_owned(),
+            http: free_address(),
+            peer: free_address(),
+            flags: all,
+            child: None,
         }
     }
 

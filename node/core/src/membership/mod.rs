@@ -16,6 +16,7 @@ mod machine;
 mod message;
 mod probe;
 mod record;
+mod removal;
 mod table;
 mod view;
 mod zoo;
@@ -28,6 +29,7 @@ pub use limits::{
 pub use machine::Membership;
 pub use message::{About, Answer, BadMessage, Header, Message, Question, decode, encode};
 pub use record::{Life, Marks, Record};
+pub use removal::{MAX_GAP_MS, REMOVAL_EVERY_MS, Removal, Seen, Verdict};
 pub use view::{MemberView, State, View};
 pub use zoo::Faults;
 

@@ -21,6 +21,7 @@ mod message;
 mod moving;
 mod owners;
 mod partitions;
+mod plan;
 mod proposer;
 mod restored;
 mod rounds;
@@ -47,8 +48,9 @@ pub use held::{Held, Learned};
 pub use machine::Machine;
 pub use message::{Abstention, BadProof, Ballot, LearnError, Message, Proof, votes, votes_needed};
 pub use moving::Joiner;
-pub use owners::{Farewell, Former, OwnerChange, Owners, Seat};
+pub use owners::{Farewell, Former, MAX_DEPARTED, OwnerChange, Owners, Seat};
 pub use partitions::Partitions;
+pub use plan::{Move, Share};
 pub use proposer::{Answer, Proposer, Step, Wish};
 pub use rounds::{
     ANSWER_MS, BACKOFF_MS, MAX_BACKOFF_MS, MAX_QUEUE, MAX_ROUNDS, MAX_SILENT_ROUNDS, Outcome,

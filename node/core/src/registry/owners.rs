@@ -19,6 +19,10 @@ use crate::id::{NodeId, Partition};
 use crate::refill::Need;
 use crate::ring::{Ring, Stand};
 
+/// The most former members that anybody is shown: who went before those is of no interest, and gossip publishes
+/// them with every change. That their stores are sent away stays known ([`Layout::former`](super::Layout)).
+pub const MAX_DEPARTED: usize = 64;
+
 /// A member's places on the ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seat {
@@ -127,6 +131,17 @@ impl Document {
         }
     }
 
+    /// Who was a member and is none any more, each by its last store, the latest first: a few, for people and gossip.
+    pub fn departed(&self) -> Vec<&Former> {
+        let mut all: Vec<&Former> = self.layout.former.values().collect();
+        all.sort_by_key(|former| std::cmp::Reverse((former.number, &former.node)));
+        let mut seen = BTreeSet::new();
+        let members = &self.layout.members;
+        all.retain(|former| !members.contains_key(&former.node) && seen.insert(&former.node));
+        all.truncate(MAX_DEPARTED);
+        all
+    }
+
     /// The numbers of copies that buckets have.
     pub fn ns(&self) -> BTreeSet<u8> {
         self.buckets
@@ -219,7 +234,7 @@ impl Document {
         missing
     }
 
-    fn seats_before(&self) -> BTreeMap<NodeId, Seat> {
+    pub(super) fn seats_before(&self) -> BTreeMap<NodeId, Seat> {
         let change = self.layout.change.as_ref();
         change.map_or_else(
             || self.seats_after(),
@@ -245,7 +260,7 @@ impl Document {
         seats
     }
 
-    fn seats_after(&self) -> BTreeMap<NodeId, Seat> {
+    pub(super) fn seats_after(&self) -> BTreeMap<NodeId, Seat> {
         let after = |member: &Member| match member.leaving {
             true => Seat {
                 tokens: 0,
@@ -259,7 +274,7 @@ impl Document {
             .collect()
     }
 
-    fn ring_of(&self, seats: &BTreeMap<NodeId, Seat>) -> Ring {
+    pub(super) fn ring_of(&self, seats: &BTreeMap<NodeId, Seat>) -> Ring {
         let stand = |(id, seat): (&NodeId, &Seat)| Stand {
             id: id.clone(),
             tokens: seat.tokens,

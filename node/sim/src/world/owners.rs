@@ -130,11 +130,10 @@ impl World {
             let before = std::mem::replace(&mut process.placed, placed);
             process.since = layout.since;
             let line = process.counter - 1;
-            let forgets = self.bug == Some(Bug::ReturnsAndMints);
             for key in 0..self.keys.len() {
                 let slot = &self.keys[key].slot;
                 let held = before.holds(&id, slot.partition, slot.n);
-                if !held && self.is_holder(node, key) && !forgets {
+                if !held && self.is_holder(node, key) {
                     self.process(node).lines.insert(key, line);
                 }
             }
@@ -384,7 +383,7 @@ impl World {
             let mut here = owners.iter().filter(|owner| reachable[self.index(owner)]);
             let forgets = have >= self.plan.setting.w.min(owners.len())
                 && here.all(|owner| given.contains(owner));
-            if forgets || self.bug == Some(Bug::ForgetsUnasked) {
+            if forgets {
                 self.submit(node, Command::Forget { key, number: since });
                 continue;
             }

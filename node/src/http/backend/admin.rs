@@ -11,7 +11,7 @@ use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::membership::State;
 use sibyl_core::registry::Member;
 
-use super::Shared;
+use super::{Shared, owners};
 use crate::coordinator::{Coordinator, STOPPING, now_ms};
 use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
@@ -36,9 +36,9 @@ impl Shared {
         let peers = coordinator.net().peers();
         let gossip = coordinator.gossip().view();
         let members = view.document().layout.members.iter();
-        let members: Vec<_> = members
-            .map(|(node, member)| self.member(node, member, &peers, &gossip))
-            .collect();
+        let members = members.map(|(node, member)| self.member(node, member, &peers, &gossip));
+        let gone = view.document().departed().into_iter().map(owners::departed);
+        let members: Vec<_> = members.chain(gone).collect();
         let reasons = self.troubles(&view, &peers, &gossip);
         let was_suspected = gossip.suspected.as_ref().map(|suspected| WasSuspected {
             by: suspected.by.to_string(),
@@ -51,6 +51,8 @@ impl Shared {
             healthy: reasons.is_empty(),
             reasons,
             members,
+            owner_change: owners::under_way(view.document()),
+            candidates: self.candidates(),
             was_suspected,
         }
     }
@@ -90,9 +92,11 @@ impl Shared {
                 .map(NodeId::to_string)
                 .collect(),
             listen,
-            peer_listen: member.peer_addr.clone(),
+            peer_listen: Some(member.peer_addr.clone()),
             zone: member.zone.clone(),
             tokens: member.tokens,
+            leaving: member.leaving,
+            gone_with: None,
         }
     }
 
@@ -219,12 +223,14 @@ impl Shared {
                 node_id: node.to_string(),
                 peer_listen: member.peer_addr.clone(),
                 store: member.store.map(|store| store.to_string()),
+                leaving: member.leaving,
             });
         RegistryView {
             number: view.number(),
             hash: view.held.digest.to_string(),
             members: members.collect(),
             pending: self.coordinator.registry().pending(),
+            owner_change: owners::under_way(view.document()),
         }
     }
 

@@ -8,8 +8,7 @@ use serde_json::Value;
 use super::setup;
 
 /// The routes of `design/http-api.md` that exist by now. What is missing comes with later work, and is not
-/// registered: watch, undo, check, replay, logs, shadow, anti-entropy, join, leave, remove, replace
-/// and the console.
+/// registered: watch, undo, check, replay, logs, shadow and the console.
 const DESIGN: &[&str] = &[
     "GET /v1/buckets/{bucket}/keys/{key}",
     "HEAD /v1/buckets/{bucket}/keys/{key}",
@@ -40,6 +39,10 @@ const DESIGN: &[&str] = &[
     "GET /v1/cluster/handoff",
     "POST /v1/cluster/handoff",
     "POST /v1/cluster/cut",
+    "POST /v1/cluster/join",
+    "POST /v1/cluster/leave",
+    "POST /v1/cluster/remove",
+    "POST /v1/cluster/replace",
     "GET /v1/registry",
     "GET /v1/trace",
     "PUT /v1/trace",

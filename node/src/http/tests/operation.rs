@@ -1,9 +1,10 @@
 //! Cluster, health, metrics, tracing; and what the edge tells the node.
 
 use axum::body::Body;
+use sibyl_core::registry::ChangeError;
 
-use super::super::Surface;
-use super::{setup, surface};
+use super::super::{AdminError, Surface, waiting};
+use super::{Setup, setup, surface};
 
 #[tokio::test]
 async fn the_shapes_of_the_design_are_there() {
@@ -19,6 +20,11 @@ async fn the_shapes_of_the_design_are_there() {
         ("/healthy", "true"),
         ("/members/0/state", "alive"),
         ("/members/0/zone", "null"),
+        ("/members/0/leaving", "false"),
+        ("/owner_change/began", "6"),
+        ("/owner_change/missing/n4", "57"),
+        ("/candidates/0/node_id", "n4"),
+        ("/candidates/0/spare", "true"),
     ];
     check("GET /v1/cluster", &cluster).await;
     let ring = [
@@ -40,7 +46,12 @@ async fn the_shapes_of_the_design_are_there() {
     check("POST /v1/cluster/anti-entropy", &exchanges).await;
     check(
         "GET /v1/registry",
-        &[("/number", "7"), ("/pending", "null")],
+        &[
+            ("/number", "7"),
+            ("/pending", "null"),
+            ("/owner_change", "null"),
+            ("/members/0/leaving", "true"),
+        ],
     )
     .await;
     let hints = [
@@ -130,6 +141,115 @@ async fn links_are_cut_by_name() {
     check(r#"{"peer":"n9","cut":true}"#, (404, "no_peer")).await;
     check(r#"{"peer":"","cut":true}"#, (400, "bad_node_id")).await;
     check(r#"{"peer":"n2"}"#, (400, "bad_json")).await;
+}
+
+#[tokio::test]
+async fn members_come_and_go_by_name() {
+    let setup = setup();
+    let check = async |line: &str, body: &'static str, expected| {
+        let line = format!("POST /v1/cluster/{line}");
+        setup.check(&line, &[], body, expected).await
+    };
+    let planned = check("join?plan=true", r#"{"node":"n4"}"#, (200, "")).await;
+    let fields = [
+        ("/registry", "7"),
+        ("/plan", "true"),
+        ("/moves/0/partition", "12"),
+        ("/moves/0/to", "n4"),
+        ("/moves/0/from/0", "n3"),
+        ("/summary/0/node", "n4"),
+        ("/summary/0/gains", "1"),
+        ("/summary/0/gives", "0"),
+    ];
+    for (pointer, value) in fields {
+        assert_eq!(planned.at(pointer), value, "{pointer}");
+    }
+    let joined = check("join", r#"{"node":"n4"}"#, (200, "")).await;
+    assert_eq!(
+        (joined.at("/registry"), joined.at("/plan")),
+        ("8".into(), "false".into())
+    );
+    check("leave", r#"{"node":"n2"}"#, (200, "")).await;
+    check("remove", r#"{"node":"n3"}"#, (200, "")).await;
+    check("replace", r#"{"node":"n3","with":"n4"}"#, (200, "")).await;
+
+    check("join", r#"{"node":"n5"}"#, (404, "no_candidate")).await;
+    check("leave", r#"{"node":"n9"}"#, (404, "no_member")).await;
+    let refused = check("remove", r#"{"node":"n2"}"#, (409, "member_answers")).await;
+    assert!(
+        refused
+            .at("/detail")
+            .starts_with("n2 answers: let it leave")
+    );
+    check(
+        "replace",
+        r#"{"node":"n3","with":"n5"}"#,
+        (404, "no_candidate"),
+    )
+    .await;
+    check("replace", r#"{"node":"n3"}"#, (400, "bad_json")).await;
+    check("leave", r#"{"node":"n 2"}"#, (400, "bad_node_id")).await;
+    check(
+        "leave",
+        r#"{"node":"n2","with":"n4"}"#,
+        (400, "unknown_field"),
+    )
+    .await;
+    check(
+        "leave?plan=perhaps",
+        r#"{"node":"n2"}"#,
+        (400, "bad_parameter"),
+    )
+    .await;
+    check("join", "", (400, "bad_json")).await;
+}
+
+#[tokio::test]
+async fn what_the_registry_refuses_has_a_code() {
+    let setup = setup();
+    let check = async |error: AdminError, expected| {
+        setup.fake.state().faults.admin = Some(error);
+        let line = "POST /v1/cluster/leave";
+        setup.check(line, &[], r#"{"node":"n2"}"#, expected).await
+    };
+    let n2 = || "n2".parse().expect("a name");
+    let under_way = ChangeError::UnderWay { began: 6 };
+    check(under_way.into(), (409, "change_under_way")).await;
+    let few = ChangeError::TooFew {
+        left: 2,
+        bucket: "default".to_owned(),
+        n: 3,
+    };
+    check(few.into(), (409, "too_few_members")).await;
+    check(ChangeError::NameTaken(n2()).into(), (409, "name_taken")).await;
+    let fenced = ChangeError::Fenced {
+        node: n2(),
+        number: 12,
+    };
+    check(fenced.into(), (409, "fenced")).await;
+    let no_majority = AdminError::NoMajority {
+        missing: 1,
+        members: 3,
+    };
+    check(no_majority, (503, "no_majority")).await;
+}
+
+/// A node that is told to join serves health, says why, and nothing else.
+#[tokio::test]
+async fn a_node_that_joins_serves_only_health() {
+    let (_tell, told) = tokio::sync::watch::channel(vec!["joining: nobody answers".to_owned()]);
+    let setup = Setup {
+        router: waiting(told),
+        fake: setup().fake,
+    };
+    let check = async |line: &str, expected| setup.check(line, &[], Body::empty(), expected).await;
+    check("GET /health/live", (200, "")).await;
+    let ready = check("GET /health/ready", (503, "not_ready")).await;
+    assert_eq!(ready.at("/reasons/0"), "joining: nobody answers");
+    assert_eq!(ready.header("retry-after"), "1");
+    let other = check("PUT /v1/buckets/default/keys/k", (503, "not_serving")).await;
+    assert_eq!(other.at("/outcome"), "not_written");
+    check("GET /v1/cluster", (503, "not_serving")).await;
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::super::{
-    CutError, Identity, Incoming, Net, Options, Reason, Remote, Responder, Sent, Service,
+    CutError, Identity, Incoming, Knocked, Net, Options, Reason, Remote, Responder, Sent, Service,
     StartError,
 };
 use super::node::{Node, echo, id, identity, limited, options, request};
@@ -19,6 +20,10 @@ impl Service for Deaf {
 
     fn admit(&self, _: &Identity) -> Result<(), String> {
         Ok(())
+    }
+
+    fn knocked(&self, ask: Bytes) -> Knocked {
+        Box::pin(std::future::ready((ask, Bytes::new())))
     }
 }
 

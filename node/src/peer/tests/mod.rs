@@ -7,5 +7,6 @@ mod calls;
 mod cuts;
 mod handshake;
 mod hostile;
+mod knocks;
 mod limits;
 mod node;

@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::super::{
-    Answer, CallError, Identity, Incoming, Net, Options, Outgoing, PeerView, Remote, Responder,
-    Service,
+    Answer, CallError, Identity, Incoming, Knocked, Net, Options, Outgoing, PeerView, Remote,
+    Responder, Service,
 };
 
 /// No test waits longer for anything.
@@ -35,6 +35,13 @@ impl Service for Closure {
             Some(banned) if *banned == remote.node_id => Err(format!("{banned} was removed")),
             _ => Ok(()),
         }
+    }
+
+    /// Says who was banned, and what was asked.
+    fn knocked(&self, ask: Bytes) -> Knocked {
+        let banned = self.banned.lock().expect("not poisoned").clone();
+        let head = banned.map_or_else(|| "nobody".to_owned(), |banned| banned.to_string());
+        Box::pin(std::future::ready((head.into(), ask)))
     }
 }
 

@@ -13,7 +13,7 @@ use sibyl_core::message::Failure;
 use sibyl_core::registry::{Change, ChangeError, Event, Message};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Input, REBUILDING, View, WHOLE};
+use super::{Input, Knocks, REBUILDING, View, WHOLE};
 use crate::replica::Replica;
 use crate::telemetry::{Span, Tracer};
 
@@ -49,7 +49,8 @@ pub enum ChangeFailed {
 pub struct Registry {
     pub(super) inbox: mpsc::Sender<Input>,
     pub(super) view: watch::Receiver<Arc<View>>,
-    pub(super) alarms: watch::Receiver<BTreeMap<String, String>>,
+    pub(super) alarms: Arc<watch::Sender<BTreeMap<String, String>>>,
+    pub(super) knocks: Knocks,
     pub(super) tracer: Tracer,
     pub(super) waiting: Arc<AtomicUsize>,
     pub(super) rebuilding: Arc<AtomicBool>,
@@ -91,6 +92,23 @@ impl Registry {
     /// What an operator must know, by kind.
     pub fn alarms(&self) -> Vec<String> {
         self.alarms.borrow().values().cloned().collect()
+    }
+
+    /// Adds to what an operator must know, or takes it away.
+    pub fn note(&self, kind: &str, note: Option<String>) {
+        self.alarms.send_if_modified(|alarms| match note {
+            Some(note) if alarms.get(kind) == Some(&note) => false,
+            Some(note) => {
+                alarms.insert(kind.to_owned(), note);
+                true
+            }
+            None => alarms.remove(kind).is_some(),
+        });
+    }
+
+    /// Who knocks at this node.
+    pub fn knocks(&self) -> &Knocks {
+        &self.knocks
     }
 
     /// The number that is being chosen, if a change waits to be decided.

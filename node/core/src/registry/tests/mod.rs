@@ -14,6 +14,7 @@ mod choice;
 mod documents;
 mod machines;
 mod moving;
+mod plan;
 mod world;
 
 fn node(number: usize) -> NodeId {

@@ -9,10 +9,11 @@ use sibyl_core::registry::{Bucket, ChangeError, Expect};
 
 use super::super::super::{
     AdminError, AntiEntropyPeer, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
-    BucketChanged, Buckets, ClusterView, DeleteBucket, HandoffView, Health, HintsView, LogLine,
-    MemberState, MemberView, Module, Operation, Pending, Pieces, PutBucket, RegistryMember,
-    RegistryView, ResolverView, Resolvers, RingNode, RingView, SyncView, Trial, Tried,
-    TriedOutcome, Upload, Uploaded,
+    BucketChanged, Buckets, CandidateView, ClusterView, DeleteBucket, HandoffView, Health,
+    HintsView, LogLine, MemberState, MemberView, Module, MoveView, Operation, OwnerChangeView,
+    OwnerWish, OwnersChanged, Pending, Pieces, PutBucket, RegistryMember, RegistryView,
+    ResolverView, Resolvers, RingNode, RingView, ShareView, SyncView, Trial, Tried, TriedOutcome,
+    Upload, Uploaded,
 };
 use super::{FakeCall, node, ready};
 
@@ -211,9 +212,11 @@ impl Operation for FakeCall {
             suspected_age_ms: None,
             suspected_by: Vec::new(),
             listen: None,
-            peer_listen: "127.0.0.1:7170".to_owned(),
+            peer_listen: Some("127.0.0.1:7170".to_owned()),
             zone: None,
             tokens: 64,
+            leaving: false,
+            gone_with: None,
         };
         ClusterView {
             cluster_id: "c".to_owned(),
@@ -223,6 +226,20 @@ impl Operation for FakeCall {
             reasons: Vec::new(),
             was_suspected: None,
             members: vec![member],
+            owner_change: Some(OwnerChangeView {
+                began: 6,
+                missing: BTreeMap::from([("n4".to_owned(), 57)]),
+            }),
+            candidates: vec![CandidateView {
+                node_id: "n4".to_owned(),
+                store: "0000000000000104".to_owned(),
+                listen: "http://127.0.0.1:7073".to_owned(),
+                peer_listen: "127.0.0.1:7173".to_owned(),
+                zone: None,
+                tokens: 64,
+                spare: true,
+                heard_age_ms: 900,
+            }],
         }
     }
 
@@ -275,13 +292,62 @@ impl Operation for FakeCall {
             node_id: "n1".to_owned(),
             peer_listen: "127.0.0.1:7170".to_owned(),
             store: None,
+            leaving: true,
         };
         RegistryView {
             number: 7,
             hash: Digest::of(b"").to_string(),
             members: vec![member],
             pending: None,
+            owner_change: None,
         }
+    }
+
+    /// As in a cluster of n1, n2 and n3, of which n2 answers, and where n4 asks to be taken in.
+    fn change_owners(
+        &self,
+        wish: OwnerWish,
+        plan: bool,
+    ) -> Pending<'_, Result<OwnersChanged, AdminError>> {
+        if let Err(error) = self.fake.state().admin() {
+            return ready(Err(error));
+        }
+        let asks = |node: &NodeId| match node.as_str() {
+            "n4" => Ok(()),
+            other => Err(AdminError::NotFound {
+                code: "no_candidate",
+                detail: format!("no node called {other} asks to be taken in"),
+            }),
+        };
+        let is_member = |node: &NodeId| match node.as_str() {
+            "n1" | "n2" | "n3" => Ok(()),
+            _ => Err(AdminError::from(ChangeError::NoMember(node.clone()))),
+        };
+        let (allowed, to) = match &wish {
+            OwnerWish::Join(node) => (asks(node), "n4"),
+            OwnerWish::Leave(node) => (is_member(node), "n1"),
+            OwnerWish::Remove(node) if node.as_str() == "n2" => {
+                let detail = "n2 answers: let it leave, or stop it first".to_owned();
+                let code = "member_answers";
+                (Err(AdminError::Conflict { code, detail }), "n1")
+            }
+            OwnerWish::Remove(node) => (is_member(node), "n1"),
+            OwnerWish::Replace { node, with } => (is_member(node).and_then(|()| asks(with)), "n4"),
+        };
+        ready(allowed.map(|()| OwnersChanged {
+            registry: if plan { 7 } else { 8 },
+            plan,
+            moves: vec![MoveView {
+                partition: 12,
+                to: to.to_owned(),
+                from: vec!["n3".to_owned()],
+            }],
+            summary: vec![ShareView {
+                node: to.to_owned(),
+                gains: 1,
+                gives: 0,
+            }],
+        }))
     }
 
     fn health(&self) -> Health {

@@ -1,0 +1,102 @@
+//! What a node that is no member is answered: wait, never, or the document that names it.
+//!
+//! Whoever is asked proposes to take it in. The document holds the cluster's secrets, so nobody is handed it who is
+//! not named in it: whoever gets in is seen by everybody.
+
+use bytes::Bytes;
+use sibyl_core::joining::{self, Judged, Knock, MAX_TOLD_ADDRESSES, Refusal, Told, Wish};
+use sibyl_core::message;
+use sibyl_core::registry::{Change, ChangeError};
+
+use super::Answers;
+use crate::peer::Knocked;
+use crate::tasks::registry::{ChangeFailed, Registry, View};
+
+/// Answers a knock.
+pub(super) fn answer(answers: &Answers, ask: &Bytes) -> Knocked {
+    let knock: Knock = match message::decode(ask) {
+        Ok(knock) => knock,
+        Err(error) => return said(Told::Refused(error.to_string())),
+    };
+    let view = answers.registry.view();
+    if view.forming() {
+        return said(wait(&view, "the cluster is still forming"));
+    }
+    if !answers.serves() {
+        return said(wait(&view, "that node does not serve now"));
+    }
+    let member = view.document().layout.members.get(&knock.joiner.node);
+    let named = member.and_then(|member| member.store);
+    let is_here = named.is_some_and(|store| answers.is_here(&knock.joiner.node, store));
+    match joining::judge(view.document(), &knock, is_here) {
+        Err(refusal) => said(refused(&refusal)),
+        Ok(Judged::Named | Judged::Returns) => hand_over(&answers.registry, &view, &knock),
+        Ok(Judged::Stranger) => match answers.registry.knocks().note(&knock) {
+            Err(refusal) => said(refused(&refusal)),
+            Ok(()) if knock.wish == Wish::Wait => {
+                let node = &knock.joiner.node;
+                let why = format!(
+                    "it waits until an operator names it: sibyl cluster join {node}, or replace MEMBER --with {node}"
+                );
+                said(wait(&view, &why))
+            }
+            Ok(()) => {
+                let registry = answers.registry.clone();
+                Box::pin(async move { take_in(&registry, knock).await })
+            }
+        },
+    }
+}
+
+impl Answers {
+    fn serves(&self) -> bool {
+        let coordinator = self.coordinator.get();
+        coordinator.is_some_and(|coordinator| coordinator.serving().is_ok())
+    }
+}
+
+/// Proposes to take it in.
+async fn take_in(registry: &Registry, knock: Knock) -> (Bytes, Bytes) {
+    let change = Change::Join(knock.joiner.clone());
+    match registry.change(None, change).await {
+        Ok(view) => {
+            tracing::info!(node = %knock.joiner.node, number = view.number(), "a node is taken in");
+            hand_over(registry, &view, &knock).await
+        }
+        Err(ChangeFailed::Refused(
+            error @ (ChangeError::UnderWay { .. } | ChangeError::Forming),
+        )) => said(wait(&registry.view(), &error.to_string())).await,
+        Err(ChangeFailed::Refused(error)) => {
+            registry.knocks().forget(&knock.joiner.node);
+            said(Told::Refused(error.to_string())).await
+        }
+        Err(failed) => said(wait(&registry.view(), &failed.to_string())).await,
+    }
+}
+
+fn hand_over(registry: &Registry, view: &View, knock: &Knock) -> Knocked {
+    registry.knocks().forget(&knock.joiner.node);
+    let answer = (message::encode(&Told::Named), view.held.encode().into());
+    Box::pin(std::future::ready(answer))
+}
+
+fn wait(view: &View, why: &str) -> Told {
+    let document = view.document();
+    let members = document.layout.members.values();
+    let members = members.map(|member| member.peer_addr.clone());
+    Told::Wait {
+        cluster_id: document.cluster_id.clone(),
+        lineage: document.lineage(),
+        why: why.to_owned(),
+        members: members.take(MAX_TOLD_ADDRESSES).collect(),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Told {
+    Told::Refused(refusal.to_string())
+}
+
+fn said(told: Told) -> Knocked {
+    let answer = (message::encode(&told), Bytes::new());
+    Box::pin(std::future::ready(answer))
+}
