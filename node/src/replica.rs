@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
 mod census;
+mod command;
 mod hints;
 mod keeper;
 pub mod leaves;
@@ -31,6 +32,7 @@ mod sweep;
 mod trees;
 mod writer;
 
+use command::Command;
 pub use hints::{Hinting, Kept, KeptHint};
 pub use repeat::Once;
 pub use sweep::Swept;
@@ -142,62 +144,6 @@ pub struct StandIn {
     pub trace: Option<Trace>,
     /// The clock.
     pub now_ms: u64,
-}
-
-enum Command {
-    Mint(Asked),
-    Hint(keeper::Change),
-    Join {
-        slot: Slot,
-        /// The registry document by which this node was asked as an owner; none if it does not matter.
-        number: Option<u64>,
-        object: Object,
-        durability: Durability,
-        counts: Done<()>,
-    },
-    Meta {
-        key: &'static str,
-        value: Bytes,
-        counts: Done<()>,
-    },
-    Erase {
-        records: Vec<Bytes>,
-        /// The registry document by which they are not this node's any more; none if they are nobody's.
-        number: Option<u64>,
-        counts: Done<()>,
-    },
-    /// Put what other owners hold in the place of a record that cannot be read.
-    Replace {
-        slot: Slot,
-        object: Object,
-        counts: Done<()>,
-    },
-    /// A record that could not be read can be read again.
-    Readable {
-        slot: Slot,
-        counts: Done<()>,
-    },
-    /// One step of computing a partition's leaves anew.
-    Step(trees::Asked),
-    /// The last of all: what is here can be believed by the next start.
-    Shut {
-        counts: Done<()>,
-    },
-    /// Until when a bucket takes no writes.
-    Close {
-        bucket: Incarnation,
-        until: Instant,
-        counts: Done<()>,
-    },
-    /// Owners changed: what was asked by older documents does not count any more.
-    Owners {
-        since: u64,
-        gained: Vec<Partition>,
-        counts: Done<()>,
-    },
-    Flush {
-        counts: Done<()>,
-    },
 }
 
 /// A handle to this node's copies.
@@ -619,37 +565,6 @@ impl Replica {
             Err(error) => Err(Failure::Unreadable(error.to_string())),
         };
         pairs.into_iter().map(object).collect()
-    }
-}
-
-impl Command {
-    /// The registry document that named the owners of what is to be written.
-    fn number(&self) -> Option<u64> {
-        match self {
-            Self::Mint(asked) => Some(asked.number),
-            Self::Join { number, .. } | Self::Erase { number, .. } => *number,
-            Self::Hint(change) => change.number(),
-            _ => None,
-        }
-    }
-
-    fn refuse(self, failure: &Failure) {
-        match self {
-            Self::Mint(asked) => (asked.minted)(Err(failure.clone())),
-            Self::Hint(change) => change.refuse(failure),
-            Self::Join { counts, .. }
-            | Self::Meta { counts, .. }
-            | Self::Erase { counts, .. }
-            | Self::Replace { counts, .. }
-            | Self::Readable { counts, .. }
-            | Self::Shut { counts }
-            | Self::Close { counts, .. }
-            | Self::Owners { counts, .. }
-            | Self::Flush { counts } => {
-                counts(Err(failure.clone()));
-            }
-            Self::Step(asked) => (asked.done)(Err(failure.clone())),
-        }
     }
 }
 

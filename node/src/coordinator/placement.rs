@@ -39,7 +39,15 @@ impl Placement {
 
     /// A write by this node that is acknowledged when `w` copies count, by both layouts while owners change.
     pub(super) fn put(&self, me: &NodeId, w: usize, sloppy: bool) -> Put {
-        let put = Put::new(me.clone(), self.replicas(), w, sloppy);
+        self.by_both(Put::new(me.clone(), self.replicas(), w, sloppy), w)
+    }
+
+    /// The same of a write that was minted when others were the owners.
+    pub(super) fn put_again(&self, before: &Put, w: usize, sloppy: bool) -> Put {
+        self.by_both(before.again(self.replicas(), w, sloppy), w)
+    }
+
+    fn by_both(&self, put: Put, w: usize) -> Put {
         if self.also.is_empty() {
             return put;
         }

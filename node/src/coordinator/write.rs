@@ -416,23 +416,19 @@ impl Writing {
         })
     }
 
-    /// Owners changed on the way: unless the client has its answer, the write goes to those of now. Copies that
-    /// were made are found there, or asked for once more; ends because each time goes by a newer document. `None`
-    /// if that would change nothing, or this node is no owner any more.
+    /// Owners changed on the way: the write goes to those of now, be it late. Copies that were made are found there,
+    /// or asked for once more; ends because each time goes by a newer document. `None` if there is none.
     fn begin_again(&mut self) -> Option<Vec<Effect>> {
         let coordinator = self.coordinator.clone();
         let view = coordinator.registry().view();
-        if self.put.is_answered() || self.stands_in.is_some() || view.number() <= self.number {
+        if self.stands_in.is_some() || view.number() <= self.number {
             return None;
         }
         let (_, bucket) = view.bucket_of(self.slot.place.bucket)?;
         let placement = coordinator.placement(&view, bucket, self.slot.partition, self.sloppy);
         let me = coordinator.me();
-        if !placement.owners.contains(me) || self.w > placement.owners.len() {
-            return None;
-        }
         self.number = view.number();
-        self.put = placement.put(me, self.w, self.sloppy);
+        self.put = placement.put_again(&self.put, self.w, self.sloppy);
         let mut effects = self.put.handle(Event::Minted);
         if self.counted {
             effects.extend(self.put.handle(Event::Acked(me)));

@@ -275,15 +275,8 @@ impl Writer {
                 object,
                 durability,
                 counts,
-            } => match self.load(&slot, round) {
-                Ok(mut held) => {
-                    let before = is_deleted(&held.object);
-                    if held.object.join(&object) {
-                        self.census.change(before, is_deleted(&held.object));
-                        self.write(round, &slot, held.object, held.tag);
-                    }
-                    round.done.count(durability, counts);
-                }
+            } => match self.join(&slot, &object, round) {
+                Ok(()) => round.done.count(durability, counts),
                 Err(failure) => counts(Err(failure)),
             },
             Command::Meta { key, value, counts } => {
@@ -295,12 +288,7 @@ impl Writer {
                 number,
                 counts,
             } => {
-                records.iter().for_each(|record| self.erase(record, round));
-                if number.is_some() {
-                    // What this node once minted for these keys it does not know any more.
-                    let partitions = records.iter().filter_map(|record| taken_apart(record));
-                    partitions.for_each(|(at, ..)| self.raise_line(at));
-                }
+                self.erase_all(&records, number.is_some(), round);
                 round.done.buffered.push(counts);
             }
             Command::Close {
@@ -308,8 +296,7 @@ impl Writer {
                 until,
                 counts,
             } => {
-                let now = Instant::now();
-                self.closed.retain(|_, until| *until > now);
+                self.closed.retain(|_, until| *until > Instant::now());
                 self.closed.insert(bucket, until);
                 round.done.buffered.push(counts);
             }
@@ -344,6 +331,24 @@ impl Writer {
             Command::Flush { counts } => round.done.synced.push(counts),
         }
         Ok(())
+    }
+
+    fn join(&mut self, slot: &Slot, object: &Object, round: &mut Round) -> Result<(), Failure> {
+        let mut held = self.load(slot, round)?;
+        let before = is_deleted(&held.object);
+        if held.object.join(object) {
+            self.census.change(before, is_deleted(&held.object));
+            self.write(round, slot, held.object, held.tag);
+        }
+        Ok(())
+    }
+
+    /// Erases records of nobody, or of others now: what this node once minted for those it does not know any more.
+    fn erase_all(&mut self, records: &[Bytes], of_others: bool, round: &mut Round) {
+        records.iter().for_each(|record| self.erase(record, round));
+        let partitions = records.iter().filter_map(|record| taken_apart(record));
+        let raised = partitions.filter(|_| of_others);
+        raised.for_each(|(at, ..)| self.raise_line(at));
     }
 
     /// Whether a command would write to a bucket that is about to be deleted.

@@ -161,6 +161,16 @@ impl Put {
         }
     }
 
+    /// A minted write begun again because owners changed on the way: its coordinator may be none of them any more,
+    /// and its copy counts only if it is. Whoever has the answer gets no other.
+    pub fn again(&self, replicas: Replicas<'_>, w: usize, sloppy: bool) -> Self {
+        let mut again = Self::new(self.me.clone(), replicas, w, true);
+        again.own = None;
+        again.spare.retain(|_| sloppy);
+        again.answered = self.answered;
+        again
+    }
+
     /// The partition changes hands: the write goes to these owners of the other layout, too, and needs `w` of them.
     /// None of them may be among the fallbacks.
     pub fn also(mut self, owners: &[NodeId], away: &[NodeId], w: usize) -> Self {

@@ -1,4 +1,7 @@
-//! A set of partitions with one encoding: a bit for each, without zero bytes at the end.
+//! A set of partitions, as registry documents hold it.
+//!
+//! It has one encoding, a bit for each and no zero byte at the end, because equal documents have equal bytes. It
+//! does not know how many partitions there are: the document's rules do.
 
 use serde::{Deserialize, Serialize};
 

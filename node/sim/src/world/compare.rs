@@ -18,7 +18,7 @@ use sibyl_core::object::Object;
 use sibyl_core::refill::Need;
 
 use super::frames::Waiting;
-use super::writer::{Command, Then, Why};
+use super::command::{Command, Then, Why};
 use super::{Bytes, NodeId, VecDeque, World};
 use crate::checks::{Violation, leaves};
 use crate::plan::PATIENCE_US;

@@ -15,7 +15,7 @@ use sibyl_core::registry::{BucketConfig, Durability};
 use super::client::Answer;
 use super::frames::Waiting;
 use super::once::Look;
-use super::writer::Command;
+use super::command::Command;
 use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
@@ -218,6 +218,56 @@ impl World {
         }
     }
 
+    /// Whether this node may coordinate a write, and whether as an owner.
+    fn may_coordinate(
+        &mut self,
+        node: usize,
+        key: usize,
+        w: usize,
+        sloppy: bool,
+    ) -> Result<bool, Failure> {
+        if !self.is_member(node) {
+            return Err(Failure::NotServing("no member".into()));
+        }
+        if self.process(node).held.document.number < 2 {
+            return Err(Failure::NotServing("forming".into()));
+        }
+        if !self.vouches(node, key) {
+            return Err(Failure::Rebuilding);
+        }
+        let (me, owners) = (self.nodes[node].id.clone(), self.counting(node, key));
+        let owns = owners.contains(&me);
+        if !owns && (!sloppy || self.also(node, key).contains(&me)) {
+            return Err(Failure::NotOwner);
+        }
+        let (away, fallbacks) = self.around(node, key, sloppy);
+        let here = owners.iter().filter(|owner| !away.contains(owner)).count();
+        if !owns && here + fallbacks.len() < w {
+            return Err(Failure::NotServing("too few can be reached".into()));
+        }
+        Ok(owns)
+    }
+
+    /// The flow of a write, to both layouts while its key changes hands.
+    fn put_by_both(&mut self, node: usize, key: usize, w: usize, sloppy: bool) -> Put {
+        let (me, owners) = (self.nodes[node].id.clone(), self.counting(node, key));
+        let (away, fallbacks) = self.around(node, key, sloppy);
+        let replicas = Replicas {
+            owners: &owners,
+            away: &away,
+            spared: &[],
+            fallbacks: &fallbacks,
+        };
+        let (put, also) = (Put::new(me, replicas, w, sloppy), self.also(node, key));
+        if also.is_empty() {
+            return put;
+        }
+        self.sights.met(Sight::BothLayouts);
+        let all = w == owners.len();
+        let w = if all { also.len() } else { w.min(also.len()) };
+        put.also(&also, &away, w)
+    }
+
     /// Begins a write on this node's own copy.
     pub(crate) fn coordinate(
         &mut self,
@@ -228,28 +278,8 @@ impl World {
         left_us: u64,
     ) -> Result<(), Failure> {
         let key = self.key(&coordinate.place).ok_or(Failure::Bucket)?;
-        if !self.is_member(node) {
-            return Err(Failure::NotServing("no member".into()));
-        }
-        let (me, owners) = (self.nodes[node].id.clone(), self.counting(node, key));
-        let also = self.also(node, key);
-        let process = self.process(node);
-        if process.held.document.number < 2 {
-            return Err(Failure::NotServing("forming".into()));
-        }
-        if !self.vouches(node, key) {
-            return Err(Failure::Rebuilding);
-        }
-        let (owns, sloppy) = (owners.contains(&me), coordinate.sloppy);
-        if !owns && (!sloppy || also.contains(&me)) {
-            return Err(Failure::NotOwner);
-        }
-        let w = coordinate.w as usize;
-        let (away, fallbacks) = self.around(node, key, sloppy);
-        let here = owners.iter().filter(|owner| !away.contains(owner)).count();
-        if !owns && here + fallbacks.len() < w {
-            return Err(Failure::NotServing("too few can be reached".into()));
-        }
+        let (w, sloppy) = (coordinate.w as usize, coordinate.sloppy);
+        let owns = self.may_coordinate(node, key, w, sloppy)?;
         let found = match look {
             Look::First => {
                 self.look(node, origin, coordinate, value, (key, left_us));
@@ -261,19 +291,7 @@ impl World {
         let now_us = self.scheduler.now_us();
         let process = self.process(node);
         let caps = caps(&process.held.document.buckets["default"].config);
-        let replicas = Replicas {
-            owners: &owners,
-            away: &away,
-            spared: &[],
-            fallbacks: &fallbacks,
-        };
-        let mut put = Put::new(me, replicas, w, sloppy);
-        if !also.is_empty() {
-            self.sights.met(Sight::BothLayouts);
-            let all = w == owners.len();
-            let w = if all { also.len() } else { w.min(also.len()) };
-            put = put.also(&also, &away, w);
-        }
+        let put = self.put_by_both(node, key, w, sloppy);
         let process = self.process(node);
         let number = process.held.document.number;
         let (flow, life) = (process.fresh(), process.life);

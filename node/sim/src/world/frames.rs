@@ -4,7 +4,7 @@
 //! did nothing; a question under way when the peer becomes unreachable, or whose time is up, failed, and
 //! may have done anything. A question of a higher registry number waits until that document was fetched.
 
-use super::writer::{Command, Why};
+use super::command::{Command, Why};
 use super::{Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
 use crate::network::Fate;
 use crate::sight::Sight;
@@ -215,15 +215,7 @@ impl World {
         request: Request,
         body: Bytes,
     ) {
-        let since = self.process(node).since;
         match request {
-            Request::Object { .. } | Request::Digest { .. }
-                if number < since && self.bug != Some(Bug::StaleTaken) =>
-            {
-                self.sights.met(Sight::Stale);
-                let stale = Reply::Failed(Failure::Stale(since));
-                self.reply(node, from, call, stale, Bytes::new());
-            }
             Request::Registry => {
                 let message = message::decode(&body).expect("what was encoded here can be decoded");
                 self.reply(node, from, call, Reply::Joined, Bytes::new());
@@ -261,10 +253,6 @@ impl World {
                 let hints = self.asked_to_deliver(node, from);
                 self.reply(node, from, call, Reply::Collecting { hints }, Bytes::new());
             }
-            Request::Object { place } | Request::Digest { place } if self.key(&place).is_none() => {
-                let failed = Reply::Failed(Failure::Bucket);
-                self.reply(node, from, call, failed, Bytes::new());
-            }
             Request::MerkleNodes {
                 tree,
                 level,
@@ -276,26 +264,42 @@ impl World {
                 from: place,
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
-            Request::Object { place } => {
-                let (body, counts) = self.copy(node, &place);
-                let body = body.unwrap_or_else(|| codec::encode(&Object::default()));
-                self.reply(node, from, call, Reply::Object { counts }, body);
-            }
-            Request::Digest { place } => {
-                let (body, counts) = self.copy(node, &place);
-                let digest = body.map_or_else(
-                    || codec::digest(&Object::default()),
-                    |body| Digest::of(&body),
-                );
-                let reply = Reply::Digest {
-                    digest,
-                    siblings: 0,
-                    counts,
-                };
-                self.reply(node, from, call, reply, Bytes::new());
+            Request::Object { ref place } | Request::Digest { ref place } => {
+                let digests = matches!(request, Request::Digest { .. });
+                let (reply, body) = self.asked_to_read(node, number, place, digests);
+                self.reply(node, from, call, reply, body);
             }
             _ => {}
         }
+    }
+
+    /// What a node says of its copy to who goes by this document.
+    fn asked_to_read(
+        &mut self,
+        node: usize,
+        number: u64,
+        place: &super::Place,
+        digests: bool,
+    ) -> (Reply, Bytes) {
+        let since = self.process(node).since;
+        if number < since && self.bug != Some(Bug::StaleTaken) {
+            self.sights.met(Sight::Stale);
+            return (Reply::Failed(Failure::Stale(since)), Bytes::new());
+        }
+        if self.key(place).is_none() {
+            return (Reply::Failed(Failure::Bucket), Bytes::new());
+        }
+        let (body, counts) = self.copy(node, place);
+        let body = body.unwrap_or_else(|| codec::encode(&Object::default()));
+        if !digests {
+            return (Reply::Object { counts }, body);
+        }
+        let reply = Reply::Digest {
+            digest: Digest::of(&body),
+            siblings: 0,
+            counts,
+        };
+        (reply, Bytes::new())
     }
 
     fn asked_to_keep(

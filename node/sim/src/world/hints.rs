@@ -9,7 +9,7 @@ use sibyl_core::hint::Hint;
 use sibyl_core::message::{Failure, Reply};
 use sibyl_core::object::Object;
 
-use super::writer::{Counts, Group};
+use super::command::{Counts, Group};
 use super::{Bytes, NodeId, World};
 use crate::sight::Sight;
 use crate::zoo::Bug;

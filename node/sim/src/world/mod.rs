@@ -31,6 +31,7 @@ use crate::trace::Trace;
 use crate::zoo::Bug;
 
 mod client;
+mod command;
 mod compare;
 mod coordinate;
 mod faults;

@@ -15,7 +15,7 @@ use sibyl_core::registry::{
 };
 
 use super::frames::Waiting;
-use super::writer::Command;
+use super::command::Command;
 use super::{Bytes, Event, World};
 use crate::plan::{PATIENCE_US, What};
 use crate::sight::Sight;

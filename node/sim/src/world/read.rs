@@ -12,7 +12,7 @@ use sibyl_core::object::Object;
 use super::client::Answer;
 use super::frames::Waiting;
 use super::once::Reader;
-use super::writer::Why;
+use super::command::Why;
 use super::{Bytes, Digest, Event, NodeId, Reading, VecDeque, World};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;

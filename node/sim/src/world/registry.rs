@@ -12,7 +12,7 @@ use sibyl_core::registry::{
 };
 
 use super::frames::Waiting;
-use super::writer::Command;
+use super::command::Command;
 use super::{Bytes, Event as Happening, NodeId, VecDeque, World};
 use crate::checks::registry as check;
 use crate::draw::{Draw, mix};

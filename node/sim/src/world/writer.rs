@@ -4,18 +4,18 @@
 //! so shipments leave before the sync; what counts is told after the sync, which takes time and during
 //! which nothing else is applied. Minting and joining are the core's; the ledger watches every batch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sibyl::replica::leaves::Changes;
 use sibyl::store::{Batch, Space, Store as _};
 use sibyl_core::codec;
 use sibyl_core::context::Context;
-use sibyl_core::hint::Hint;
 use sibyl_core::id::Dot;
 use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place, Reply};
 use sibyl_core::object::{Caps, Mint, Object, Write};
 
+use super::command::{Command, Counts, Group, Why};
 use super::coordinate::Minted;
 use super::once::{Found, receipt_of};
 use super::{Bytes, Event, HandoffEvent, NodeId, VecDeque, World};
@@ -43,117 +43,6 @@ pub(crate) struct Writer {
     syncs: u64,
     /// The last message heard of each peer, by when it was sent.
     pub(crate) heard: BTreeMap<usize, u64>,
-}
-
-/// Something to write.
-pub(crate) enum Command {
-    /// Mint a write for a flow.
-    Mint {
-        flow: u64,
-        key: usize,
-        request: usize,
-        number: u64,
-        write: Box<Write>,
-        caps: Caps,
-        stands_in: bool,
-        /// What a look found, if the write may be made only once.
-        found: Option<Box<Found>>,
-    },
-    /// Join what came from elsewhere.
-    Join {
-        key: usize,
-        /// The document by which this node was asked as an owner; none if it does not matter.
-        number: Option<u64>,
-        object: Box<Object>,
-        asked: Option<(usize, u64)>,
-        why: Why,
-    },
-    /// Keep an object for an owner.
-    Hint {
-        key: usize,
-        number: u64,
-        object: Box<Object>,
-        target: NodeId,
-        asked: (usize, u64),
-    },
-    /// Forget a hint whose target has these dots.
-    Settle {
-        key: usize,
-        target: NodeId,
-        acked: Context,
-    },
-    /// Give a hint whose target owns the key no longer to whoever does.
-    Reroute { key: usize, target: NodeId },
-    /// Forget a key that is not this node's any more by a document.
-    Forget { key: usize, number: u64 },
-    /// Keep the registry's chosen document.
-    Keep { bytes: Bytes },
-    /// Everything in front of it is synced.
-    After { then: Then },
-}
-
-/// What follows once a parcel is synced.
-pub(crate) enum Then {
-    /// The peer gets what it wanted.
-    Deliver {
-        by: usize,
-        call: u64,
-        want: Vec<Place>,
-    },
-    /// The own exchange goes on.
-    Joined { flow: u64 },
-    /// What was kept for this node itself is in its copy.
-    Kept { key: usize, context: Context },
-}
-
-/// Why an object is joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    Write,
-    Repair,
-    Handoff,
-}
-
-/// Who is told once the batch counts.
-pub(super) enum Counts {
-    Write {
-        flow: u64,
-    },
-    Asked {
-        by: usize,
-        call: u64,
-    },
-    /// Delivered: the sender may forget these dots.
-    Delivered {
-        by: usize,
-        call: u64,
-        context: Context,
-    },
-    Kept,
-    After(Then),
-}
-
-#[derive(Default)]
-pub(super) struct Group {
-    pub(super) counts: Vec<Counts>,
-    changed: BTreeMap<usize, Object>,
-    /// Keys of others: an empty object stands for what goes.
-    forgotten: BTreeSet<usize>,
-    /// Hints as the batch leaves them; `None` if one goes.
-    pub(super) hints: BTreeMap<usize, Option<Hint>>,
-}
-
-impl Command {
-    /// The document whose owners it was meant for.
-    fn number(&self) -> Option<u64> {
-        match self {
-            Self::Mint { number, .. } | Self::Hint { number, .. } | Self::Forget { number, .. } => {
-                Some(*number)
-            }
-            Self::Join { number, .. } => *number,
-            _ => None,
-        }
-    }
 }
 
 impl World {
@@ -357,22 +246,8 @@ impl World {
             return self.refuse_stale(node, command, minted);
         }
         match command {
-            Command::Reroute { key, target } => {
-                let mut hint = self.load_hint(node, key, group);
-                let takers = self.takers(node, key);
-                hint.reroute(&target, &takers);
-                if !hint.is_settled() {
-                    self.sights.met(Sight::Rerouted);
-                    group.hints.insert(key, Some(hint));
-                }
-            }
-            Command::Forget { key, .. } => {
-                self.sights.met(Sight::LetGo);
-                group.changed.insert(key, Object::default());
-                group.forgotten.insert(key);
-                let process = self.process(node);
-                process.lines.insert(key, process.counter - 1);
-            }
+            Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
+            Command::Forget { key, .. } => self.forget_in(node, key, group),
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
@@ -384,23 +259,7 @@ impl World {
                 object,
                 asked,
                 why,
-            } => {
-                group.forgotten.remove(&key);
-                let mut held = self.load(node, key, group);
-                let before = self.copy_of(key, &held);
-                if held.join(&object) {
-                    if why == Why::Repair {
-                        self.sights.met(Sight::Repaired);
-                    }
-                    self.watch(node, key, before, &held);
-                    group.changed.insert(key, held);
-                }
-                let context = object.context().clone();
-                group.counts.extend(asked.map(|(by, call)| match why {
-                    Why::Handoff => Counts::Delivered { by, call, context },
-                    Why::Write | Why::Repair => Counts::Asked { by, call },
-                }));
-            }
+            } => self.join_in(node, (key, &object), (asked, why), group),
             Command::Hint {
                 key,
                 number: _,
@@ -432,6 +291,48 @@ impl World {
                 minted.push((flow, result));
             }
         }
+    }
+
+    fn join_in(
+        &mut self,
+        node: usize,
+        (key, object): (usize, &Object),
+        (asked, why): (Option<(usize, u64)>, Why),
+        group: &mut Group,
+    ) {
+        group.forgotten.remove(&key);
+        let mut held = self.load(node, key, group);
+        let before = self.copy_of(key, &held);
+        if held.join(object) {
+            if why == Why::Repair {
+                self.sights.met(Sight::Repaired);
+            }
+            self.watch(node, key, before, &held);
+            group.changed.insert(key, held);
+        }
+        let context = object.context().clone();
+        group.counts.extend(asked.map(|(by, call)| match why {
+            Why::Handoff => Counts::Delivered { by, call, context },
+            Why::Write | Why::Repair => Counts::Asked { by, call },
+        }));
+    }
+
+    fn reroute_in(&mut self, node: usize, key: usize, target: &NodeId, group: &mut Group) {
+        let mut hint = self.load_hint(node, key, group);
+        let takers = self.takers(node, key);
+        hint.reroute(target, &takers);
+        if !hint.is_settled() {
+            self.sights.met(Sight::Rerouted);
+            group.hints.insert(key, Some(hint));
+        }
+    }
+
+    fn forget_in(&mut self, node: usize, key: usize, group: &mut Group) {
+        self.sights.met(Sight::LetGo);
+        group.changed.insert(key, Object::default());
+        group.forgotten.insert(key);
+        let process = self.process(node);
+        process.lines.insert(key, process.counter - 1);
     }
 
     /// What was asked by owners that are not those of now.

@@ -291,3 +291,22 @@ fn a_fallback_that_coordinates_counts_beside_the_others() {
     };
     assert_eq!(kept(&mut put, 4, 0), [Effect::Answer(written)]);
 }
+
+#[test]
+fn a_write_begun_again_counts_its_coordinator_only_where_it_owns() {
+    let [before, after] = [0..3, 1..4].map(|them| them.map(node).collect::<Vec<_>>());
+    let mut first = Put::new(node(0), Replicas::of(&before), 2, false);
+    first.handle(Event::Minted);
+    first.handle(Event::Acked(&node(0)));
+    let mut again = first.again(Replicas::of(&after), 2, false);
+    assert_eq!(asked(&again.handle(Event::Minted)).len(), 3);
+    assert!(answers(&again.handle(Event::Acked(&node(0)))).is_empty());
+    assert!(answers(&again.handle(Event::Acked(&node(3)))).is_empty());
+    let (owners, fallbacks) = (2, 0);
+    let written = Outcome::Written { owners, fallbacks };
+    assert_eq!(answers(&again.handle(Event::Acked(&node(1)))), [written]);
+    let mut late = again.again(Replicas::of(&before), 2, false);
+    assert_eq!(asked(&late.handle(Event::Minted)).len(), 3, "it still goes to all");
+    late.handle(Event::Acked(&node(0)));
+    assert!(answers(&late.handle(Event::Acked(&node(1)))).is_empty(), "but was answered");
+}
