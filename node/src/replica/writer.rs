@@ -255,12 +255,8 @@ impl Writer {
     }
 
     fn prepare(&mut self, command: Command, round: &mut Round) -> Result<(), Fatal> {
-        if self.is_closed(&command) {
-            command.refuse(&Failure::Closing);
-            return Ok(());
-        }
-        if command.number().is_some_and(|number| number < self.since) {
-            command.refuse(&Failure::Stale(self.since));
+        if let Some(failure) = self.refuses(&command) {
+            command.refuse(&failure);
             return Ok(());
         }
         if let Command::Join { object, .. } | Command::Replace { object, .. } = &command {
@@ -296,8 +292,7 @@ impl Writer {
                 until,
                 counts,
             } => {
-                self.closed.retain(|_, until| *until > Instant::now());
-                self.closed.insert(bucket, until);
+                self.close(bucket, until);
                 round.done.buffered.push(counts);
             }
             Command::Owners {
@@ -305,8 +300,7 @@ impl Writer {
                 gained,
                 counts,
             } => {
-                self.since = self.since.max(since);
-                gained.into_iter().for_each(|at| self.raise_line(at));
+                self.owners_changed(since, gained);
                 round.done.buffered.push(counts);
             }
             Command::Replace {
@@ -318,14 +312,12 @@ impl Writer {
                 round.done.synced.push(counts);
             }
             Command::Readable { slot, counts } => {
-                let (record, batch) = (slot.record(), &mut round.batch);
-                self.leaves.readable(slot.partition, &record, batch);
+                self.readable(&slot, round);
                 round.done.buffered.push(counts);
             }
             Command::Step(step) => round.steps.push(step),
             Command::Shut { counts } => {
-                self.leaves
-                    .close(self.ground.store.as_ref(), &mut round.batch);
+                self.shut(round);
                 round.done.synced.push(counts);
             }
             Command::Flush { counts } => round.done.synced.push(counts),
@@ -349,6 +341,34 @@ impl Writer {
         let partitions = records.iter().filter_map(|record| taken_apart(record));
         let raised = partitions.filter(|_| of_others);
         raised.for_each(|(at, ..)| self.raise_line(at));
+    }
+
+    fn shut(&mut self, round: &mut Round) {
+        let store = self.ground.store.as_ref();
+        self.leaves.close(store, &mut round.batch);
+    }
+
+    /// Why a command is not even looked at.
+    fn refuses(&self, command: &Command) -> Option<Failure> {
+        let is_stale = command.number().is_some_and(|number| number < self.since);
+        let closing = self.is_closed(command).then_some(Failure::Closing);
+        closing.or(is_stale.then_some(Failure::Stale(self.since)))
+    }
+
+    fn close(&mut self, bucket: Incarnation, until: Instant) {
+        let now = Instant::now();
+        self.closed.retain(|_, until| *until > now);
+        self.closed.insert(bucket, until);
+    }
+
+    fn owners_changed(&mut self, since: u64, gained: Vec<Partition>) {
+        self.since = self.since.max(since);
+        gained.into_iter().for_each(|at| self.raise_line(at));
+    }
+
+    fn readable(&mut self, slot: &Slot, round: &mut Round) {
+        let (record, batch) = (slot.record(), &mut round.batch);
+        self.leaves.readable(slot.partition, &record, batch);
     }
 
     /// Whether a command would write to a bucket that is about to be deleted.

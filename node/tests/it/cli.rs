@@ -59,7 +59,7 @@ fn exit_codes_and_messages() {
     check(
         &["serve", "--join", "127.0.0.1:7170"],
         2,
-        "not available yet",
+        "this node's own --peer-listen",
     );
     check(
         &["serve", "--gossip-interval", "5"],

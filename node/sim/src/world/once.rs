@@ -10,7 +10,7 @@ use sibyl_core::codec;
 use sibyl_core::flow::get::Outcome;
 use sibyl_core::id::Dot;
 use sibyl_core::message::{Coordinate, Failure};
-use sibyl_core::object::{Object, Recall, Receipt, Write};
+use sibyl_core::object::{Object, Recall, Receipt, Sibling, Write};
 use sibyl_core::registry::Deletes;
 use sibyl_core::view::{self, Faces};
 
@@ -252,7 +252,7 @@ impl World {
         match view::faces(object, Deletes::WriteWins) {
             Faces::Gone => BTreeSet::new(),
             Faces::One(one) => [one.dot()].into(),
-            Faces::Several(several) => several.into_iter().map(|one| one.dot()).collect(),
+            Faces::Several(several) => several.into_iter().map(Sibling::dot).collect(),
         }
     }
 }

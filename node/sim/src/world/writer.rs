@@ -345,11 +345,10 @@ impl World {
         let stale = Failure::Stale(self.process(node).since);
         match command {
             Command::Mint { flow, .. } => minted.push((flow, Err(stale))),
-            Command::Join { asked, .. } => {
-                if let Some((by, call)) = asked {
-                    self.reply(node, by, call, Reply::Failed(stale), Bytes::new());
-                }
-            }
+            Command::Join {
+                asked: Some((by, call)),
+                ..
+            } => self.reply(node, by, call, Reply::Failed(stale), Bytes::new()),
             Command::Hint {
                 asked: (by, call), ..
             } => self.reply(node, by, call, Reply::Failed(stale), Bytes::new()),

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sibyl_core::hint::ledger::Ledger;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::refill::Need;
 use sibyl_core::registry::{Change, OwnerChange, Partitions};
@@ -161,7 +162,7 @@ impl AntiEntropy {
         let leaver = here.clone().find(|(_, member)| member.leaving);
         let (proposer, _) = leaver.or_else(|| here.clone().next())?;
         let gives = members.get(&ground.me).is_some_and(|member| member.leaving);
-        if *proposer != ground.me || gives && ground.replica.hints(|ledger| ledger.records()) > 0 {
+        if *proposer != ground.me || gives && ground.replica.hints(Ledger::records) > 0 {
             return None;
         }
         let peers = ground.net.peers();

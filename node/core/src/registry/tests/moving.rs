@@ -405,7 +405,7 @@ fn wish(document: &Document, draw: u64) -> Change {
         3 => Change::Replace {
             node: some(draw / 63),
             by: new(),
-            alive: draw / 7 % 2 == 0,
+            alive: (draw / 7).is_multiple_of(2),
         },
         4 => put(
             &format!("b{}", draw / 7 % 3),
