@@ -14,8 +14,8 @@ use crate::nodes::{Cluster, Node, until};
 
 const FLAGS: &[&str] = &[
     "--partitions=16",
-    "--gossip-interval=400ms",
-    "--suspect-after=2s",
+    "--gossip-interval=800ms",
+    "--suspect-after=5s",
 ];
 
 fn started(count: usize, more: &[&str]) -> Cluster {
@@ -311,7 +311,7 @@ fn a_removed_member_is_fenced_with_its_old_folder() {
 
 #[test]
 fn a_member_that_stays_away_is_given_up_but_never_below_the_copies() {
-    let mut cluster = started(4, &["--down-after=3s"]);
+    let mut cluster = started(4, &["--down-after=6s"]);
     cluster.nodes[3].kill();
     let left: Vec<&Node> = cluster.nodes[..3].iter().collect();
     wait_members(&left, &["n1", "n2", "n3"]);

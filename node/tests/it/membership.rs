@@ -17,8 +17,8 @@ use crate::nodes::{Cluster, Node, until};
 const FLAGS: &[&str] = &[
     "--allow-cuts",
     "--partitions=16",
-    "--gossip-interval=400ms",
-    "--suspect-after=2s",
+    "--gossip-interval=800ms",
+    "--suspect-after=5s",
 ];
 
 fn started(count: usize) -> Cluster {
@@ -172,6 +172,12 @@ fn one_broken_link_makes_nobody_suspect() {
     let [one, two, _] = &cluster.nodes[..] else {
         panic!("three nodes")
     };
+    // On a busy machine somebody may have been late while all started.
+    let suspected = |node: &Node| {
+        let name = "sibyl_gossip_state_changes_total";
+        metric(node, name, &["from=\"alive\"", "to=\"suspect\""])
+    };
+    let before = [suspected(one), suspected(two)];
     one.cut(two, true);
     two.cut(one, true);
     let beats = |node: &Node, member: &str| seen(node, member)["heartbeat"].as_u64().unwrap();
@@ -192,15 +198,8 @@ fn one_broken_link_makes_nobody_suspect() {
         );
         let reasons = cluster_of(node)["reasons"].to_string();
         assert!(reasons.contains("the link"), "{reasons}");
-        assert_eq!(
-            metric(
-                node,
-                "sibyl_gossip_state_changes_total",
-                &["from=\"alive\"", "to=\"suspect\""]
-            ),
-            0.0
-        );
     }
+    assert_eq!([suspected(one), suspected(two)], before);
 }
 
 #[test]

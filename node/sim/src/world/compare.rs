@@ -17,8 +17,8 @@ use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::refill::Need;
 
-use super::frames::Waiting;
 use super::command::{Command, Then, Why};
+use super::frames::Waiting;
 use super::{Bytes, NodeId, VecDeque, World};
 use crate::checks::{Violation, leaves};
 use crate::plan::PATIENCE_US;

@@ -13,9 +13,9 @@ use sibyl_core::object::{Caps, Content, Write};
 use sibyl_core::registry::{BucketConfig, Durability};
 
 use super::client::Answer;
+use super::command::Command;
 use super::frames::Waiting;
 use super::once::Look;
-use super::command::Command;
 use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;

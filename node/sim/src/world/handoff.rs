@@ -8,8 +8,8 @@ use sibyl_core::context::Context;
 use sibyl_core::flow::handoff::{Effect, End, Event as HandoffEvent};
 use sibyl_core::message::Request;
 
-use super::frames::Waiting;
 use super::command::{Command, Then, Why};
+use super::frames::Waiting;
 use super::{Bytes, Event, NodeId, World};
 use crate::draw::Draw;
 use crate::plan::PATIENCE_US;

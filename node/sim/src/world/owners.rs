@@ -14,8 +14,8 @@ use sibyl_core::registry::{
     Change, Document, Event as Told, Joiner, OwnerChange, Owners, Partitions,
 };
 
-use super::frames::Waiting;
 use super::command::Command;
+use super::frames::Waiting;
 use super::{Bytes, Event, World};
 use crate::plan::{PATIENCE_US, What};
 use crate::sight::Sight;

@@ -10,9 +10,9 @@ use sibyl_core::message::Request;
 use sibyl_core::object::Object;
 
 use super::client::Answer;
+use super::command::Why;
 use super::frames::Waiting;
 use super::once::Reader;
-use super::command::Why;
 use super::{Bytes, Digest, Event, NodeId, Reading, VecDeque, World};
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;

@@ -11,8 +11,8 @@ use sibyl_core::registry::{
     Change, Effect, Event, Expect, Machine, Message, Outcome, Secret, Secrets, Slot,
 };
 
-use super::frames::Waiting;
 use super::command::Command;
+use super::frames::Waiting;
 use super::{Bytes, Event as Happening, NodeId, VecDeque, World};
 use crate::checks::registry as check;
 use crate::draw::{Draw, mix};

@@ -306,7 +306,14 @@ fn a_write_begun_again_counts_its_coordinator_only_where_it_owns() {
     let written = Outcome::Written { owners, fallbacks };
     assert_eq!(answers(&again.handle(Event::Acked(&node(1)))), [written]);
     let mut late = again.again(Replicas::of(&before), 2, false);
-    assert_eq!(asked(&late.handle(Event::Minted)).len(), 3, "it still goes to all");
+    assert_eq!(
+        asked(&late.handle(Event::Minted)).len(),
+        3,
+        "it still goes to all"
+    );
     late.handle(Event::Acked(&node(0)));
-    assert!(answers(&late.handle(Event::Acked(&node(1)))).is_empty(), "but was answered");
+    assert!(
+        answers(&late.handle(Event::Acked(&node(1)))).is_empty(),
+        "but was answered"
+    );
 }
