@@ -51,11 +51,12 @@ impl Promises {
     /// Those of a route.
     pub(super) fn of(method: &Method, route: &str) -> Self {
         let of_key = route.contains("/keys/");
-        let writes = *method == Method::PUT || *method == Method::DELETE;
-        let posts = *method == Method::POST && (route == "/key" || route.ends_with("/batch"));
+        // A method that a route does not have is told so by the router, whatever the headers.
+        let reads = *method == Method::GET || *method == Method::HEAD;
+        let takes_writes = of_key || route == "/key" || route.ends_with("/batch");
         Self {
             keys: of_key || route.starts_with("/key"),
-            repeats: of_key && writes || posts,
+            repeats: takes_writes && !reads,
         }
     }
 }
