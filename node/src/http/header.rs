@@ -53,10 +53,10 @@ impl Promises {
         let of_key = route.contains("/keys/");
         // A method that a route does not have is told so by the router, whatever the headers.
         let reads = *method == Method::GET || *method == Method::HEAD;
-        let takes_writes = of_key || route == "/key" || route.ends_with("/batch");
+        let only_writes = route == "/key" || route.ends_with("/batch");
         Self {
             keys: of_key || route.starts_with("/key"),
-            repeats: takes_writes && !reads,
+            repeats: only_writes || of_key && !reads,
         }
     }
 }
