@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::membership::{Standing, Timing};
+use sibyl_core::reap::RETRY_WINDOW_MS;
 use sibyl_core::registry::{Document, Farewell};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
@@ -30,6 +31,7 @@ use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
 use crate::store::{self, Watermark};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
+use crate::tasks::reap::{self, Reaping};
 use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
 use crate::tasks::registry::{Opened, Registry, StartError, View};
@@ -160,6 +162,7 @@ impl Node {
             active: config.anti_entropy,
             metrics: Arc::clone(&telemetry.metrics),
         });
+        let reaping = reaping(&config, &me, &replica, &net, &registry.handle(), &anti_entropy, &telemetry);
         let platform = open_platform(&config).await?;
         let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();
@@ -176,11 +179,13 @@ impl Node {
             platform,
             metrics: Arc::clone(&telemetry.metrics),
             anti_entropy: anti_entropy.clone(),
+            reaping: reaping.clone(),
         });
         answers.serve(coordinator.clone());
         registry.start(net.clone());
         gossip.start(net);
         anti_entropy.start();
+        reaping.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
 
@@ -480,6 +485,30 @@ fn start_replica(
                 metrics.storage(StorageOp::Fsync, sync);
             }
         }),
+    })
+}
+
+/// What forgets deleted keys, over what stands already.
+fn reaping(
+    config: &Config,
+    me: &NodeId,
+    replica: &Replica,
+    net: &Net,
+    registry: &Registry,
+    anti_entropy: &AntiEntropy,
+    telemetry: &Telemetry,
+) -> Reaping {
+    let leftover = anti_entropy.clone();
+    Reaping::new(reap::Ground {
+        me: me.clone(),
+        replica: replica.clone(),
+        net: net.clone(),
+        registry: registry.clone(),
+        interval: config.reap_interval,
+        window_ms: RETRY_WINDOW_MS,
+        leftover: Box::new(move || leftover.has_leftover()),
+        now_ms: crate::coordinator::now_ms,
+        metrics: Arc::clone(&telemetry.metrics),
     })
 }
 

@@ -18,6 +18,7 @@ pub mod merkle;
 pub mod message;
 pub mod object;
 pub mod quorum;
+pub mod reap;
 pub mod refill;
 pub mod registry;
 pub mod retry;

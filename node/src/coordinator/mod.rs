@@ -53,6 +53,7 @@ use crate::resolver::Platform;
 use crate::tasks::anti_entropy::AntiEntropy;
 use crate::tasks::gossip::Gossip;
 use crate::tasks::handoff::Handoff;
+use crate::tasks::reap::Reaping;
 use crate::tasks::registry::{Registry, View};
 use crate::telemetry::Metrics;
 
@@ -84,6 +85,8 @@ pub struct Ground {
     pub metrics: Arc<Metrics>,
     /// What compares copies with other owners in the background.
     pub anti_entropy: AntiEntropy,
+    /// What forgets what is deleted.
+    pub reaping: Reaping,
 }
 
 /// Carries requests. Clones are one.
@@ -180,6 +183,11 @@ impl Coordinator {
     /// What compares copies with other owners in the background.
     pub fn anti_entropy(&self) -> &AntiEntropy {
         &self.inner.ground.anti_entropy
+    }
+
+    /// What forgets what is deleted.
+    pub fn reaping(&self) -> &Reaping {
+        &self.inner.ground.reaping
     }
 
     /// From now on this node says that it is not ready. What was accepted, and what peers ask, is still served.
@@ -307,5 +315,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Closing
             | Failure::Stale(_)
             | Failure::Unsure { .. }
+            | Failure::NotReaping
     )
 }

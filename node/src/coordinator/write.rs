@@ -26,6 +26,7 @@ use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
+use crate::peer::Flight;
 use crate::replica::{Minted, Once, Slot, StandIn};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{HintResult, Quorum};
@@ -186,10 +187,15 @@ impl Coordinator {
             let few = "too few nodes can be reached that may take the write";
             return Err(Failure::NotServing(few.into()));
         }
+        let flight = self.net().flights().begin();
         let mut found = None;
         if once {
             let look = self.look_back(span, (&view, &slot), &coordinate, timeout);
             found = Some(look.await?);
+            if !owns {
+                // What other hints held becomes part of this node's.
+                self.net().flights().relay();
+            }
         }
         let timeout = deadline.saturating_duration_since(Deadline::now());
         let span = span.quorum_write(owners.len(), w);
@@ -219,6 +225,7 @@ impl Coordinator {
             waiting: FuturesUnordered::new(),
             minted: None,
             refusals: 0,
+            _flight: flight,
         };
         tokio::spawn(writing.run(coordinate, value));
         answered
@@ -273,6 +280,8 @@ struct Writing {
     minted: Option<Minted>,
     /// Owners that said that they could not.
     refusals: usize,
+    /// Until nothing of it is in this node's hands.
+    _flight: Flight,
 }
 
 impl Writing {

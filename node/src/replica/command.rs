@@ -11,7 +11,7 @@ use sibyl_core::message::Failure;
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 
-use super::{Asked, Done, Slot, keeper, trees};
+use super::{Asked, Done, Slot, keeper, reaper, trees};
 
 pub(super) enum Command {
     Mint(Asked),
@@ -67,6 +67,8 @@ pub(super) enum Command {
     Flush {
         counts: Done<()>,
     },
+    /// Something about seals and what was reaped.
+    Reaping(reaper::Asked),
 }
 
 impl Command {
@@ -96,6 +98,7 @@ impl Command {
                 counts(Err(failure.clone()));
             }
             Self::Step(asked) => (asked.done)(Err(failure.clone())),
+            Self::Reaping(asked) => asked.refuse(failure.clone()),
         }
     }
 }

@@ -9,6 +9,7 @@ mod export;
 mod gossip;
 pub mod logs;
 mod merkle;
+mod reap;
 pub mod metrics;
 pub mod names;
 pub mod propagation;

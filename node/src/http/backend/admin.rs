@@ -16,7 +16,7 @@ use crate::coordinator::{Coordinator, STOPPING, now_ms};
 use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
-    ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
+    ClusterView, MemberState, MemberView, ReapingView, RegistryMember, RegistryView, RingNode, RingView,
     WasSuspected,
 };
 use crate::http::handoff::{HandoffView, HintsView, SyncView};
@@ -53,7 +53,21 @@ impl Shared {
             members,
             owner_change: owners::under_way(view.document()),
             candidates: self.candidates(),
+            reaping: self.reaping(),
             was_suspected,
+        }
+    }
+
+    fn reaping(&self) -> ReapingView {
+        let status = self.coordinator.reaping().status();
+        ReapingView {
+            active: status.active,
+            epoch: status.epoch,
+            epoch_age_ms: whole_ms(status.age),
+            waits_for: status.waits_for,
+            sealed: status.sealed,
+            reaped: status.reaped,
+            aside: status.aside,
         }
     }
 
@@ -294,10 +308,16 @@ impl Shared {
             storage_keys: Some(size.records),
             storage_bytes: Some(size.bytes),
             storage_tombstones: Some(self.coordinator.replica().tombstones()),
+            reap_epoch_age_seconds: self.reap_epoch_age(),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
             hints: self.hint_readings(),
         }
+    }
+
+    fn reap_epoch_age(&self) -> Option<u64> {
+        let status = self.coordinator.reaping().status();
+        status.active.then(|| status.age.as_secs())
     }
 
     /// What is kept for others.
