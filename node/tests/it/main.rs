@@ -22,6 +22,7 @@ mod membership;
 mod nodes;
 mod otlp;
 mod quorum;
+mod reap;
 mod registry;
 mod resolver;
 mod restart;
