@@ -36,6 +36,8 @@ pub struct Disk {
     pub rebuilding: bool,
     /// Partitions that have come back.
     pub filled: BTreeSet<Partition>,
+    /// The reaping epoch.
+    pub epoch: Option<u64>,
     /// Until when syncs are slow.
     pub slow_until_us: u64,
     crashes: u64,
@@ -51,6 +53,7 @@ impl Disk {
             promises: None,
             rebuilding: false,
             filled: BTreeSet::new(),
+            epoch: None,
             slow_until_us: 0,
             crashes: 0,
         }
@@ -64,6 +67,7 @@ impl Disk {
         self.promises = None;
         self.rebuilding = false;
         self.filled.clear();
+        self.epoch = None;
     }
 
     /// Makes sure that this counter may be used.

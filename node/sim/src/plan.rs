@@ -62,6 +62,8 @@ pub struct Setting {
     pub believes: bool,
     /// Whether faults begin before the cluster has formed.
     pub troubled_forming: bool,
+    /// Whether deleted keys are reaped; then more is deleted.
+    pub reaps: bool,
 }
 
 /// A client's wish.
@@ -175,6 +177,7 @@ impl Plan {
         requests(&mut rng, &setting, &mut drawn);
         faults(&mut rng, &setting, &kinds, &mut drawn);
         owner_changes(seed, &setting, &mut drawn);
+        reaping(seed, &mut setting, &mut drawn);
         drawn.sort_by_key(|(at_us, _)| *at_us);
         let numbered = drawn.into_iter().zip(0..);
         let entries = numbered.map(|((at_us, what), id)| Entry { id, at_us, what });
@@ -227,6 +230,7 @@ fn setting(rng: &mut ChaCha8Rng) -> Setting {
         exchanges: rng.random_bool(0.6),
         believes: rng.random_bool(0.5),
         troubled_forming: rng.random_bool(0.2),
+        reaps: false,
     }
 }
 
@@ -317,6 +321,26 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
             }
         }
     }
+}
+
+/// In some runs much is deleted, and what is deleted is reaped. Drawn apart, as below.
+fn reaping(seed: u64, setting: &mut Setting, drawn: &mut Drawn) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed.rotate_left(32) ^ 0x7ea9);
+    setting.reaps = !setting.polite && rng.random_bool(0.4);
+    if !setting.reaps {
+        return;
+    }
+    // Fewer requests leave time between two of them, in which a key is deleted and nothing else.
+    let share = [0.2, 0.5, 1.0][rng.random_range(0..3)];
+    drawn.retain_mut(|(_, what)| {
+        let What::Ask { wish, .. } = what else {
+            return true;
+        };
+        if matches!(wish, Wish::Blind | Wish::Modify | Wish::Stale) && rng.random_bool(0.4) {
+            *wish = Wish::Delete;
+        }
+        rng.random_bool(share)
+    });
 }
 
 /// Members that go, fail for good and come. Drawn apart, so that the rest of a plan is as it was without.

@@ -70,6 +70,10 @@ pub enum Bug {
     SwitchAfterOne,
     /// What is asked by an older layout is taken.
     StaleTaken,
+    /// Epochs end although hints, reads or messages of earlier ones are left.
+    ReapInFlight,
+    /// One owner's seal is enough for all.
+    ReapOneSeal,
 }
 
 impl Bug {
@@ -102,6 +106,8 @@ impl Bug {
         Self::OneLayout,
         Self::SwitchAfterOne,
         Self::StaleTaken,
+        Self::ReapInFlight,
+        Self::ReapOneSeal,
     ];
 
     /// The name on the command line.
@@ -134,6 +140,8 @@ impl Bug {
             Self::OneLayout => "one-layout",
             Self::SwitchAfterOne => "switch-after-one",
             Self::StaleTaken => "stale-taken",
+            Self::ReapInFlight => "reap-in-flight",
+            Self::ReapOneSeal => "reap-one-seal",
         }
     }
 
@@ -191,6 +199,7 @@ impl Bug {
             Self::Resurrection => "gossip removes nobody and brings nobody back",
             Self::StampsBelieved | Self::OthersBlamed => "silence is judged by one's own clock",
             Self::OthersRaised | Self::IncarnationKept => "only a member raises its incarnation",
+            Self::ReapInFlight | Self::ReapOneSeal => "the dead stay dead",
             Self::NobodyTold => "everybody sees the same in the end",
         }
     }
@@ -211,6 +220,7 @@ impl Bug {
             | Self::AbsentFallback
             | Self::HintAckBeforeSync
             | Self::HintEvicted => 2_000,
+            Self::ReapInFlight | Self::ReapOneSeal => 3_000,
             Self::RetryMintsAgain => 50,
             Self::ReceiptNotShipped => 4_000,
             Self::Resurrection

@@ -266,10 +266,28 @@ impl Reaping {
             active: ground.interval.is_some(),
             epoch: state.machine.epoch(),
             age: state.entered.elapsed(),
-            waits_for: holds.iter().map(said).collect(),
+            waits_for: holds.iter().map(|hold| self.said(hold)).collect(),
             sealed: ground.replica.seals(),
             reaped: ground.replica.reaped(),
             aside: state.aside,
+        }
+    }
+
+    /// A reason in words.
+    fn said(&self, hold: &Hold) -> String {
+        let net = &self.ground().net;
+        match hold {
+            Hold::Silent(node) | Hold::Busy(node) if !net.is_reachable(node) => {
+                format!("{node} cannot be reached")
+            }
+            Hold::Silent(node) => format!("{node} says nothing: does it take part?"),
+            Hold::Busy(node) => format!("{node} has not said that what began before is over"),
+            Hold::UnderWay => "something that began before goes on here".into(),
+            Hold::Unsettled(node) => format!("{node} may still act on what was sent to it before"),
+            Hold::Hints => "hints are kept here".into(),
+            Hold::Moving => "owners change, or copies lie here that are others' now".into(),
+            Hold::Rebuilding => "this node's data is not complete yet".into(),
+            Hold::Stranger(node) => format!("{node} is no member and is connected to this node"),
         }
     }
 
@@ -332,18 +350,4 @@ fn members(view: &View) -> BTreeMap<NodeId, Option<Actor>> {
     members
         .map(|(node, member)| (node.clone(), member.store))
         .collect()
-}
-
-/// A reason in words.
-fn said(hold: &Hold) -> String {
-    match hold {
-        Hold::Silent(node) => format!("{node} says nothing: it cannot be reached, or takes no part"),
-        Hold::Busy(node) => format!("{node} has not said that what began before is over"),
-        Hold::UnderWay => "something that began before goes on here".into(),
-        Hold::Unsettled(node) => format!("{node} may still act on what was sent to it before"),
-        Hold::Hints => "hints are kept here".into(),
-        Hold::Moving => "owners change, or copies lie here that are others' now".into(),
-        Hold::Rebuilding => "this node's data is not complete yet".into(),
-        Hold::Stranger(node) => format!("{node} is no member and is connected to this node"),
-    }
 }

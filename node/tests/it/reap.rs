@@ -163,7 +163,7 @@ fn a_node_that_is_away_stops_reaping_for_all_and_is_named() {
         until("it is said who stops it", || {
             let reasons = node.ask(&get("/v1/cluster")).expect(200).json()["reasons"].clone();
             let said = reasons.as_array().unwrap().iter().map(crate::ask::text);
-            match said.clone().any(|why| why.starts_with("reaping: ") && why.contains("n3 says nothing")) {
+            match said.clone().any(|why| why.starts_with("reaping: ") && why.contains("n3 cannot be reached")) {
                 true => Ok(()),
                 false => Err(reasons.to_string()),
             }

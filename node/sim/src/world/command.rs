@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sibyl_core::context::Context;
 use sibyl_core::hint::Hint;
+use sibyl_core::id::Digest;
 use sibyl_core::message::Place;
 use sibyl_core::object::{Caps, Object, Write};
 
@@ -54,6 +55,12 @@ pub(crate) enum Command {
     Reroute { key: usize, target: NodeId },
     /// Forget a key that is not this node's any more by a document.
     Forget { key: usize, number: u64 },
+    /// Forget a key that all owners sealed.
+    Reap {
+        key: usize,
+        digest: Digest,
+        number: u64,
+    },
     /// Keep the registry's chosen document.
     Keep { bytes: Bytes },
     /// Everything in front of it is synced.
@@ -115,7 +122,7 @@ impl Command {
     /// The document whose owners it was meant for.
     pub(super) fn number(&self) -> Option<u64> {
         match self {
-            Self::Mint { number, .. } | Self::Hint { number, .. } | Self::Forget { number, .. } => {
+            Self::Mint { number, .. } | Self::Hint { number, .. } | Self::Forget { number, .. } | Self::Reap { number, .. } => {
                 Some(*number)
             }
             Self::Join { number, .. } => *number,

@@ -12,6 +12,7 @@ use sibyl::replica::leaves::Leaves;
 use sibyl::store::{Space, Store as _};
 use sibyl_core::registry::{Faults, Machine};
 
+use super::reap::Part;
 use super::registry::Registry;
 use super::writer::{CHOSEN, Writer};
 use super::{Event, Process, World, actor};
@@ -104,6 +105,7 @@ impl World {
             compared: Default::default(),
             handoff: Default::default(),
             deliveries: Default::default(),
+            part: Part::new(this.id.clone(), disk.actor, disk.epoch),
             ids: 0,
         };
         this.number = process.held.document.number;
@@ -121,6 +123,7 @@ impl World {
         self.open_registry(node);
         self.open_handoff(node);
         self.look_at_owners(node);
+        self.open_reaping(node);
     }
 
     /// The registry's machine of what the disk holds.

@@ -5,6 +5,7 @@
 //! may have done anything. A question of a higher registry number waits until that document was fetched.
 
 use super::command::{Command, Why};
+use super::reap::seal_of;
 use super::{Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
 use crate::network::Fate;
 use crate::sight::Sight;
@@ -33,6 +34,8 @@ pub(crate) struct Frame {
     call: u64,
     says: Says,
     body: Bytes,
+    /// Its number among what carries objects.
+    carrier: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +69,10 @@ pub(crate) enum Waiting {
     Collect,
     /// The registry.
     Registry,
+    /// Reaping, for what a member says of itself.
+    Word,
+    /// Reaping, for the seals of an owner.
+    Seals { flow: u64 },
     /// An exchange.
     Exchange { flow: u64 },
 }
@@ -122,7 +129,9 @@ impl World {
                 }
                 for after_us in delays {
                     let sent = self.scheduler.now_us();
+                    let carrier = self.carrier(from, to, &says, &body);
                     let frame = Frame {
+                        carrier,
                         from,
                         to,
                         sent,
@@ -137,9 +146,27 @@ impl World {
         }
     }
 
+    /// Counts a question that carries an object, until it is taken in or lost.
+    fn carrier(&mut self, from: usize, to: usize, says: &Says, body: &Bytes) -> Option<u64> {
+        let carries = matches!(says, Says::Asks(_)) && !body.is_empty();
+        carries.then(|| {
+            let epoch = self.epoch_of_question(from);
+            self.carried += 1;
+            self.carriers.insert(self.carried, (from, to, epoch));
+            self.carried
+        })
+    }
+
+    fn landed(&mut self, frame: &Frame) {
+        if let Some(carrier) = frame.carrier {
+            self.carriers.remove(&carrier);
+        }
+    }
+
     pub(crate) fn deliver(&mut self, frame: Frame) {
         let Frame { from, to, .. } = frame;
         if !self.network.passes(from, to) || self.nodes[to].process.is_none() {
+            self.landed(&frame);
             return;
         }
         self.note(&[3, from as u64, to as u64, frame.call], || {
@@ -172,6 +199,7 @@ impl World {
 
     pub(crate) fn retry(&mut self, frame: Frame, patience_us: u64) {
         let Some(process) = &self.nodes[frame.to].process else {
+            self.landed(&frame);
             return;
         };
         if process.held.document.number >= frame.number || self.scheduler.now_us() >= patience_us {
@@ -192,6 +220,7 @@ impl World {
     }
 
     fn take_in(&mut self, frame: Frame) {
+        self.landed(&frame);
         let Frame {
             from,
             to,
@@ -264,6 +293,16 @@ impl World {
                 from: place,
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
+            Request::Epoch(word) => {
+                self.heard_word(node, from, word);
+                let reply = self.own_word(node);
+                self.reply(node, from, call, reply, Bytes::new());
+            }
+            Request::Seals { .. } | Request::Reap { .. } => {
+                let forget = matches!(request, Request::Reap { .. });
+                let (reply, body) = self.asked_about_seals(node, number, forget, &body);
+                self.reply(node, from, call, reply, body);
+            }
             Request::Object { ref place } | Request::Digest { ref place } => {
                 let digests = matches!(request, Request::Digest { .. });
                 let (reply, body) = self.asked_to_read(node, number, place, digests);
@@ -366,7 +405,12 @@ impl World {
             }
             (Waiting::Forward { handing }, _) => self.handed(node, handing, Err(None)),
             (Waiting::Exchange { flow }, reply) => self.exchange_heard(node, flow, reply, body),
-            (Waiting::Repair | Waiting::Registry | Waiting::Collect, _) => {}
+            (Waiting::Word, Reply::Epoch { word, .. }) => self.heard_word(node, to, word),
+            (Waiting::Seals { flow }, Reply::Seals) => {
+                self.sealed_by(node, flow, Some(seal_of(body)));
+            }
+            (Waiting::Seals { flow }, _) => self.sealed_by(node, flow, Some(None)),
+            (Waiting::Repair | Waiting::Registry | Waiting::Collect | Waiting::Word, _) => {}
         }
     }
 
@@ -387,7 +431,8 @@ impl World {
             Waiting::Exchange { flow } => self.exchange_failed(node, flow),
             Waiting::Hint { flow, target } => self.hint_counts(node, flow, (&peer, &target), false),
             Waiting::Handoff { key } => self.hint_ended(node, &peer, key, None),
-            Waiting::Repair | Waiting::Collect => {}
+            Waiting::Seals { flow } => self.sealed_by(node, flow, Some(None)),
+            Waiting::Repair | Waiting::Collect | Waiting::Word => {}
         }
     }
 

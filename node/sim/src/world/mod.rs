@@ -41,6 +41,7 @@ mod hints;
 mod once;
 mod owners;
 mod read;
+mod reap;
 mod registry;
 mod settle;
 mod writer;
@@ -88,6 +89,8 @@ pub(crate) enum Event {
     Again { request: usize },
     /// A node looks at its part of a change of owners.
     Look { node: usize, life: u64 },
+    /// A node speaks about epochs, and seals and reaps.
+    Reap { node: usize, life: u64 },
     /// A question to a peer has no answer.
     CallOver { node: usize, life: u64, call: u64 },
     /// A dead node starts.
@@ -160,6 +163,7 @@ pub(crate) struct Process {
     pub(crate) compared: BTreeMap<Partition, BTreeMap<NodeId, bool>>,
     pub(crate) handoff: Handoff,
     pub(crate) deliveries: BTreeMap<NodeId, Delivery>,
+    pub(crate) part: reap::Part,
     pub(crate) ids: u64,
 }
 
@@ -204,6 +208,9 @@ pub(crate) struct World {
     pub(crate) bug: Option<Bug>,
     pub(crate) scheduler: Scheduler<Event>,
     pub(crate) network: Network,
+    /// Questions with objects that are on their way: from, to, and the epoch they belong to.
+    pub(crate) carriers: BTreeMap<u64, (usize, usize, u64)>,
+    pub(crate) carried: u64,
     pub(crate) first: Document,
     pub(crate) nodes: Vec<Node>,
     pub(crate) keys: Vec<Key>,
@@ -262,6 +269,8 @@ impl World {
             bug,
             scheduler: Scheduler::default(),
             network: Network::new(plan.seed, links),
+            carriers: BTreeMap::new(),
+            carried: 0,
             nodes: names.into_iter().enumerate().map(node).collect(),
             clients: (0..setting.clients)
                 .map(|_| Client::new(keys.len()))
@@ -329,6 +338,7 @@ impl World {
                 self.tell_handoff(node, &HandoffEvent::Woken);
             }
             Event::Look { node, life } if self.lives(node, life) => self.look_again(node),
+            Event::Reap { node, life } if self.lives(node, life) => self.reap_round(node),
             Event::CallOver { node, life, call } if self.lives(node, life) => {
                 self.call_failed(node, call);
             }

@@ -45,6 +45,13 @@ pub(crate) struct Writer {
     pub(crate) heard: BTreeMap<usize, u64>,
 }
 
+impl Writer {
+    /// Whether something is queued or not synced yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy || !self.queue.is_empty()
+    }
+}
+
 impl World {
     pub(crate) fn submit(&mut self, node: usize, command: Command) {
         let (seed, now) = (self.plan.seed, self.scheduler.now_us());
@@ -248,6 +255,13 @@ impl World {
         match command {
             Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
             Command::Forget { key, .. } => self.forget_in(node, key, group),
+            Command::Reap { key, digest, .. } => {
+                let held = self.load(node, key, group);
+                if self.reap_in(node, key, digest, &held) {
+                    group.changed.insert(key, Object::default());
+                    group.forgotten.insert(key);
+                }
+            }
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
@@ -407,6 +421,9 @@ impl World {
         (request, write, caps, stands_in, found): (usize, Write, Caps, bool, Option<Box<Found>>),
         group: &mut Group,
     ) -> Result<Minted, Failure> {
+        if stands_in && found.is_some() {
+            self.process(node).part.relay();
+        }
         let hint = stands_in.then(|| self.load_hint(node, key, group));
         let mut held = match &hint {
             None => self.load(node, key, group),
@@ -426,7 +443,10 @@ impl World {
         if result.is_ok() {
             self.watch(node, key, before, &held);
             match hint {
-                None => drop(group.changed.insert(key, held)),
+                None => {
+                    group.forgotten.remove(&key);
+                    group.changed.insert(key, held);
+                }
                 Some(hint) => self.keep_minted(node, key, hint, held, group),
             }
             group.counts.push(Counts::Write { flow });
@@ -550,6 +570,9 @@ impl World {
 
     /// What must hold for every copy after every change.
     pub(super) fn watch(&mut self, node: usize, key: usize, before: Copy, object: &Object) {
+        self.process(node).part.break_seal(key);
+        let live = self.oracle.live(object);
+        self.hold(crate::checks::deletes::reaped(&self.oracle, live));
         self.hold(dots::check(&self.oracle, key, object));
         self.hold(seen::copy(&self.oracle, key, object));
         let after = self.copy_of(key, object);
@@ -586,7 +609,7 @@ impl World {
     /// Checks that all promises about a key are kept.
     pub(crate) fn check_durable(&mut self, key: usize) {
         let synced: Vec<Writes> = self.nodes.iter().map(|node| node.synced[key]).collect();
-        let acknowledged = self.oracle.acknowledged(key);
+        let acknowledged = self.oracle.acknowledged(key).without(self.oracle.reaped());
         self.hold(durable::check(&self.oracle, acknowledged, &synced));
     }
 }
