@@ -16,6 +16,7 @@ use crate::store::record::Unsealed;
 use crate::store::{self, Batch, Picture, Size};
 
 mod hints;
+mod reaping;
 mod sweeps;
 
 const ACTOR: Actor = Actor(7);
