@@ -31,9 +31,9 @@ use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
 use crate::store::{self, Watermark};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
-use crate::tasks::reap::{self, Reaping};
 use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
+use crate::tasks::reap::{self, Reaping};
 use crate::tasks::registry::{Opened, Registry, StartError, View};
 use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
@@ -162,7 +162,15 @@ impl Node {
             active: config.anti_entropy,
             metrics: Arc::clone(&telemetry.metrics),
         });
-        let reaping = reaping(&config, &me, &replica, &net, &registry.handle(), &anti_entropy, &telemetry);
+        let reaping = reaping(
+            &config,
+            &me,
+            &replica,
+            &net,
+            &registry.handle(),
+            &anti_entropy,
+            &telemetry,
+        );
         let platform = open_platform(&config).await?;
         let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();

@@ -67,7 +67,10 @@ impl Source {
         let document = Held::decode(chosen)?.document;
         let reap_epoch = reap_epoch(picture.as_ref())?;
         let mut out = Vec::with_capacity(CHUNK_BYTES);
-        let writer = Writer::begin(&self.header(picture.as_ref(), &document, reap_epoch), &mut out);
+        let writer = Writer::begin(
+            &self.header(picture.as_ref(), &document, reap_epoch),
+            &mut out,
+        );
         let mut copy = Copy { writer, out, sink };
         for space in SPACES {
             copy.space(picture.as_ref(), space)?;
@@ -116,7 +119,9 @@ impl Source {
 fn reap_epoch(picture: &dyn Picture) -> Result<u64, ReadError> {
     let until = following(EPOCH.as_bytes());
     let kept = picture.scan(Space::Meta, EPOCH.as_bytes(), &until, 1)?;
-    let bytes = kept.first().and_then(|(_, value)| value.as_ref().try_into().ok());
+    let bytes = kept
+        .first()
+        .and_then(|(_, value)| value.as_ref().try_into().ok());
     Ok(bytes.map_or(0, u64::from_le_bytes))
 }
 

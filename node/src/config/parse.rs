@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::{
     Config, Conflict, Error, Forming, LEAST_SILENT_INTERVALS, LogFormat, MAX_MEMBERS,
-    MAX_NAME_BYTES, MAX_PARTITIONS, MAX_TOKENS, MIN_GOSSIP_INTERVAL, MIN_REAP_INTERVAL, Member, Settings,
+    MAX_NAME_BYTES, MAX_PARTITIONS, MAX_TOKENS, MIN_GOSSIP_INTERVAL, MIN_REAP_INTERVAL, Member,
+    Settings,
 };
 
 /// As long as a night and a day: a machine that is being repaired comes back.

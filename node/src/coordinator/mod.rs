@@ -177,7 +177,7 @@ impl Coordinator {
 
     /// Whether this node's copies of a partition count and may be minted on.
     pub fn vouches(&self, partition: Partition) -> bool {
-        self.registry().vouches(partition)
+        self.registry().vouches(partition) && self.replica().is_judged(partition)
     }
 
     /// What compares copies with other owners in the background.

@@ -70,7 +70,11 @@ mod tests {
         assert_eq!(sent.oldest(), Some(4));
         sent.ended();
         sent.answered(8);
-        assert_eq!(sent.oldest(), Some(4), "its connection is gone, it may not be");
+        assert_eq!(
+            sent.oldest(),
+            Some(4),
+            "its connection is gone, it may not be"
+        );
         sent.written(9, 5);
         sent.settled();
         assert_eq!(sent.oldest(), Some(5));

@@ -215,7 +215,8 @@ impl Writer {
             } => {
                 let seal = |slot: &Slot| self.seal(slot, epoch, (now_ms, window_ms), round);
                 let sealed = slots.iter().map(seal).filter(|sealed| *sealed).count();
-                let done = Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| sealed)));
+                let done =
+                    Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| sealed)));
                 round.done.synced(done);
             }
             Asked::Sealed {
@@ -229,7 +230,8 @@ impl Writer {
                 };
                 let sealed: Vec<_> = places.into_iter().map(sealed).collect();
                 // A seal of this very batch is one once it is synced.
-                let done = Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| sealed)));
+                let done =
+                    Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| sealed)));
                 round.done.synced(done);
             }
             Asked::Ripe {
@@ -251,18 +253,24 @@ impl Writer {
                 done,
             } => {
                 let reap = |(place, digest)| self.reap(&slot(partition, place), digest, round);
-                let reaped = places.into_iter().map(reap).filter(|reaped| *reaped).count();
+                let reaped = places
+                    .into_iter()
+                    .map(reap)
+                    .filter(|reaped| *reaped)
+                    .count();
                 if reaped > 0 {
                     self.raise_horizon(partition, epoch, round);
                 }
-                let done = Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| reaped)));
+                let done =
+                    Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| reaped)));
                 round.done.synced(done);
             }
             Asked::Horizon { partition, done } => {
                 let horizon = self.reaper.horizons.get(&partition);
                 let floor = self.facts.reaping.floor.load(Ordering::Relaxed);
                 let horizon = horizon.copied().unwrap_or_default().max(floor);
-                let done = Box::new(move |applied: Result<(), Failure>| done(applied.map(|()| horizon)));
+                let done =
+                    Box::new(move |applied: Result<(), Failure>| done(applied.map(|()| horizon)));
                 round.done.buffered.push(done);
             }
             Asked::SetAside {
@@ -285,7 +293,13 @@ impl Writer {
         Ok(())
     }
 
-    fn seal(&mut self, slot: &Slot, epoch: u64, (now_ms, window_ms): (u64, u64), round: &Round) -> bool {
+    fn seal(
+        &mut self,
+        slot: &Slot,
+        epoch: u64,
+        (now_ms, window_ms): (u64, u64),
+        round: &Round,
+    ) -> bool {
         // The epoch of this moment, not of that when it was asked: nobody may be two ahead of it.
         let epoch = epoch.max(self.facts.reaping.epoch.load(Ordering::SeqCst));
         let Ok(held) = self.load(slot, round) else {
@@ -293,7 +307,10 @@ impl Writer {
         };
         let object = held.into_object();
         may_be_sealed(&object, now_ms, window_ms)
-            && self.reaper.seals.seal(slot.record(), codec::digest(&object), epoch)
+            && self
+                .reaper
+                .seals
+                .seal(slot.record(), codec::digest(&object), epoch)
     }
 
     /// Forgets a copy whose seal holds. The line stays: whatever this node minted for the key was covered by what
@@ -304,7 +321,10 @@ impl Writer {
             return false;
         }
         let is_it = |object: &Object| codec::digest(object) == digest;
-        if !self.load(slot, round).is_ok_and(|held| is_it(&held.into_object())) {
+        if !self
+            .load(slot, round)
+            .is_ok_and(|held| is_it(&held.into_object()))
+        {
             return false;
         }
         self.erase(&record, round);
@@ -371,8 +391,11 @@ pub(super) fn deleted(
         .map_err(|error| super::unreadable(&error))?;
     let last = records.last().map(|(key, _)| key).max(damaged.last());
     let next = last.map(|key| following(key));
-    let is_deleted = |bytes: &Bytes| codec::decode(bytes).is_ok_and(|object| super::census::is_deleted(&object));
+    let is_deleted =
+        |bytes: &Bytes| codec::decode(bytes).is_ok_and(|object| super::census::is_deleted(&object));
     let deleted = records.iter().filter(|(_, bytes)| is_deleted(bytes));
-    let slots = deleted.filter_map(|(record, _)| Slot::of_hint(record)).collect();
+    let slots = deleted
+        .filter_map(|(record, _)| Slot::of_hint(record))
+        .collect();
     Ok((slots, next))
 }

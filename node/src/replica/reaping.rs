@@ -269,11 +269,16 @@ impl Replica {
             return true;
         };
         let object = match Space::of(*space) {
-            Some(Space::Hints) => sibyl_core::hint::Hint::decode(value).map(|hint| hint.object).ok(),
+            Some(Space::Hints) => sibyl_core::hint::Hint::decode(value)
+                .map(|hint| hint.object)
+                .ok(),
             _ => codec::decode(value).ok(),
         };
         let own = self.store.get(Space::Objects, record);
-        let own = own.ok().flatten().and_then(|bytes| codec::decode(&bytes).ok());
+        let own = own
+            .ok()
+            .flatten()
+            .and_then(|bytes| codec::decode(&bytes).ok());
         match (object, own) {
             (Some(object), Some(mut own)) => !own.join(&object),
             _ => false,

@@ -317,7 +317,8 @@ impl AntiEntropy {
             let from = peer.tried.map_or(0, |tried| tried.0.saturating_add(1));
             let behind = peer.due.range(Partition(from)..);
             let round = behind.chain(peer.due.range(..Partition(from)));
-            let may = |at: &Partition| ground.replica.is_clean(*at) && ground.replica.is_judged(*at);
+            let may =
+                |at: &Partition| ground.replica.is_clean(*at) && ground.replica.is_judged(*at);
             let due = round.copied().find(may);
             if let Some(partition) = due {
                 peer.due.remove(&partition);

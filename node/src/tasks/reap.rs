@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::message::{self, Failure, Reply, Request};
-use sibyl_core::reap::{Effect, Event, Hold, Machine, Own};
+use sibyl_core::reap::{Effect, Event, Hold, Machine, Own, STEPS};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -205,7 +205,9 @@ impl Reaping {
                 .hints(|ledger| ledger.targets().any(|(_, kept)| kept.count > 0)),
             moving: view.document().layout.change.is_some() || (ground.leftover)(),
             rebuilding: ground.registry.is_rebuilding() || ground.replica.is_judging(),
-            strangers: strangers.filter(|node| !members.contains_key(node)).collect(),
+            strangers: strangers
+                .filter(|node| !members.contains_key(node))
+                .collect(),
             relayed: flights.relayed(),
         }
     }
@@ -227,11 +229,11 @@ impl Reaping {
             return true;
         };
         let ground = self.ground();
-        if fresh {
-            // The others were in epochs before this store was: what they reaped then it did not see.
-            if ground.replica.filled_since(epoch).await.is_err() {
-                return false;
-            }
+        // The others were in epochs before this store was: what they reaped then it did not see. In the first epochs
+        // of a cluster nobody can have reaped.
+        let late = fresh && epoch > STEPS;
+        if late && ground.replica.filled_since(epoch).await.is_err() {
+            return false;
         }
         let value = Bytes::copy_from_slice(&epoch.to_le_bytes());
         if let Err(failure) = ground.replica.remember(EPOCH, value).await {
@@ -252,7 +254,10 @@ impl Reaping {
         let stalled = status.age >= interval * STALLED && !status.waits_for.is_empty();
         let note = stalled.then(|| {
             let waits = status.waits_for.join("; ");
-            format!("reaping: nothing that was deleted is forgotten since epoch {} began: {waits}", status.epoch)
+            format!(
+                "reaping: nothing that was deleted is forgotten since epoch {} began: {waits}",
+                status.epoch
+            )
         });
         self.ground().registry.note(NOTE, note);
     }

@@ -69,7 +69,10 @@ fn wait_epochs(nodes: &[&Node], epochs: u64) {
 /// No owner has a record of the key.
 #[track_caller]
 fn check_gone(node: &Node, path: &str) {
-    let body = node.ask(&get(format!("{path}?explain=true&r=all"))).expect(200).json();
+    let body = node
+        .ask(&get(format!("{path}?explain=true&r=all")))
+        .expect(200)
+        .json();
     let owners = body["preference_list"].as_array().unwrap();
     for owner in owners {
         assert_eq!(owner["siblings"], 0, "{body}");
@@ -79,7 +82,10 @@ fn check_gone(node: &Node, path: &str) {
 }
 
 fn listed(node: &Node) -> Vec<String> {
-    let body = node.ask(&get("/v1/buckets/default/keys")).expect(200).json();
+    let body = node
+        .ask(&get("/v1/buckets/default/keys"))
+        .expect(200)
+        .json();
     let keys = body["keys"].as_array().unwrap();
     keys.iter().map(|key| crate::ask::text(key)).collect()
 }
@@ -100,7 +106,9 @@ fn write_and_delete(cluster: &Cluster, paths: &[String]) -> Vec<Answer> {
 fn deleted_keys_are_forgotten_by_every_owner_and_can_be_written_again() {
     let cluster = three();
     let nodes: Vec<&Node> = cluster.nodes.iter().collect();
-    let paths: Vec<String> = (0..30).map(|at| key("default", &format!("gone-{at}"))).collect();
+    let paths: Vec<String> = (0..30)
+        .map(|at| key("default", &format!("gone-{at}")))
+        .collect();
     let kept = key("default", "kept");
     nodes[0].ask(&put(kept.as_str(), "here")).expect(204);
     let seen = write_and_delete(&cluster, &paths);
@@ -110,21 +118,34 @@ fn deleted_keys_are_forgotten_by_every_owner_and_can_be_written_again() {
     }
     for node in &nodes {
         assert_eq!(listed(node), ["kept"]);
-        assert!(reaping(node)["reaped"].as_u64().unwrap() >= 30, "{}", reaping(node));
+        assert!(
+            reaping(node)["reaped"].as_u64().unwrap() >= 30,
+            "{}",
+            reaping(node)
+        );
         assert!(gauge(node, "sibyl_reap_epoch_age_seconds").is_some());
     }
     // Trees and copies went together: comparing everything finds nothing.
     let repaired = |node: &Node| {
-        let status = node.ask(&get("/v1/cluster/anti-entropy")).expect(200).json();
+        let status = node
+            .ask(&get("/v1/cluster/anti-entropy"))
+            .expect(200)
+            .json();
         status["totals"]["keys_repaired"].as_u64().unwrap()
     };
     let before: Vec<u64> = nodes.iter().map(|node| repaired(node)).collect();
     for node in &nodes {
-        node.ask(&post("/v1/cluster/anti-entropy", &Value::Null)).expect(200);
+        node.ask(&post("/v1/cluster/anti-entropy", &Value::Null))
+            .expect(200);
         until("everything is compared", || {
-            let status = node.ask(&get("/v1/cluster/anti-entropy")).expect(200).json();
+            let status = node
+                .ask(&get("/v1/cluster/anti-entropy"))
+                .expect(200)
+                .json();
             let peers = status["peers"].as_array().cloned().unwrap_or_default();
-            match peers.iter().all(|peer| peer["dirty_partitions"] == 0) && status["running"] == json!([]) {
+            match peers.iter().all(|peer| peer["dirty_partitions"] == 0)
+                && status["running"] == json!([])
+            {
                 true => Ok(()),
                 false => Err(status.to_string()),
             }
@@ -134,12 +155,20 @@ fn deleted_keys_are_forgotten_by_every_owner_and_can_be_written_again() {
     assert_eq!(before, after);
     for (path, seen) in paths.iter().zip(&seen).take(6) {
         // Created anew, by somebody who had seen nothing, and then written by one who had seen what is gone.
-        nodes[1].ask(&put(format!("{path}?w=all"), "new")).expect(204);
-        nodes[2].ask(&put(format!("{path}?w=all"), "late").seen(seen)).expect(204);
+        nodes[1]
+            .ask(&put(format!("{path}?w=all"), "new"))
+            .expect(204);
+        nodes[2]
+            .ask(&put(format!("{path}?w=all"), "late").seen(seen))
+            .expect(204);
         let both = nodes[0].ask(&get(format!("{path}?r=all"))).expect(300);
         let mut values = both.values();
         values.sort();
-        assert_eq!(values, ["late", "new"], "a context covers what its client saw alone");
+        assert_eq!(
+            values,
+            ["late", "new"],
+            "a context covers what its client saw alone"
+        );
         nodes[0].ask(&delete(path.as_str()).seen(&both)).expect(204);
     }
     wait_reaped(&nodes);
@@ -149,21 +178,30 @@ fn deleted_keys_are_forgotten_by_every_owner_and_can_be_written_again() {
 #[test]
 fn a_node_that_is_away_stops_reaping_for_all_and_is_named() {
     let mut cluster = three();
-    let paths: Vec<String> = (0..10).map(|at| key("default", &format!("away-{at}"))).collect();
+    let paths: Vec<String> = (0..10)
+        .map(|at| key("default", &format!("away-{at}")))
+        .collect();
     for path in &paths {
-        cluster.nodes[0].ask(&put(format!("{path}?w=all"), "old")).expect(204);
+        cluster.nodes[0]
+            .ask(&put(format!("{path}?w=all"), "old"))
+            .expect(204);
     }
     cluster.nodes[2].kill();
     cluster.wait_whole();
     for path in &paths {
         let seen = cluster.nodes[0].ask(&get(path.as_str())).expect(200);
-        cluster.nodes[1].ask(&delete(path.as_str()).seen(&seen)).expect(204);
+        cluster.nodes[1]
+            .ask(&delete(path.as_str()).seen(&seen))
+            .expect(204);
     }
     for node in &cluster.nodes[..2] {
         until("it is said who stops it", || {
             let reasons = node.ask(&get("/v1/cluster")).expect(200).json()["reasons"].clone();
             let said = reasons.as_array().unwrap().iter().map(crate::ask::text);
-            match said.clone().any(|why| why.starts_with("reaping: ") && why.contains("n3 cannot be reached")) {
+            match said
+                .clone()
+                .any(|why| why.starts_with("reaping: ") && why.contains("n3 cannot be reached"))
+            {
                 true => Ok(()),
                 false => Err(reasons.to_string()),
             }
@@ -207,9 +245,13 @@ fn text_of(path: &Path) -> &str {
 #[test]
 fn a_backup_from_before_brings_nothing_back_that_was_reaped() {
     let mut cluster = three();
-    let paths: Vec<String> = (0..20).map(|at| key("default", &format!("back-{at}"))).collect();
+    let paths: Vec<String> = (0..20)
+        .map(|at| key("default", &format!("back-{at}")))
+        .collect();
     for path in &paths {
-        cluster.nodes[0].ask(&put(format!("{path}?w=all"), "old")).expect(204);
+        cluster.nodes[0]
+            .ask(&put(format!("{path}?w=all"), "old"))
+            .expect(204);
     }
     let file = cluster.nodes[2].folder.with_file_name("n3.backup");
     let url = format!("http://{}", cluster.nodes[2].http);
@@ -217,11 +259,15 @@ fn a_backup_from_before_brings_nothing_back_that_was_reaped() {
     let (gone, stay) = paths.split_at(10);
     for path in gone {
         let seen = cluster.nodes[0].ask(&get(path.as_str())).expect(200);
-        cluster.nodes[0].ask(&delete(path.as_str()).seen(&seen)).expect(204);
+        cluster.nodes[0]
+            .ask(&delete(path.as_str()).seen(&seen))
+            .expect(204);
     }
     wait_reaped(&cluster.nodes.iter().collect::<Vec<_>>());
     // One of them is there again, as another write.
-    cluster.nodes[0].ask(&put(format!("{}?w=all", gone[0]), "new")).expect(204);
+    cluster.nodes[0]
+        .ask(&put(format!("{}?w=all", gone[0]), "new"))
+        .expect(204);
     cluster.nodes[2].kill();
     std::fs::remove_dir_all(&cluster.nodes[2].folder).unwrap();
     let folder = cluster.nodes[2].folder.clone();
@@ -229,9 +275,11 @@ fn a_backup_from_before_brings_nothing_back_that_was_reaped() {
     cluster.nodes[2].start();
     cluster.wait_whole();
     let nodes: Vec<&Node> = cluster.nodes.iter().collect();
-    until("what may be gone is set aside", || match reaping(nodes[2]) {
-        status if status["aside"].as_u64() >= Some(10) => Ok(()),
-        status => Err(status.to_string()),
+    until("what may be gone is set aside", || {
+        match reaping(nodes[2]) {
+            status if status["aside"].as_u64() >= Some(10) => Ok(()),
+            status => Err(status.to_string()),
+        }
     });
     wait_epochs(&nodes, 2);
     for path in &gone[1..] {
@@ -240,7 +288,13 @@ fn a_backup_from_before_brings_nothing_back_that_was_reaped() {
     let again = nodes[2].ask(&get(format!("{}?r=all", gone[0]))).expect(200);
     assert_eq!(again.text(), "new", "only what was written since");
     for path in stay {
-        assert_eq!(nodes[2].ask(&get(format!("{path}?r=all"))).expect(200).text(), "old");
+        assert_eq!(
+            nodes[2]
+                .ask(&get(format!("{path}?r=all")))
+                .expect(200)
+                .text(),
+            "old"
+        );
     }
     let mut left = listed(nodes[0]);
     left.sort();

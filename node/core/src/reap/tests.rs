@@ -166,7 +166,9 @@ impl World {
             // Somebody read every owner, and deletes the key.
             true if all => {
                 let mut seen = Context::new();
-                self.copies.iter().for_each(|copy| seen.join(copy.context()));
+                self.copies
+                    .iter()
+                    .for_each(|copy| seen.join(copy.context()));
                 Some(seen)
             }
             true if !all && !self.contexts.is_empty() && self.random.chance(30) => {
@@ -360,7 +362,9 @@ impl World {
             Fault::OneOwner => vec![at],
             _ => (0..OWNERS).collect(),
         };
-        let seals = asked.iter().map(|owner| self.seals[*owner].sealed_in(&0, sealed));
+        let seals = asked
+            .iter()
+            .map(|owner| self.seals[*owner].sealed_in(&0, sealed));
         let Some(seals) = seals.collect::<Option<Vec<u64>>>() else {
             return;
         };
@@ -383,7 +387,11 @@ impl World {
     }
 
     fn all_relayed(&self) -> u64 {
-        self.relayed.into_iter().max().unwrap_or_default().max(FIRST)
+        self.relayed
+            .into_iter()
+            .max()
+            .unwrap_or_default()
+            .max(FIRST)
     }
 
     fn crash(&mut self) {
@@ -393,7 +401,11 @@ impl World {
             .map(|node| (name(node), Some(Actor(node as u64))))
             .collect();
         self.readings.retain(|reading| reading.at != node);
-        for message in self.messages.iter_mut().filter(|message| message.from == node) {
+        for message in self
+            .messages
+            .iter_mut()
+            .filter(|message| message.from == node)
+        {
             (message.tag, message.adrift) = (0, true);
         }
         self.machines[node] = Machine::new(name(node), Actor(node as u64), Some(epoch));
@@ -434,7 +446,13 @@ impl World {
         let mut all = Object::default();
         let sent = self.messages.iter().map(|message| &message.object);
         let read = self.readings.iter().map(|reading| &reading.found);
-        let objects: Vec<&Object> = self.copies.iter().chain(&self.hints).chain(sent).chain(read).collect();
+        let objects: Vec<&Object> = self
+            .copies
+            .iter()
+            .chain(&self.hints)
+            .chain(sent)
+            .chain(read)
+            .collect();
         for object in objects {
             all.join(object);
         }
@@ -468,7 +486,10 @@ fn nothing_that_was_deleted_comes_back() {
 
 fn check_is_caught(fault: Fault) {
     let caught = (0..2500).find(|seed| !run(*seed, fault).1.is_empty());
-    assert!(caught.is_some(), "{fault:?} harms nobody in these histories");
+    assert!(
+        caught.is_some(),
+        "{fault:?} harms nobody in these histories"
+    );
 }
 
 #[test]

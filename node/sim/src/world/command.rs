@@ -122,9 +122,10 @@ impl Command {
     /// The document whose owners it was meant for.
     pub(super) fn number(&self) -> Option<u64> {
         match self {
-            Self::Mint { number, .. } | Self::Hint { number, .. } | Self::Forget { number, .. } | Self::Reap { number, .. } => {
-                Some(*number)
-            }
+            Self::Mint { number, .. }
+            | Self::Hint { number, .. }
+            | Self::Forget { number, .. }
+            | Self::Reap { number, .. } => Some(*number),
             Self::Join { number, .. } => *number,
             _ => None,
         }

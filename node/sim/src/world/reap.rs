@@ -250,7 +250,14 @@ impl World {
         let body = message::encode(&vec![(self.keys[key].place.clone(), digest)]);
         for other in &others {
             let (peer, waiting) = (self.index(other), Waiting::Seals { flow });
-            let _sent = self.ask(node, peer, request.clone(), body.clone(), PATIENCE_US, waiting);
+            let _sent = self.ask(
+                node,
+                peer,
+                request.clone(),
+                body.clone(),
+                PATIENCE_US,
+                waiting,
+            );
         }
         self.sealed_by(node, flow, None);
     }
@@ -287,16 +294,32 @@ impl World {
         let object = self.nodes[node].disk.object(&self.keys[key].record);
         let reaped = self.oracle.claimed(key, object.context());
         self.oracle.reap(reaped);
-        self.note(&[21, node as u64, key as u64], || format!("n{node} has k{key} reaped"));
+        self.note(&[21, node as u64, key as u64], || {
+            format!("n{node} has k{key} reaped")
+        });
         let partition = self.keys[key].slot.partition;
         let epoch = self.process(node).part.machine.epoch();
         let request = Request::Reap { partition, epoch };
         let body = message::encode(&vec![(self.keys[key].place.clone(), digest)]);
         for other in self.counting(node, key).split_off(1) {
             let (peer, waiting) = (self.index(&other), Waiting::Repair);
-            let _sent = self.ask(node, peer, request.clone(), body.clone(), PATIENCE_US, waiting);
+            let _sent = self.ask(
+                node,
+                peer,
+                request.clone(),
+                body.clone(),
+                PATIENCE_US,
+                waiting,
+            );
         }
-        self.submit(node, Command::Reap { key, digest, number });
+        self.submit(
+            node,
+            Command::Reap {
+                key,
+                digest,
+                number,
+            },
+        );
     }
 
     /// A peer asks whether this node sealed these, or has it forget them.
@@ -315,12 +338,21 @@ impl World {
             message::decode(body).expect("what was encoded here can be decoded");
         let mut seals = Vec::new();
         for (place, digest) in asked {
-            let Some(key) = self.key(&place) else { continue };
+            let Some(key) = self.key(&place) else {
+                continue;
+            };
             let part = &self.process(node).part;
             let may = part.machine.may_seal();
             seals.push(part.seals.sealed_in(&key, digest).filter(|_| may));
             if forget {
-                self.submit(node, Command::Reap { key, digest, number });
+                self.submit(
+                    node,
+                    Command::Reap {
+                        key,
+                        digest,
+                        number,
+                    },
+                );
             }
         }
         match forget {
@@ -330,7 +362,13 @@ impl World {
     }
 
     /// A copy whose seal holds goes.
-    pub(super) fn reap_in(&mut self, node: usize, key: usize, digest: Digest, held: &Object) -> bool {
+    pub(super) fn reap_in(
+        &mut self,
+        node: usize,
+        key: usize,
+        digest: Digest,
+        held: &Object,
+    ) -> bool {
         let one = self.bug == Some(Bug::ReapOneSeal) && self.is_first(node, key);
         let sealed = self.process(node).part.holds_seal(key, digest);
         let goes = (sealed || one) && codec::digest(held) == digest;

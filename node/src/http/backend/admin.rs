@@ -16,8 +16,8 @@ use crate::coordinator::{Coordinator, STOPPING, now_ms};
 use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
-    ClusterView, MemberState, MemberView, ReapingView, RegistryMember, RegistryView, RingNode, RingView,
-    WasSuspected,
+    ClusterView, MemberState, MemberView, ReapingView, RegistryMember, RegistryView, RingNode,
+    RingView, WasSuspected,
 };
 use crate::http::handoff::{HandoffView, HintsView, SyncView};
 use crate::http::moment;
@@ -264,7 +264,8 @@ impl Shared {
         });
         match serving {
             Ok(()) => Health {
-                ready: !self.coordinator.is_rebuilding(),
+                ready: !self.coordinator.is_rebuilding()
+                    && !self.coordinator.replica().is_judging(),
                 reasons,
             },
             Err(why) => {

@@ -91,7 +91,8 @@ impl Reaping {
         let registry = &self.ground().registry;
         let bucket = view.bucket_of(slot.place.bucket);
         bucket.is_some_and(|(_, bucket)| {
-            view.owners(bucket, slot.partition).contains(&self.ground().me)
+            view.owners(bucket, slot.partition)
+                .contains(&self.ground().me)
                 && registry.vouches(slot.partition)
         })
     }
@@ -160,7 +161,12 @@ impl Reaping {
         match ground.replica.reap(partition, agreed, epoch).await {
             Ok(keys) => {
                 span.reaped(keys);
-                tracing::debug!(partition = partition.0, keys, epoch, "deleted keys were forgotten");
+                tracing::debug!(
+                    partition = partition.0,
+                    keys,
+                    epoch,
+                    "deleted keys were forgotten"
+                );
             }
             Err(failure) => tracing::error!(%failure, "deleted keys cannot be forgotten"),
         }
@@ -176,7 +182,13 @@ impl Reaping {
         objects: Objects,
     ) -> Option<Objects> {
         let ground = self.ground();
-        let mut seals = vec![ground.replica.sealed(partition, objects.clone()).await.ok()?];
+        let mut seals = vec![
+            ground
+                .replica
+                .sealed(partition, objects.clone())
+                .await
+                .ok()?,
+        ];
         let request = Request::Seals { partition };
         for other in others {
             let body = message::encode(&objects);
@@ -246,7 +258,11 @@ impl Reaping {
         let objects = decoded(body)?;
         self.is_current(by)?;
         let epoch = epoch.max(self.state().machine.epoch());
-        let keys = self.ground().replica.reap(partition, objects, epoch).await?;
+        let keys = self
+            .ground()
+            .replica
+            .reap(partition, objects, epoch)
+            .await?;
         Ok((Reply::Reaped { keys: keys as u64 }, Bytes::new()))
     }
 }
@@ -256,7 +272,8 @@ fn decoded(body: &[u8]) -> Result<Objects, Failure> {
         message::decode(body).map_err(|error| Failure::Malformed(error.to_string()))?;
     match objects.len() <= BATCH {
         true => Ok(objects),
-        false => Err(Failure::Malformed("too many objects in one question".into())),
+        false => Err(Failure::Malformed(
+            "too many objects in one question".into(),
+        )),
     }
 }
-
