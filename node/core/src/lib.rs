@@ -25,5 +25,6 @@ pub mod refill;
 pub mod registry;
 pub mod retry;
 pub mod ring;
+pub mod salvage;
 pub mod seal;
 pub mod view;

@@ -11,7 +11,7 @@ use sibyl_core::message::Failure;
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 
-use super::{Asked, Done, Slot, keeper, reaper, trees};
+use super::{Asked, Done, Slot, keeper, reaper, salvage, trees};
 
 pub(super) enum Command {
     Mint(Asked),
@@ -69,6 +69,8 @@ pub(super) enum Command {
     },
     /// Something about seals and what was reaped.
     Reaping(reaper::Asked),
+    /// Take over what a removed node brings.
+    Admit(salvage::Brought),
 }
 
 impl Command {
@@ -78,6 +80,7 @@ impl Command {
             Self::Mint(asked) => Some(asked.number),
             Self::Join { number, .. } | Self::Erase { number, .. } => *number,
             Self::Hint(change) => change.number(),
+            Self::Admit(brought) => Some(brought.number),
             _ => None,
         }
     }
@@ -99,6 +102,7 @@ impl Command {
             }
             Self::Step(asked) => (asked.done)(Err(failure.clone())),
             Self::Reaping(asked) => asked.refuse(failure.clone()),
+            Self::Admit(brought) => (brought.done)(Err(failure.clone())),
         }
     }
 }

@@ -266,9 +266,7 @@ impl Writer {
                 round.done.synced(done);
             }
             Asked::Horizon { partition, done } => {
-                let horizon = self.reaper.horizons.get(&partition);
-                let floor = self.facts.reaping.floor.load(Ordering::Relaxed);
-                let horizon = horizon.copied().unwrap_or_default().max(floor);
+                let horizon = self.horizon(partition);
                 let done =
                     Box::new(move |applied: Result<(), Failure>| done(applied.map(|()| horizon)));
                 round.done.buffered.push(done);
@@ -291,6 +289,13 @@ impl Writer {
         let sealed = self.reaper.seals.len() as u64;
         self.facts.reaping.sealed.store(sealed, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Until when something of a partition was forgotten here, or was before it came here; 0: never.
+    pub(super) fn horizon(&self, partition: Partition) -> u64 {
+        let horizon = self.reaper.horizons.get(&partition);
+        let floor = self.facts.reaping.floor.load(Ordering::Relaxed);
+        horizon.copied().unwrap_or_default().max(floor)
     }
 
     fn seal(

@@ -14,6 +14,7 @@ pub mod names;
 pub mod propagation;
 mod reap;
 mod rpc;
+mod salvage;
 mod sampler;
 pub mod settings;
 mod span;

@@ -17,6 +17,8 @@ pub enum Wish {
     Join,
     /// To be known, until an operator names it.
     Wait,
+    /// To give what its store holds, if that was sent away.
+    Salvage,
 }
 
 /// A node that is no member asks.
@@ -50,6 +52,15 @@ pub enum Told {
     },
     /// Never, as things are; in words for its operator.
     Refused(String),
+    /// Its store was sent away: bring what it holds, on this connection.
+    Bring {
+        /// The cluster's name.
+        cluster_id: String,
+        /// Which of that name.
+        lineage: Option<Digest>,
+        /// Whose store it was, by which document it went, and why.
+        former: Former,
+    },
 }
 
 /// Why a node is not taken in.
@@ -100,6 +111,8 @@ pub enum Judged {
     Returns,
     /// It does not know the node.
     Stranger,
+    /// It sent the node's store away, and the node wants to give what that holds.
+    Gives(Former),
 }
 
 /// Judges a knock. `is_here`: whether the member of that name can be reached now, with the store that is named.
@@ -117,6 +130,10 @@ pub fn judge(document: &Document, knock: &Knock, is_here: bool) -> Result<Judged
         });
     }
     if let Some(former) = document.layout.former.get(&joiner.store) {
+        // Who left has handed everything over before.
+        if knock.wish == Wish::Salvage && former.why == Farewell::Removed {
+            return Ok(Judged::Gives(former.clone()));
+        }
         return Err(Refusal::Former(former.clone()));
     }
     let members = &document.layout.members;
