@@ -199,7 +199,15 @@ async fn tell(coordinator: &Coordinator, view: &View, slot: &Slot, object: &Obje
         let when = (None, now_ms());
         let (slot, object) = (slot.clone(), object.clone());
         let replica = coordinator.replica();
-        replica.keep_hint(slot, number, object, target, when, Durability::Synced, counts);
+        replica.keep_hint(
+            slot,
+            number,
+            object,
+            target,
+            when,
+            Durability::Synced,
+            counts,
+        );
         if let Ok(Err(failure)) = kept.await {
             tracing::warn!(%failure, "what a removed node brought is not kept for another owner: anti-entropy brings it");
         }

@@ -72,10 +72,7 @@ pub(super) async fn watch(
 
 /// Whether this store was sent away, by the document in force or by the word of a member of the same lineage.
 async fn look(coordinator: &Coordinator) -> Option<Fenced> {
-    let (view, store) = (
-        coordinator.registry().view(),
-        coordinator.replica().actor(),
-    );
+    let (view, store) = (coordinator.registry().view(), coordinator.replica().actor());
     let document = view.document();
     let note = |former: &Former| noted(&view, former, coordinator.me(), store);
     if let Some(former) = document.layout.former.get(&store) {

@@ -65,17 +65,29 @@ struct Giver<'a> {
 impl<'a> Giver<'a> {
     fn new(config: &Config, opened: &'a store::Opened, fenced: &Fenced) -> anyhow::Result<Self> {
         let kept = |key: &str| opened.store.get(Space::Meta, key.as_bytes());
-        let chosen = kept(CHOSEN)?.map(|bytes| Held::decode(&bytes)).transpose()?;
+        let chosen = kept(CHOSEN)?
+            .map(|bytes| Held::decode(&bytes))
+            .transpose()?;
         let count = chosen.map_or(config.partitions, |held| held.document.layout.partitions);
-        let epoch = kept(EPOCH)?.and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?)));
+        let epoch = kept(EPOCH)?
+            .and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?)));
         let mut left = remains::partitions(opened.store.as_ref(), count);
         left.retain(|at| !fenced.done.contains(*at));
         let all = config.salvage == Salvage::All;
         let mut members = fenced.members.clone();
         if let Forming::Join { addresses, .. } = &config.forming {
-            members.extend(addresses.iter().filter(|at| !fenced.members.contains(at)).cloned());
+            members.extend(
+                addresses
+                    .iter()
+                    .filter(|at| !fenced.members.contains(at))
+                    .cloned(),
+            );
         }
-        tracing::info!(partitions = left.len(), epoch = epoch.unwrap_or_default(), "salvage begins");
+        tracing::info!(
+            partitions = left.len(),
+            epoch = epoch.unwrap_or_default(),
+            "salvage begins"
+        );
         Ok(Self {
             store: opened,
             ask: knock(fenced, &config.peer_advertise, &config.advertise),
@@ -85,7 +97,12 @@ impl<'a> Giver<'a> {
     }
 
     /// Ends when everything was given; until then it is what the operator asked for.
-    async fn run(mut self, config: &Config, fenced: &mut Fenced, waiting: &Waiting) -> anyhow::Result<()> {
+    async fn run(
+        mut self,
+        config: &Config,
+        fenced: &mut Fenced,
+        waiting: &Waiting,
+    ) -> anyhow::Result<()> {
         let mut event = Event::Woken;
         loop {
             let effect = self.flow.handle(event);
@@ -106,7 +123,8 @@ impl<'a> Giver<'a> {
                 }
                 Effect::Read(at, after) => {
                     let store = Arc::clone(&self.store.store);
-                    let read = move || remains::page(store.as_ref(), at, after.as_ref(), MAX_BODY_BYTES);
+                    let read =
+                        move || remains::page(store.as_ref(), at, after.as_ref(), MAX_BODY_BYTES);
                     let page = tokio::task::spawn_blocking(read).await?;
                     Event::Read {
                         records: page.records,

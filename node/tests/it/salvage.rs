@@ -56,7 +56,8 @@ fn pick(cluster: &Cluster, owner: &str, owned: bool, series: &str, taken: &mut V
             .json();
         let partition = body["partition"].as_u64().unwrap();
         let list = body["preference_list"].as_array().unwrap();
-        let owns = list.iter().any(|it| it["node_id"] == owner);
+        let is_owner = |it: &Value| it["node_id"] == owner && it["role"] == "primary";
+        let owns = list.iter().any(is_owner);
         (owns == owned && !taken.contains(&partition)).then_some((path, partition))
     });
     let (path, partition) = found.expect("one of four hundred keys");
@@ -70,7 +71,8 @@ fn lose(cluster: &mut Cluster, mut lost: Node, alone: &[&str]) -> Node {
         lost.cut(other, true);
     }
     for path in alone {
-        lost.ask(&put(format!("{path}?w=1"), "only here")).expect(204);
+        lost.ask(&put(format!("{path}?w=1"), "only here"))
+            .expect(204);
     }
     lost.kill();
     let one = &cluster.nodes[0];
@@ -85,7 +87,7 @@ fn lose(cluster: &mut Cluster, mut lost: Node, alone: &[&str]) -> Node {
         until("its successors have everything", || {
             let body = node.ask(&get("/v1/registry")).expect(200).json();
             let named = store_of(node, &lost.id);
-            match body["change"].is_null() && named.is_empty() {
+            match body["owner_change"].is_null() && named.is_empty() {
                 true => Ok(()),
                 false => Err(body.to_string()),
             }
@@ -143,15 +145,20 @@ fn what_only_a_removed_node_holds_comes_back_with_it() {
     }
 
     four.start();
-    let salvage = until("everything is given", || match get("/v1/cluster").send(four.http) {
-        Ok(answer) if answer.status == 200 && answer.json()["salvage"]["over"] == true => {
-            Ok(answer.json()["salvage"].clone())
+    let salvage = until("everything is given", || {
+        match get("/v1/cluster").send(four.http) {
+            Ok(answer) if answer.status == 200 && answer.json()["salvage"]["over"] == true => {
+                Ok(answer.json()["salvage"].clone())
+            }
+            answer => Err(format!("{answer:?}\n{}", four.said())),
         }
-        answer => Err(format!("{answer:?}\n{}", four.said())),
     });
     assert_eq!(salvage["imported"], 2, "{salvage}");
     assert_eq!(salvage["known"], 2, "{salvage}");
-    assert_eq!((&salvage["quarantined"], &salvage["damaged"]), (&json!(0), &json!(0)));
+    assert_eq!(
+        (&salvage["quarantined"], &salvage["damaged"]),
+        (&json!(0), &json!(0))
+    );
     wait_reads(&cluster.nodes, &alone, "only here");
     wait_reads(&cluster.nodes, &hinted, "only here");
     wait_reads(&cluster.nodes, &changed, "new");
@@ -161,9 +168,17 @@ fn what_only_a_removed_node_holds_comes_back_with_it() {
     assert_eq!(imported(&cluster.nodes), 2.0, "each is news to one owner");
 
     // It is a spare now, and another store.
-    until("it waits for its operator", || match get("/health/ready").send(four.http) {
-        Ok(answer) if answer.text().contains("it waits until an operator names it") => Ok(()),
-        answer => Err(format!("{answer:?}\n{}", four.said())),
+    until("it waits for its operator", || {
+        match get("/health/ready").send(four.http) {
+            Ok(answer)
+                if answer
+                    .text()
+                    .contains("it waits until an operator names it") =>
+            {
+                Ok(())
+            }
+            answer => Err(format!("{answer:?}\n{}", four.said())),
+        }
     });
     assert_eq!(asides(&four), 1);
     until("it is taken in by name", || {
@@ -199,7 +214,11 @@ fn wait_epochs(nodes: &[&Node], epochs: u64) {
 
 #[test]
 fn what_was_forgotten_meanwhile_is_set_aside_and_a_joiner_joins_again() {
-    let flags: Vec<&str> = FLAGS.iter().copied().chain(["--reap-interval=100ms"]).collect();
+    let flags: Vec<&str> = FLAGS
+        .iter()
+        .copied()
+        .chain(["--reap-interval=100ms"])
+        .collect();
     let mut cluster = Cluster::plan(3, &flags);
     cluster.nodes.iter_mut().for_each(Node::start);
     cluster.wait_whole();
@@ -208,8 +227,14 @@ fn what_was_forgotten_meanwhile_is_set_aside_and_a_joiner_joins_again() {
     four.wait_ready();
     four.wait_reaches(&["n1", "n2", "n3"]);
     until("it owns what it is to own", || {
-        let body = cluster.nodes[0].ask(&get("/v1/registry")).expect(200).json();
-        body["change"].is_null().then_some(()).ok_or(body.to_string())
+        let body = cluster.nodes[0]
+            .ask(&get("/v1/registry"))
+            .expect(200)
+            .json();
+        body["owner_change"]
+            .is_null()
+            .then_some(())
+            .ok_or(body.to_string())
     });
     let mut taken = Vec::new();
     let forgotten = pick(&cluster, "n4", true, "forgotten", &mut taken);
@@ -228,20 +253,30 @@ fn what_was_forgotten_meanwhile_is_set_aside_and_a_joiner_joins_again() {
         until("no tombstone is left", || {
             match metric(node, "sibyl_storage_tombstones") {
                 Some(0.0) => Ok(()),
-                left => Err(format!("{}: {left:?}; {}", node.id, cluster_of(node)["reaping"])),
+                left => Err(format!(
+                    "{}: {left:?}; {}",
+                    node.id,
+                    cluster_of(node)["reaping"]
+                )),
             }
         });
     }
 
     four.start();
-    until("it is a member again, with another store", || {
-        match store_of(&cluster.nodes[0], "n4") {
+    until(
+        "it is a member again, with another store",
+        || match store_of(&cluster.nodes[0], "n4") {
             store if !store.is_empty() && store != before => Ok(()),
             _ => Err(four.said()),
-        }
-    });
+        },
+    );
     four.wait_ready();
-    assert_eq!(metric(&four, "sibyl_salvage_quarantined"), Some(1.0), "{}", four.said());
+    assert_eq!(
+        metric(&four, "sibyl_salvage_quarantined"),
+        Some(1.0),
+        "{}",
+        four.said()
+    );
     let said = four.ask(&get("/health/ready")).expect(200).text();
     assert!(said.contains("1 objects that this node held"), "{said}");
     assert_eq!(asides(&four), 1);
@@ -265,9 +300,17 @@ fn an_operator_may_skip_it() {
     let mut four = lose(&mut cluster, four, &[&alone]);
     four.set_flag("salvage", "nothing");
     four.start();
-    until("it waits for its operator", || match get("/health/ready").send(four.http) {
-        Ok(answer) if answer.text().contains("it waits until an operator names it") => Ok(()),
-        answer => Err(format!("{answer:?}\n{}", four.said())),
+    until("it waits for its operator", || {
+        match get("/health/ready").send(four.http) {
+            Ok(answer)
+                if answer
+                    .text()
+                    .contains("it waits until an operator names it") =>
+            {
+                Ok(())
+            }
+            answer => Err(format!("{answer:?}\n{}", four.said())),
+        }
     });
     assert_eq!(asides(&four), 1, "its data is there still");
     for node in &cluster.nodes {

@@ -130,7 +130,9 @@ impl Ask {
             return (message::encode(&self.head()), Bytes::new());
         };
         let objects = batch.objects.iter();
-        let body: Vec<u8> = objects.flat_map(|(_, object)| object.iter().copied()).collect();
+        let body: Vec<u8> = objects
+            .flat_map(|(_, object)| object.iter().copied())
+            .collect();
         (message::encode(&self.head()), body.into())
     }
 
@@ -257,4 +259,3 @@ impl Fenced {
         message::decode(note).map_err(|_| Malformed)
     }
 }
-

@@ -18,7 +18,7 @@ use super::labels::{
     AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByFromTo, ByKind, ByKindResult,
     ByMethodPeer, ByMethodPeerResult, ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason,
     ByPeer, ByResolver, ByResolverResult, ByResult, CacheResult, Exemplar, GossipKind, HintResult,
-    Op, Outcome, Quorum, QuorumFailure, RepairMode, StorageOp, SalvageResult, Success,
+    Op, Outcome, Quorum, QuorumFailure, RepairMode, SalvageResult, StorageOp, Success,
 };
 use super::merkle;
 
