@@ -19,7 +19,7 @@ use crate::config::{Config, Forming, Salvage};
 use crate::http;
 use crate::peer::{self, MAX_BODY_BYTES, Visit};
 use crate::replica::remains;
-use crate::store::{self, Space, Store as _};
+use crate::store::{self, IMAGE, Space, Store as _};
 use crate::tasks::reap::EPOCH;
 use crate::tasks::registry::CHOSEN;
 
@@ -69,8 +69,16 @@ impl<'a> Giver<'a> {
             .map(|bytes| Held::decode(&bytes))
             .transpose()?;
         let count = chosen.map_or(config.partitions, |held| held.document.layout.partitions);
-        let epoch = kept(EPOCH)?
-            .and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?)));
+        let number = |bytes: Bytes| {
+            bytes
+                .as_ref()
+                .try_into()
+                .map(u64::from_le_bytes)
+                .unwrap_or(0)
+        };
+        let epoch = kept(EPOCH)?.map_or(0, number);
+        // A state that is older than its store was never held against what had been forgotten before.
+        let epoch = kept(IMAGE)?.map_or(epoch, |image| number(image).min(epoch));
         let mut left = remains::partitions(opened.store.as_ref(), count);
         left.retain(|at| !fenced.done.contains(*at));
         let all = config.salvage == Salvage::All;
@@ -83,15 +91,11 @@ impl<'a> Giver<'a> {
                     .cloned(),
             );
         }
-        tracing::info!(
-            partitions = left.len(),
-            epoch = epoch.unwrap_or_default(),
-            "salvage begins"
-        );
+        tracing::info!(partitions = left.len(), epoch, "salvage begins");
         Ok(Self {
             store: opened,
             ask: knock(fenced, &config.peer_advertise, &config.advertise),
-            flow: Giving::new(epoch.unwrap_or_default(), all, members, left),
+            flow: Giving::new(epoch, all, members, left),
             visit: None,
         })
     }

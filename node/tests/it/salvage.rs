@@ -7,6 +7,8 @@
     reason = "a test that cannot go on should say where"
 )]
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::ask::{delete, get, key, post, put, text};
@@ -291,7 +293,7 @@ fn what_was_forgotten_meanwhile_is_set_aside_and_a_joiner_joins_again() {
 }
 
 #[test]
-fn an_operator_may_skip_it() {
+fn an_operator_may_skip_it_and_think_again() {
     let mut cluster = Cluster::plan(4, FLAGS);
     cluster.nodes.iter_mut().for_each(Node::start);
     cluster.wait_whole();
@@ -317,4 +319,35 @@ fn an_operator_may_skip_it() {
         node.ask(&get(format!("{alone}?r=all"))).expect(404);
     }
     assert_eq!(imported(&cluster.nodes), 0.0);
+
+    // What was put aside is a store as it was: in a folder of its own it may be given after all.
+    four.kill();
+    let mut again = four.like("n4-again");
+    let (from, to) = (four.folder.join("data/aside-1"), again.folder.join("data"));
+    copy(&from, &to);
+    again.set_flag("salvage", "all");
+    again.start();
+    until("everything is given", || {
+        match get("/v1/cluster").send(again.http) {
+            Ok(answer) if answer.status == 200 && answer.json()["salvage"]["over"] == true => {
+                Ok(())
+            }
+            answer => Err(format!("{answer:?}\n{}", again.said())),
+        }
+    });
+    wait_reads(&cluster.nodes, &alone, "only here");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry
+            .map(|entry| (entry.path(), entry.file_name()))
+            .unwrap();
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            std::fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
 }

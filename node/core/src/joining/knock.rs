@@ -161,9 +161,12 @@ pub fn farewell(former: &Former) -> String {
     let Former {
         node, number, why, ..
     } = former;
-    let went = match why {
-        Farewell::Left => "left with",
-        Farewell::Removed => "was removed by",
-    };
-    format!("{node} {went} document {number}: start it with an empty data folder")
+    match why {
+        Farewell::Left => {
+            format!("{node} left with document {number}: start it with an empty data folder")
+        }
+        Farewell::Removed => format!(
+            "{node} was removed by document {number}: it gives what it holds to the owners of now and starts empty"
+        ),
+    }
 }
