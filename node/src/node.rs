@@ -474,6 +474,7 @@ fn start_replica(
         actor,
         line,
         hint_quota_bytes: disk::hint_quota(config),
+        gauge: store::disk::Gauge::of(config.data_dir.clone(), config.low_water_bytes),
         observer: Box::new(move |group: Group| {
             metrics.storage(StorageOp::Put, group.apply);
             if let Some(sync) = group.sync {
@@ -521,7 +522,7 @@ fn look_after(coordinator: &Coordinator, config: &Config) {
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
     tokio::spawn(coordinator.clone().give_up_lost(config.down_after));
-    tokio::spawn(disk::watch(coordinator.clone(), config.data_dir.clone()));
+    tokio::spawn(disk::watch(coordinator.clone()));
     tokio::spawn(disk::watch_damage(coordinator.clone()));
 }
 

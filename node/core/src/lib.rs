@@ -22,5 +22,6 @@ pub mod refill;
 pub mod registry;
 pub mod retry;
 pub mod ring;
+pub mod room;
 pub mod seal;
 pub mod view;

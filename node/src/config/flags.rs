@@ -168,6 +168,12 @@ pub const FLAGS: &[Flag] = &[
         "The most that is kept for other nodes while they are away; left out: a tenth of the disk. Over it new hints are refused, none is dropped",
     ),
     value(
+        "low-water-bytes",
+        "BYTES",
+        "268435456",
+        "Free below this on the disk, values are refused (507) and below half of it deletes, too; 0: nothing is, and the node stops when a write fails",
+    ),
+    value(
         "anti-entropy",
         "active|passive",
         "active",

@@ -35,6 +35,7 @@ use sibyl_core::id::{Digest, Incarnation, NodeId, Partition};
 use sibyl_core::joining;
 use sibyl_core::message::{Failure, Place};
 use sibyl_core::registry::Bucket;
+use sibyl_core::room::Level;
 use sibyl_core::seal::{self, Forged, Opened};
 
 pub use buckets::{BucketFailed, Emptiness};
@@ -98,7 +99,6 @@ struct Inner {
     feed: conflicts::Feed,
     leaving: AtomicBool,
     draining: AtomicBool,
-    low_on_disk: AtomicBool,
     /// Modules that a read asked for and that are being had.
     fetching: Mutex<BTreeSet<Digest>>,
 }
@@ -112,7 +112,6 @@ impl Coordinator {
             feed: conflicts::Feed::new(),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            low_on_disk: AtomicBool::new(false),
             fetching: Mutex::default(),
         };
         Self {
@@ -202,15 +201,9 @@ impl Coordinator {
         self.inner.draining.load(Ordering::Relaxed)
     }
 
-    /// Says whether the disk is below its low-water mark: then no new data is taken.
-    pub fn set_low_on_disk(&self, low: bool) {
-        self.inner.low_on_disk.store(low, Ordering::Relaxed);
-        self.anti_entropy().pause(low);
-    }
-
-    /// Whether the disk is below its low-water mark.
-    pub fn is_low_on_disk(&self) -> bool {
-        self.inner.low_on_disk.load(Ordering::Relaxed)
+    /// How full the disk is.
+    pub fn room(&self) -> Level {
+        self.replica().gauge().level()
     }
 
     /// What is in force, if this node serves.

@@ -18,6 +18,7 @@ use sibyl_core::id::{NodeId, WriteId};
 use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
 use sibyl_core::object::{Caps, Content, Object, Write};
 use sibyl_core::registry::{Bucket, Deletes, Durability};
+use sibyl_core::room::Taking;
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
@@ -26,7 +27,7 @@ use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
-use crate::replica::{Minted, Once, Slot, StandIn};
+use crate::replica::{Minted, Once, Slot, StandIn, Terms};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{HintResult, Quorum};
 use crate::telemetry::{Rpc, Span};
@@ -164,7 +165,11 @@ impl Coordinator {
     ) -> Result<Answered, Failure> {
         let deadline = Deadline::now() + timeout;
         let view = self.serving().map_err(Failure::NotServing)?;
-        if self.is_low_on_disk() && !coordinate.deletes {
+        let taking = match coordinate.deletes {
+            true => Taking::Delete,
+            false => Taking::Value,
+        };
+        if !self.room().takes(taking) {
             return Err(Failure::DiskFull);
         }
         let (_, bucket) = view
@@ -370,21 +375,24 @@ impl Writing {
         };
         let replica = self.coordinator.replica();
         let (slot, caps, durability) = (self.slot.clone(), self.caps, self.durability);
-        let number = self.number;
+        let terms = Terms {
+            number: self.number,
+            until: Some(self.deadline.into_std()),
+        };
         match (self.stands_in.clone(), found) {
             (stands_in, Some(found)) => {
                 let once = Once {
-                    number,
+                    terms,
                     write,
                     found,
                     stands_in,
                 };
                 replica.mint_once(slot, once, caps, durability, minted, counts);
             }
-            (None, None) => replica.mint(slot, number, write, caps, durability, minted, counts),
+            (None, None) => replica.mint(slot, terms, write, caps, durability, minted, counts),
             (Some(in_place), None) => {
                 replica.stand_in(
-                    slot, number, write, caps, durability, in_place, minted, counts,
+                    slot, terms, write, caps, durability, in_place, minted, counts,
                 );
             }
         }

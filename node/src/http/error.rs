@@ -92,6 +92,11 @@ impl From<PutError> for Problem {
     }
 }
 
+/// What to do about 507.
+const DISK_FULL: &str = "the disks of the nodes that could take this write are below their low-water mark: \
+    nothing was written. Reads go on, and deletes until half of the mark. Free space on these disks or add nodes: \
+    writes are taken again by themselves";
+
 /// A write that one node had to mint, and did not.
 fn refused(failure: Failure) -> Problem {
     let conflict = |code, detail: String| Problem::new(StatusCode::CONFLICT, code, detail);
@@ -127,7 +132,7 @@ fn refused(failure: Failure) -> Problem {
             format!("{failure}; nothing was written: send another key with another write"),
         ),
         Failure::DiskFull => {
-            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", failure.to_string())
+            not_written(Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", DISK_FULL))
         }
         Failure::Quorum { copies, failed, w } => {
             unknown(&failure, *copies as usize, *failed as usize, *w as usize)

@@ -38,6 +38,7 @@ fn replica(observer: impl Fn(Group) + Send + 'static) -> Replica {
         actor: ME,
         line: 0,
         hint_quota_bytes: u64::MAX,
+        gauge: crate::store::disk::Gauge::boundless(),
         observer: Box::new(observer),
     })
 }

@@ -9,13 +9,13 @@
 //! The flow decides (`core: flow/exchange`); this knows no keys' meaning and never runs user code.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
 use sibyl_core::flow::exchange::Summary;
 use sibyl_core::id::{Incarnation, NodeId, Partition};
+use sibyl_core::room::Level;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -89,8 +89,6 @@ struct Inner {
     /// Rings when there may be something to do.
     bell: Notify,
     scans: Semaphore,
-    /// The disk is below its low-water mark: nothing is fetched.
-    paused: AtomicBool,
 }
 
 #[derive(Default)]
@@ -137,7 +135,6 @@ impl AntiEntropy {
             state: Mutex::default(),
             bell: Notify::new(),
             scans: Semaphore::new(MAX_SCANS),
-            paused: AtomicBool::new(false),
         };
         Self {
             inner: Arc::new(inner),
@@ -154,8 +151,8 @@ impl AntiEntropy {
     }
 
     /// While the disk is low nothing is fetched.
-    pub fn pause(&self, paused: bool) {
-        self.inner.paused.store(paused, Ordering::Relaxed);
+    fn is_paused(&self) -> bool {
+        self.ground().replica.gauge().level() > Level::Enough
     }
 
     /// A member can be reached again, or was away as far as anybody knows: everything shared with it is due.
@@ -301,7 +298,7 @@ impl AntiEntropy {
 
     /// Something that can be compared now: its peer is there and idle, and its tree is clean here.
     fn take_due(&self) -> Option<(NodeId, Partition)> {
-        if self.inner.paused.load(Ordering::Relaxed) {
+        if self.is_paused() {
             return None;
         }
         let (ground, now) = (self.ground(), Instant::now());

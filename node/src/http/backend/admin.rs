@@ -10,6 +10,7 @@ use sibyl_core::hint::ledger::Kept;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::membership::State;
 use sibyl_core::registry::Member;
+use sibyl_core::room::Level;
 
 use super::{Shared, owners};
 use crate::coordinator::{Coordinator, STOPPING, now_ms};
@@ -124,8 +125,15 @@ impl Shared {
                 "damaged: the storage engine's files are damaged ({why}); a new store is begun once a majority of the members can be reached without this node"
             ));
         }
-        if self.coordinator.is_low_on_disk() {
-            reasons.push("the disk is below its low-water mark: writes are refused".to_owned());
+        match self.coordinator.room() {
+            Level::Enough => {}
+            Level::Low => reasons.push(
+                "the disk is below its low-water mark: values are refused, deletes go on".to_owned(),
+            ),
+            Level::Out => reasons.push(
+                "the disk is below half of its low-water mark: writes and deletes are refused; free space"
+                    .to_owned(),
+            ),
         }
         reasons
     }
