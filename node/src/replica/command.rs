@@ -97,7 +97,10 @@ impl Command {
     /// all the same: it would have to be brought here later.
     pub(super) fn is_over(&self) -> bool {
         match self {
-            Self::Mint(asked) => asked.terms.until.is_some_and(|until| until <= Instant::now()),
+            Self::Mint(asked) => asked
+                .terms
+                .until
+                .is_some_and(|until| until <= Instant::now()),
             _ => false,
         }
     }

@@ -304,6 +304,7 @@ impl Shared {
             storage_tombstones: Some(self.coordinator.replica().tombstones()),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
+            disk_level: Some(self.coordinator.room() as u64),
             hints: self.hint_readings(),
         }
     }

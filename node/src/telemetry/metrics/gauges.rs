@@ -35,6 +35,8 @@ pub struct Readings {
     pub disk_available_bytes: Option<u64>,
     /// Size of the store's disk.
     pub disk_total_bytes: Option<u64>,
+    /// What that leaves room for: 0 everything, 1 no values, 2 nothing.
+    pub disk_level: Option<u64>,
     /// What is kept for other nodes, by target.
     pub hints: Vec<HintReading>,
 }
@@ -126,6 +128,14 @@ impl Collector for Gauges {
             help,
             bytes,
             readings.disk_total_bytes,
+        )?;
+        let help = "What the disk leaves room for: 0 everything, 1 no values, 2 nothing";
+        gauge(
+            &mut to,
+            "sibyl_storage_disk_level",
+            help,
+            None,
+            readings.disk_level,
         )?;
         members(&mut to, readings.members)?;
         hints(&mut to, &readings.hints)

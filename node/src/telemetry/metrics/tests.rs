@@ -73,6 +73,7 @@ fn count_everything(node: &Telemetry) {
         storage_tombstones: Some(1),
         disk_available_bytes: Some(1),
         disk_total_bytes: Some(2),
+        disk_level: Some(1),
         hints: vec![HintReading {
             target: "n2".into(),
             pending: 3,
