@@ -6,6 +6,7 @@
 //! Modules stand in reading order.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod backup;
 pub mod codec;
 pub mod context;
