@@ -24,6 +24,7 @@ use crate::answers::Answers;
 use crate::backup;
 use crate::config::{Config, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
+use crate::door::{Door, MAX_REQUESTS};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
@@ -151,8 +152,10 @@ impl Node {
         options.allow_cuts = config.allow_cuts;
         let net = Net::start(identity, peers, answers.clone(), options)?;
 
+        let door = Door::new(replica.clone(), config.max_requests.unwrap_or(MAX_REQUESTS));
         let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
             me: me.clone(),
+            door: door.clone(),
             replica: replica.clone(),
             net: net.clone(),
             registry: registry.handle(),
@@ -176,6 +179,7 @@ impl Node {
             platform,
             metrics: Arc::clone(&telemetry.metrics),
             anti_entropy: anti_entropy.clone(),
+            door,
         });
         answers.serve(coordinator.clone());
         registry.start(net.clone());
@@ -474,7 +478,7 @@ fn start_replica(
         actor,
         line,
         hint_quota_bytes: disk::hint_quota(config),
-        gauge: store::disk::Gauge::of(config.data_dir.clone(), config.low_water_bytes),
+        gauge: disk::gauge(config),
         observer: Box::new(move |group: Group| {
             metrics.storage(StorageOp::Put, group.apply);
             if let Some(sync) = group.sync {
@@ -503,6 +507,7 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
     };
     let ground = handoff::Ground {
         me: coordinator.me().clone(),
+        door: coordinator.door().clone(),
         replica: coordinator.replica().clone(),
         net: coordinator.net().clone(),
         metrics: coordinator.metrics(),

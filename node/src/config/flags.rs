@@ -168,6 +168,12 @@ pub const FLAGS: &[Flag] = &[
         "The most that is kept for other nodes while they are away; left out: a tenth of the disk. Over it new hints are refused, none is dropped",
     ),
     value(
+        "max-requests",
+        "COUNT",
+        "256",
+        "Requests of clients that run at once; four times as many wait for their turn, and the others are told at once (503 overloaded)",
+    ),
+    value(
         "low-water-bytes",
         "BYTES",
         "268435456",

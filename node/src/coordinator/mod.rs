@@ -48,6 +48,7 @@ pub use request::{
 
 pub use unnamed::{UNNAMED_EVERY, UNNAMED_GRACE};
 
+use crate::door::Door;
 use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::resolver::Platform;
@@ -85,6 +86,8 @@ pub struct Ground {
     pub metrics: Arc<Metrics>,
     /// What compares copies with other owners in the background.
     pub anti_entropy: AntiEntropy,
+    /// Where clients' requests wait for their turn.
+    pub door: Door,
 }
 
 /// Carries requests. Clones are one.
@@ -199,6 +202,11 @@ impl Coordinator {
     /// Whether the node is stopping.
     pub fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// Where clients' requests wait for their turn.
+    pub fn door(&self) -> &Door {
+        &self.inner.ground.door
     }
 
     /// How full the disk is.

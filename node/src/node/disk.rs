@@ -80,6 +80,12 @@ pub(super) fn report(start: &Start, telemetry: &Telemetry) {
     }
 }
 
+/// What knows how full the disk is.
+pub(super) fn gauge(config: &Config) -> disk::Gauge {
+    let low_water_bytes = config.low_water_bytes.unwrap_or(disk::LOW_WATER_BYTES);
+    disk::Gauge::of(config.data_dir.clone(), low_water_bytes)
+}
+
 /// How many bytes of hints are taken in: what was set, else a tenth of the disk.
 pub(super) fn hint_quota(config: &Config) -> u64 {
     config.hint_quota_bytes.unwrap_or_else(|| {

@@ -20,11 +20,11 @@ use crate::http::cluster::{
     ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
     WasSuspected,
 };
-use crate::http::handoff::{HandoffView, HintsView, SyncView};
+use crate::http::handoff::{HandoffView, HintsView, SyncView, TransferView};
 use crate::http::moment;
 use crate::peer::PeerView;
 use crate::store::disk;
-use crate::tasks::anti_entropy::{self, Status};
+use crate::tasks::anti_entropy::{self, Status, Transfer};
 use crate::tasks::gossip::Published;
 use crate::tasks::handoff;
 use crate::tasks::registry::View;
@@ -297,6 +297,8 @@ impl Shared {
         Readings {
             registry_number: Some(view.number()),
             members: Some(self.coordinator.gossip().view().view.counts()),
+            ring_version: Some(view.since()),
+            transfers_pending: Some(self.coordinator.anti_entropy().transfers().len() as u64),
             partitions_owned: Some(owned_by(&self.coordinator, &view)),
             merkle_dirty_partitions: Some(self.dirty_partitions() as u64),
             storage_keys: Some(size.records),
@@ -310,6 +312,19 @@ impl Shared {
     }
 
     /// What is kept for others.
+    fn transfers(&self) -> Vec<TransferView> {
+        let transfers = self.coordinator.anti_entropy().transfers().into_iter();
+        let view = |transfer: Transfer| TransferView {
+            partition: transfer.partition.0,
+            from: transfer.from.to_string(),
+            to: self.coordinator.me().to_string(),
+            keys: transfer.keys,
+            bytes: transfer.bytes,
+            state: transfer.stage.as_str().to_owned(),
+        };
+        transfers.map(view).collect()
+    }
+
     pub(super) fn handoff(&self) -> HandoffView {
         let now_ms = now_ms();
         let view = |(target, kept): (NodeId, Kept)| HintsView {
@@ -325,7 +340,7 @@ impl Shared {
         let kept = kept.filter(|(_, kept)| kept.count > 0 || kept.refused > 0);
         HandoffView {
             hints: kept.map(view).collect(),
-            transfers: Vec::new(),
+            transfers: self.transfers(),
         }
     }
 

@@ -21,6 +21,10 @@ pub struct Readings {
     pub registry_number: Option<u64>,
     /// Members by this node's view: alive, suspect, down, left.
     pub members: Option<[u64; 4]>,
+    /// The last document that changed who owns what.
+    pub ring_version: Option<u64>,
+    /// Partitions that are on their way here, each from one owner of before.
+    pub transfers_pending: Option<u64>,
     /// Partitions this node owns.
     pub partitions_owned: Option<u64>,
     /// Partitions that are to be compared with other owners, or whose trees are computed anew.
@@ -151,6 +155,16 @@ fn standing(to: &mut DescriptorEncoder<'_>, readings: &Readings) -> fmt::Result 
         help,
         None,
         readings.registry_number,
+    )?;
+    let help = "Number of the last registry document that changed who owns what";
+    gauge(to, "sibyl_ring_version", help, None, readings.ring_version)?;
+    let help = "Partitions on their way here, counted once for each owner they are fetched from";
+    gauge(
+        to,
+        "sibyl_ring_transfers_pending",
+        help,
+        None,
+        readings.transfers_pending,
     )?;
     let help = "Partitions this node owns";
     gauge(
