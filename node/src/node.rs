@@ -148,11 +148,9 @@ impl Node {
             url: config.advertise.clone(),
         };
         let answers = Arc::new(Answers::new(registry.handle(), telemetry.tracer.clone()));
-        let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
-        options.allow_cuts = config.allow_cuts;
+        let options = net_options(&config);
         let net = Net::start(identity, peers, answers.clone(), options)?;
-
-        let door = Door::new(replica.clone(), config.max_requests.unwrap_or(MAX_REQUESTS));
+        let door = door(&config, &replica);
         let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
             me: me.clone(),
             door: door.clone(),
@@ -187,7 +185,6 @@ impl Node {
         anti_entropy.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
-
         let (stop, stopped) = watch::channel(false);
         let (listen, servers) =
             listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
@@ -239,6 +236,17 @@ impl Node {
         }
         telemetry.shutdown(TELEMETRY_DEADLINE).await;
     }
+}
+
+fn net_options(config: &Config) -> crate::peer::Options {
+    let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
+    options.allow_cuts = config.allow_cuts;
+    options
+}
+
+fn door(config: &Config, replica: &Replica) -> Door {
+    let max_requests = config.max_requests.unwrap_or(MAX_REQUESTS);
+    Door::new(replica.clone(), max_requests)
 }
 
 /// What runs users' WebAssembly, with what it kept.

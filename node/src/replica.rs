@@ -34,6 +34,7 @@ mod trees;
 mod writer;
 
 use command::Command;
+pub use command::Terms;
 pub use hints::{Hinting, Kept, KeptHint};
 pub use repeat::Once;
 pub use sweep::Swept;
@@ -123,24 +124,6 @@ pub struct Minted {
 }
 
 type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
-
-/// By what a write is minted.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Terms {
-    /// The registry document that its owners are named by.
-    pub number: u64,
-    /// When nobody waits for it any more: one that is still queued then is not begun.
-    pub until: Option<Instant>,
-}
-
-impl From<u64> for Terms {
-    fn from(number: u64) -> Self {
-        Self {
-            number,
-            until: None,
-        }
-    }
-}
 
 /// A write to mint.
 struct Asked {

@@ -113,6 +113,18 @@ impl Coordinator {
         })
     }
 
+    /// Whether the disk has room, before anything is done for a write.
+    fn check_room(&self, deletes: bool) -> Result<(), Failure> {
+        let taking = match deletes {
+            true => Taking::Delete,
+            false => Taking::Value,
+        };
+        match self.room().takes(taking) {
+            true => Ok(()),
+            false => Err(Failure::DiskFull),
+        }
+    }
+
     /// In a `delete_wins` bucket a blind write reads first, to cover the tombstones that are there.
     async fn tombstones(
         &self,
@@ -165,13 +177,7 @@ impl Coordinator {
     ) -> Result<Answered, Failure> {
         let deadline = Deadline::now() + timeout;
         let view = self.serving().map_err(Failure::NotServing)?;
-        let taking = match coordinate.deletes {
-            true => Taking::Delete,
-            false => Taking::Value,
-        };
-        if !self.room().takes(taking) {
-            return Err(Failure::DiskFull);
-        }
+        self.check_room(coordinate.deletes)?;
         let (_, bucket) = view
             .bucket_of(coordinate.place.bucket)
             .ok_or(Failure::Bucket)?;

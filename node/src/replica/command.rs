@@ -14,6 +14,25 @@ use sibyl_core::room::Taking;
 
 use super::{Asked, Done, Slot, keeper, trees};
 
+/// By what a write is minted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// The registry document that its owners are named by.
+    pub number: u64,
+    /// When nobody waits for it any more: one that is still queued then is not begun.
+    pub until: Option<Instant>,
+}
+
+impl From<u64> for Terms {
+    fn from(number: u64) -> Self {
+        Self {
+            number,
+            until: None,
+        }
+    }
+}
+
+/// A wish.
 pub(super) enum Command {
     Mint(Asked),
     Hint(keeper::Change),
