@@ -18,6 +18,7 @@ pub mod membership;
 pub mod merkle;
 pub mod message;
 pub mod object;
+pub mod pace;
 pub mod quorum;
 pub mod refill;
 pub mod registry;

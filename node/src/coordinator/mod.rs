@@ -26,7 +26,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -34,6 +34,7 @@ use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId, Partition};
 use sibyl_core::joining;
 use sibyl_core::message::{Failure, Place};
+use sibyl_core::pace::Pace;
 use sibyl_core::registry::Bucket;
 use sibyl_core::room::Level;
 use sibyl_core::seal::{self, Forged, Opened};
@@ -98,6 +99,8 @@ pub struct Coordinator {
 
 struct Inner {
     ground: Ground,
+    /// How long peers take.
+    pace: Mutex<Pace>,
     views: resolve::Cache,
     feed: conflicts::Feed,
     leaving: AtomicBool,
@@ -111,6 +114,7 @@ impl Coordinator {
     pub fn new(ground: Ground) -> Self {
         let inner = Inner {
             ground,
+            pace: Mutex::default(),
             views: resolve::Cache::new(),
             feed: conflicts::Feed::new(),
             leaving: AtomicBool::new(false),
@@ -151,6 +155,25 @@ impl Coordinator {
     /// chooses, and never decides what is safe.
     fn is_there(&self, node: &NodeId) -> bool {
         node == self.me() || self.net().is_reachable(node) && !self.gossip().is_suspect(node)
+    }
+
+    /// How long peers take.
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        // One average after the other: there is nothing between two of them.
+        let pace = self.inner.pace.lock();
+        pace.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer took so long for a write that all owners got.
+    fn took(&self, peer: &NodeId, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.pace().observe(peer, took_us);
+    }
+
+    /// How long those took who are no members any more does not matter.
+    fn forget_pace(&self, view: &View) {
+        let members = &view.document().layout.members;
+        self.pace().keep(|node| members.contains_key(node));
     }
 
     /// What merges siblings.
