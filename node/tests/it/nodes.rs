@@ -26,7 +26,7 @@ use crate::ask::{Answer, Ask, get, post};
 pub(crate) const SIBYL: &str = env!("CARGO_BIN_EXE_sibyl");
 
 /// Far beyond what a busy machine needs: running out means that it never happens.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at something observable.
 const PAUSE: Duration = Duration::from_millis(10);
 
