@@ -108,7 +108,7 @@ fn is_table(path: &Path) -> bool {
 }
 
 /// What a node has written: files in use, and how much of each is not zeros at its end.
-fn files(folder: &Path) -> Vec<(PathBuf, usize)> {
+pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, usize)> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.join("data")]);
     while let Some(next) = folders.pop() {
         // What a node that runs set aside or compacted meanwhile is gone.
@@ -132,10 +132,10 @@ fn files(folder: &Path) -> Vec<(PathBuf, usize)> {
 }
 
 /// A small generator of our own: the same places for the same seed, everywhere.
-struct Draw(u64);
+pub(crate) struct Draw(pub(crate) u64);
 
 impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -143,7 +143,7 @@ impl Draw {
     }
 
     /// The ends of files hold what the rest hangs on, so every third place is near one.
-    fn place(&mut self, length: usize) -> usize {
+    pub(crate) fn place(&mut self, length: usize) -> usize {
         match self.below(3) {
             0 => self.below(length.min(256)),
             1 => length - 1 - self.below(length.min(4096)),
@@ -153,7 +153,7 @@ impl Draw {
 }
 
 /// In place, as a disk does it: whoever has the file open sees it. A node that runs may have removed the file.
-fn flip(path: &Path, at: usize, bit: usize) -> io::Result<()> {
+pub(crate) fn flip(path: &Path, at: usize, bit: usize) -> io::Result<()> {
     let file = fs::File::options().read(true).write(true).open(path)?;
     let (mut byte, at) = ([0], at as u64);
     file.read_exact_at(&mut byte, at)?;
@@ -208,7 +208,8 @@ fn check(cluster: &Cluster, wanted: &[Wanted], large: &[String], what: &str) {
         .for_each(|path| wait_same(&cluster.nodes[0], path));
 }
 
-fn number(name: &str, default: usize) -> usize {
+/// A number of the environment, else the default.
+pub(crate) fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 

@@ -3,6 +3,7 @@
 mod anti_entropy;
 mod ask;
 mod backup;
+mod chaos;
 mod cli;
 mod cluster_metrics;
 mod cluster_resolvers;
@@ -22,6 +23,7 @@ mod membership;
 mod nodes;
 mod otlp;
 mod quorum;
+mod reference;
 mod registry;
 mod resolver;
 mod restart;

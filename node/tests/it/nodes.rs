@@ -111,6 +111,13 @@ impl Node {
         self.flags.push(format!("{name}{value}"));
     }
 
+    /// If it joined, it asks these the next time; a first member has its list of first members.
+    pub(crate) fn join_again(&mut self, peers: &[String]) {
+        if self.flags.iter().any(|flag| flag.starts_with("--join=")) {
+            self.set_flag("join", &peers.join(","));
+        }
+    }
+
     /// Where its output goes.
     pub(crate) fn log(&self) -> PathBuf {
         self.folder.with_extension("log")
