@@ -54,6 +54,10 @@ impl Field {
     fn begin(&mut self, fault: &Fault) {
         match fault {
             Fault::Kill(node) => self.at(node).kill(),
+            Fault::Blackout => {
+                self.cluster.nodes.iter_mut().for_each(Node::kill);
+                self.cluster.nodes.iter_mut().for_each(Node::start);
+            }
             Fault::Pause(node) => self.at(node).signal(Signal::STOP),
             Fault::Cut(a, b) => self.cut(a, b, true),
             Fault::Wipe(node) => self.wipe(node),
@@ -77,12 +81,8 @@ impl Field {
             Fault::Kill(node) => self.at(node).start(),
             Fault::Pause(node) => self.at(node).signal(Signal::CONT),
             Fault::Cut(a, b) => self.cut(a, b, false),
-            Fault::Wipe(_)
-            | Fault::Flip(..)
-            | Fault::Join(_)
-            | Fault::Leave(_)
-            | Fault::Remove(_)
-            | Fault::Replace { .. } => {}
+            // Nobody undoes these.
+            _ => {}
         }
     }
 
@@ -97,8 +97,7 @@ impl Field {
                 rest::reach(self, &Default::default());
                 self.wipe(node);
             }
-            Fault::Kill(_) | Fault::Pause(_) | Fault::Cut(..) | Fault::Wipe(_) | Fault::Join(_) => {
-            }
+            _ => {}
         }
     }
 
@@ -113,11 +112,8 @@ impl Field {
 
     /// Its disk is gone; it comes back where it was.
     fn wipe(&mut self, node: &str) {
-        let peers: Vec<String> = self
-            .nodes()
-            .iter()
-            .map(|node| node.peer.to_string())
-            .collect();
+        let others = self.nodes().iter().filter(|other| other.id != node);
+        let peers: Vec<String> = others.map(|other| other.peer.to_string()).collect();
         let node = self.at(node);
         node.kill();
         std::fs::remove_dir_all(&node.folder).unwrap();

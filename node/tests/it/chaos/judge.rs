@@ -47,6 +47,15 @@ pub(super) struct Record {
     /// By value.
     pub(super) by_value: BTreeMap<String, usize>,
     acknowledged: usize,
+    /// Those since the last judgement.
+    pub(super) reads: Vec<StrictRead>,
+}
+
+/// A strict read (owners only, R + W > N) that began after a strict write was acknowledged.
+#[derive(Clone, Debug)]
+pub(super) struct StrictRead {
+    pub(super) after: usize,
+    pub(super) shown: BTreeSet<usize>,
 }
 
 /// What the cluster shows of a key at rest.
@@ -71,6 +80,8 @@ pub(super) enum Wrong {
     Invented { key: String, value: String },
     /// It is shown more than once.
     Doubled(usize),
+    /// A strict read that began after it was acknowledged showed neither it nor what had seen it.
+    Unread(usize),
     /// One name stands for two writes.
     OneName {
         dot: String,
@@ -150,7 +161,14 @@ impl Record {
     }
 }
 
-/// Everything that is wrong.
+/// Everything that is wrong with strict reads.
+pub(super) fn judge_reads(record: &Record) -> Vec<Wrong> {
+    let sees = |read: &&StrictRead| record.with_seen(read.shown.clone()).contains(&read.after);
+    let stale = record.reads.iter().filter(|read| !sees(read));
+    stale.map(|read| Wrong::Unread(read.after)).collect()
+}
+
+/// Everything that is wrong at rest.
 pub(super) fn judge(record: &Record, shown: &BTreeMap<String, Shown>) -> Vec<Wrong> {
     let mut wrong = names(record, shown);
     let mut visible = BTreeSet::new();

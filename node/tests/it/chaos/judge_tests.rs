@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::judge::{Record, Saw, Shown, Told, Wrong, judge};
+use super::judge::{Record, Saw, Shown, StrictRead, Told, Wrong, judge, judge_reads};
 
 /// Writes key `k`: a value or `None`, what it saw, and what its client was told.
 fn write(record: &mut Record, value: Option<&str>, saw: &[usize], told: &str) -> usize {
@@ -129,4 +129,20 @@ fn a_name_is_of_one_write_and_a_write_is_shown_once() {
     };
     let shown = BTreeMap::from([("k".to_owned(), shown)]);
     assert_eq!(judge(&record, &shown), [one_name([a, b].into())]);
+}
+
+#[test]
+fn a_strict_read_shows_what_was_acknowledged_or_what_saw_it() {
+    let mut record = Record::default();
+    let a = write(&mut record, Some("a"), &[], "yes");
+    let b = write(&mut record, Some("b"), &[a], "unknown");
+    let c = write(&mut record, Some("c"), &[], "yes");
+    for shown in [[a].into(), [b].into(), [b, c].into()] {
+        record.reads.push(StrictRead { after: a, shown });
+    }
+    assert_eq!(judge_reads(&record), []);
+    for shown in [[].into(), [c].into()] {
+        record.reads.push(StrictRead { after: a, shown });
+    }
+    assert_eq!(judge_reads(&record), [Wrong::Unread(a), Wrong::Unread(a)]);
 }

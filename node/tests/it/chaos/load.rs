@@ -4,12 +4,13 @@
 //! own answer covers, is noted as seen. Durability is the default, `synced`: what was acknowledged `buffered` may go
 //! with a machine's power, and has no place in this record.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::judge::{Record, Saw, Told};
+use super::judge::{Record, Saw, StrictRead, Told};
 use crate::ask::{Answer, Ask, delete, get, key, put};
 use crate::flips::Draw;
 
@@ -17,6 +18,8 @@ use crate::flips::Draw;
 pub(super) const BUCKET: &str = "chaos";
 /// A node that stands still answers nobody; its client gives up and does not know.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// After nobody answered.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Turns in which a client leaves a node alone that did not answer.
 const AVOID: usize = 30;
 /// Blind writes of one key, each a sibling for ever; then another key begins.
@@ -100,13 +103,15 @@ impl Client {
         self.tell(id, node, &ask, record);
     }
 
-    /// Writes its own key with the context of its last acknowledged answer, without reading.
+    /// Writes its own key with the context of its last acknowledged answer, without reading; owners only. Then somebody
+    /// else is asked for it, and must show what was acknowledged.
     fn chain(&mut self, nodes: &[SocketAddr], record: &Mutex<Record>) {
         let (name, value) = (format!("chain-{}", self.name), self.value());
-        let ask = put(key(BUCKET, &name), &value);
+        let strict = key(BUCKET, &name) + "?sloppy=false";
+        let ask = put(&strict, &value);
         let (saw, ask) = match &self.chain {
             Some((last, context)) => ([*last].into(), ask.with("sibyl-context", context)),
-            None => (Default::default(), ask),
+            None => (BTreeSet::new(), ask),
         };
         let id = record
             .lock()
@@ -115,6 +120,15 @@ impl Client {
         let node = self.node(nodes);
         if let Some(answer) = self.tell(id, node, &ask, record) {
             self.chain = Some((id, answer.context().to_owned()));
+        }
+        let (Some((after, _)), node) = (self.chain.clone(), self.node(nodes)) else {
+            return;
+        };
+        let read = self.ask(node, &get(strict));
+        if let Some(values) = read.and_then(|read| values(&read)) {
+            let mut record = record.lock().unwrap();
+            let shown = record.named(&values);
+            record.reads.push(StrictRead { after, shown });
         }
     }
 
@@ -127,7 +141,7 @@ impl Client {
         let id = record
             .lock()
             .unwrap()
-            .begin(&name, Some(value), Saw::Writes(Default::default()));
+            .begin(&name, Some(value), Saw::Writes(BTreeSet::new()));
         let node = self.node(nodes);
         self.tell(id, node, &ask, record);
     }
@@ -141,7 +155,7 @@ impl Client {
         let id = record
             .lock()
             .unwrap()
-            .begin(&name, Some(value), Saw::Writes(Default::default()));
+            .begin(&name, Some(value), Saw::Writes(BTreeSet::new()));
         for _ in 0..TRIES {
             let node = self.node(nodes);
             if self
@@ -166,7 +180,7 @@ impl Client {
         } else {
             let value = self.value();
             let ask = put(key(BUCKET, &name), &value);
-            (Some(value), Saw::Writes(Default::default()), ask)
+            (Some(value), Saw::Writes(BTreeSet::new()), ask)
         };
         let id = record.lock().unwrap().begin(&name, value, saw);
         let node = self.node(nodes);
@@ -223,6 +237,8 @@ impl Client {
         let answer = ask.send_within(node, PATIENCE).ok();
         if answer.is_none() {
             self.avoided = Some((node, self.turns + AVOID));
+            // Nobody may be there for a while.
+            std::thread::park_timeout(PAUSE);
         }
         answer
     }

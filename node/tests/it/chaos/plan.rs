@@ -10,11 +10,16 @@ use crate::flips::Draw;
 const MOST: usize = 6;
 const LEAST: usize = 4;
 
+/// Kinds of faults, those that lose a disk twice.
+const CARDS: usize = 11;
+
 /// What happens to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// A crash.
     Kill(String),
+    /// All crash at once, and start again.
+    Blackout,
     /// It stands still, and goes on.
     Pause(String),
     /// The link between two, on both sides.
@@ -67,7 +72,7 @@ struct Dealer {
 impl Dealer {
     fn round(&mut self) -> Round {
         if self.deck.is_empty() {
-            self.deck = (0..10).collect();
+            self.deck = (0..CARDS).collect();
         }
         let card = self.deck.swap_remove(self.draw.below(self.deck.len()));
         let before = self.members.clone();
@@ -83,10 +88,14 @@ impl Dealer {
             | Fault::Join(node)
             | Fault::Leave(node)
             | Fault::Remove(node) => vec![node],
+            Fault::Blackout => vec![],
         };
         let others: Vec<&String> = before.iter().filter(|node| !hit.contains(node)).collect();
         // A member that is given up leaves just enough to choose.
-        let alone = matches!(fault, Fault::Remove(_) | Fault::Replace { dead: true, .. });
+        let alone = matches!(
+            fault,
+            Fault::Blackout | Fault::Remove(_) | Fault::Replace { dead: true, .. }
+        );
         let beside = match self.draw.below(4) {
             _ if alone => None,
             0 => Some(Fault::Kill(self.one(&others))),
@@ -119,6 +128,7 @@ impl Dealer {
                     dead: card == 6,
                 }
             }
+            10 => Fault::Blackout,
             // Comings and goings, as there is room for them.
             8 if all.len() < MOST => Fault::Join(self.newcomer()),
             _ if few => Fault::Join(self.newcomer()),
