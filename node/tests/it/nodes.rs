@@ -111,10 +111,15 @@ impl Node {
         self.flags.push(format!("{name}{value}"));
     }
 
-    /// If it joined, it asks these the next time; a first member has its list of first members.
-    pub(crate) fn join_again(&mut self, peers: &[String]) {
-        if self.flags.iter().any(|flag| flag.starts_with("--join=")) {
-            self.set_flag("join", &peers.join(","));
+    /// If nobody is left of those whom it is told to ask at its start, it asks these from now on.
+    pub(crate) fn ask_at_start(&mut self, peers: &[String]) {
+        let asks = |flag: &&String| flag.starts_with("--members=") || flag.starts_with("--join=");
+        let asked = self.flags.iter().find(asks).expect("it has others");
+        if !peers.iter().any(|peer| asked.contains(peer)) {
+            let gone = ["--members=", "--cluster-id=", "--join="];
+            self.flags
+                .retain(|flag| !gone.iter().any(|gone| flag.starts_with(gone)));
+            self.flags.push(format!("--join={}", peers.join(",")));
         }
     }
 

@@ -38,7 +38,13 @@ impl Field {
 
     /// A fault and what is beside it, while `wait` waits for more load.
     pub(super) fn suffer(&mut self, round: &Round, wait: &dyn Fn(&str)) {
-        wait("load before the fault");
+        wait("load before any fault");
+        if let Some(before) = &round.before {
+            self.begin(before);
+            wait("load during what is before the fault");
+            // What it missed nobody has told it yet.
+            self.heal(before);
+        }
         self.begin(&round.fault);
         if let Some(beside) = &round.beside {
             self.begin(beside);
@@ -112,26 +118,28 @@ impl Field {
 
     /// Its disk is gone; it comes back where it was.
     fn wipe(&mut self, node: &str) {
-        let others = self.nodes().iter().filter(|other| other.id != node);
-        let peers: Vec<String> = others.map(|other| other.peer.to_string()).collect();
-        let node = self.at(node);
-        node.kill();
-        std::fs::remove_dir_all(&node.folder).unwrap();
-        // Whom it knew at its first start may be gone.
-        node.join_again(&peers);
-        node.start();
+        self.at(node).kill();
+        std::fs::remove_dir_all(&self.at(node).folder).unwrap();
+        self.start_forgetful(node);
     }
 
     fn flip(&mut self, node: &str, place: usize) {
-        let node = self.at(node);
-        node.kill();
-        let files = files(&node.folder);
+        self.at(node).kill();
+        let files = files(&self.at(node).folder);
         let mut draw = Draw(place as u64 | 1);
         let (path, length) = &files[draw.below(files.len())];
         let (at, bit) = (draw.place(*length), draw.below(8));
         println!("bit {bit} of byte {at} of {length} in {}", path.display());
         flip(path, at, bit).unwrap();
-        node.start();
+        self.start_forgetful(node);
+    }
+
+    /// Starts a node that may know nobody any more.
+    fn start_forgetful(&mut self, node: &str) {
+        let others = self.nodes().iter().filter(|other| other.id != node);
+        let peers: Vec<String> = others.map(|other| other.peer.to_string()).collect();
+        self.at(node).ask_at_start(&peers);
+        self.at(node).start();
     }
 
     fn replace(&mut self, node: &str, with: &str, dead: bool) {

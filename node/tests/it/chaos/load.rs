@@ -26,6 +26,10 @@ const AVOID: usize = 30;
 const HEAP: usize = 20;
 /// Writes of one key with an `Idempotency-Key`: well below the 64 that an object remembers, retries included.
 const KEYED: usize = 20;
+/// Keys of its own that a client writes and reads strictly: enough to lie with all owners.
+const CHAINS: usize = 8;
+/// Owners only.
+const STRICT: &str = "?sloppy=false";
 /// Keys that all clients share.
 const SHARED: usize = 5;
 /// How often a write with an `Idempotency-Key` is tried.
@@ -35,8 +39,8 @@ const TRIES: usize = 4;
 pub(super) struct Client {
     name: usize,
     draw: Draw,
-    /// The last acknowledged write of its own key: id and context.
-    chain: Option<(usize, String)>,
+    /// The last acknowledged write of each key of its own: id and context.
+    chains: [Option<(usize, String)>; CHAINS],
     turns: usize,
     keyed: usize,
     blind: usize,
@@ -55,7 +59,7 @@ impl Client {
         Self {
             name,
             draw: Draw(seed | 1),
-            chain: None,
+            chains: Default::default(),
             turns: 0,
             keyed: 0,
             blind: 0,
@@ -70,9 +74,9 @@ impl Client {
             match self.draw.below(20) {
                 0..8 => self.replace(nodes, record, false),
                 8..10 => self.replace(nodes, record, true),
-                10..13 => self.chain(nodes, record),
-                13..15 => self.heap(nodes, record),
-                15..18 => self.keyed(nodes, record, stop),
+                10..14 => self.chain(nodes, record),
+                14..16 => self.heap(nodes, record),
+                16..18 => self.keyed(nodes, record, stop),
                 18 => self.sweep(nodes, record, false),
                 _ => self.sweep(nodes, record, true),
             }
@@ -103,28 +107,33 @@ impl Client {
         self.tell(id, node, &ask, record);
     }
 
-    /// Writes its own key with the context of its last acknowledged answer, without reading; owners only. Then somebody
-    /// else is asked for it, and must show what was acknowledged.
+    /// Writes a key of its own with the context of its last acknowledged answer, without reading; owners only. Then
+    /// somebody else is asked for one of them, and must show what was acknowledged.
     fn chain(&mut self, nodes: &[SocketAddr], record: &Mutex<Record>) {
-        let (name, value) = (format!("chain-{}", self.name), self.value());
-        let strict = key(BUCKET, &name) + "?sloppy=false";
-        let ask = put(&strict, &value);
-        let (saw, ask) = match &self.chain {
+        let (at, value) = (self.draw.below(CHAINS), self.value());
+        let name = format!("chain-{}-{at}", self.name);
+        let ask = put(key(BUCKET, &name) + STRICT, &value);
+        let (saw, ask) = match &self.chains[at] {
             Some((last, context)) => ([*last].into(), ask.with("sibyl-context", context)),
             None => (BTreeSet::new(), ask),
         };
-        let id = record
-            .lock()
-            .unwrap()
-            .begin(&name, Some(value), Saw::Writes(saw));
+        let saw = Saw::Writes(saw);
+        let id = record.lock().unwrap().begin(&name, Some(value), saw);
         let node = self.node(nodes);
         if let Some(answer) = self.tell(id, node, &ask, record) {
-            self.chain = Some((id, answer.context().to_owned()));
+            self.chains[at] = Some((id, answer.context().to_owned()));
         }
-        let (Some((after, _)), node) = (self.chain.clone(), self.node(nodes)) else {
+        self.read_strictly(nodes, record);
+    }
+
+    fn read_strictly(&mut self, nodes: &[SocketAddr], record: &Mutex<Record>) {
+        let at = self.draw.below(CHAINS);
+        let Some((after, _)) = self.chains[at] else {
             return;
         };
-        let read = self.ask(node, &get(strict));
+        let path = key(BUCKET, &format!("chain-{}-{at}", self.name)) + STRICT;
+        let node = self.node(nodes);
+        let read = self.ask(node, &get(path));
         if let Some(values) = read.and_then(|read| values(&read)) {
             let mut record = record.lock().unwrap();
             let shown = record.named(&values);

@@ -43,9 +43,10 @@ pub(super) enum Fault {
     },
 }
 
-/// A fault, and one that loses nothing beside it.
+/// A fault, and others that lose nothing: one before it, over just when it begins, and one beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Round {
+    pub(super) before: Option<Fault>,
     pub(super) fault: Fault,
     pub(super) beside: Option<Fault>,
 }
@@ -62,6 +63,24 @@ pub(super) fn plan(seed: u64, rounds: usize, members: usize) -> Vec<Round> {
     (0..rounds).map(|_| dealer.round()).collect()
 }
 
+impl Fault {
+    /// Who is hit, and who is to come.
+    fn hits(&self) -> Vec<&String> {
+        match self {
+            Self::Cut(a, b) => vec![a, b],
+            Self::Replace { node, with, .. } => vec![node, with],
+            Self::Kill(node)
+            | Self::Pause(node)
+            | Self::Wipe(node)
+            | Self::Flip(node, _)
+            | Self::Join(node)
+            | Self::Leave(node)
+            | Self::Remove(node) => vec![node],
+            Self::Blackout => vec![],
+        }
+    }
+}
+
 struct Dealer {
     draw: Draw,
     members: Vec<String>,
@@ -75,47 +94,47 @@ impl Dealer {
             self.deck = (0..CARDS).collect();
         }
         let card = self.deck.swap_remove(self.draw.below(self.deck.len()));
-        let before = self.members.clone();
+        let mut others = self.members.clone();
         let fault = self.fault(card);
-        // Who is hit, and who is to come: not again beside.
-        let hit: Vec<&String> = match &fault {
-            Fault::Cut(a, b) => vec![a, b],
-            Fault::Replace { node, with, .. } => vec![node, with],
-            Fault::Kill(node)
-            | Fault::Pause(node)
-            | Fault::Wipe(node)
-            | Fault::Flip(node, _)
-            | Fault::Join(node)
-            | Fault::Leave(node)
-            | Fault::Remove(node) => vec![node],
-            Fault::Blackout => vec![],
-        };
-        let others: Vec<&String> = before.iter().filter(|node| !hit.contains(node)).collect();
+        // Nobody is hit twice.
+        others.retain(|node| !fault.hits().contains(&node));
+        let before = self.calm(&others);
+        let hit = before.as_ref().map_or(Vec::new(), Fault::hits);
+        others.retain(|node| !hit.contains(&node));
         // A member that is given up leaves just enough to choose.
         let alone = matches!(
             fault,
             Fault::Blackout | Fault::Remove(_) | Fault::Replace { dead: true, .. }
         );
-        let beside = match self.draw.below(4) {
-            _ if alone => None,
-            0 => Some(Fault::Kill(self.one(&others))),
-            1 => Some(Fault::Pause(self.one(&others))),
-            2 => Some(Fault::Cut(others[0].clone(), others[1].clone())),
+        let beside = self.calm(&others).filter(|_| !alone);
+        Round {
+            before,
+            fault,
+            beside,
+        }
+    }
+
+    /// Something that loses no disk, or nothing.
+    fn calm(&mut self, nodes: &[String]) -> Option<Fault> {
+        match (self.draw.below(4), nodes) {
+            (0, [_, ..]) => Some(Fault::Kill(self.one(nodes))),
+            (1, [_, ..]) => Some(Fault::Pause(self.one(nodes))),
+            (2, [a, b, ..]) => Some(Fault::Cut(a.clone(), b.clone())),
             _ => None,
-        };
-        Round { fault, beside }
+        }
     }
 
     fn fault(&mut self, card: usize) -> Fault {
         let all: Vec<String> = self.members.clone();
-        let node = self.one(&all.iter().collect::<Vec<_>>());
+        let node = self.one(&all);
         let few = all.len() <= LEAST;
         match card {
             0 => Fault::Kill(node),
             1 => Fault::Pause(node),
             2 => {
-                let others: Vec<&String> = all.iter().filter(|other| **other != node).collect();
-                Fault::Cut(node.clone(), self.one(&others))
+                let mut others = all.clone();
+                others.retain(|other| *other != node);
+                Fault::Cut(node, self.one(&others))
             }
             3 | 4 => Fault::Wipe(node),
             5 => Fault::Flip(node, self.draw.below(1 << 30)),
@@ -149,7 +168,7 @@ impl Dealer {
         name
     }
 
-    fn one(&mut self, of: &[&String]) -> String {
+    fn one(&mut self, of: &[String]) -> String {
         of[self.draw.below(of.len())].clone()
     }
 }
@@ -178,12 +197,24 @@ fn a_plan_has_every_kind_and_stays_within_the_promise() {
                 && some(&Fault::Flip(String::new(), 0))
                 && kinds.len() > 5
         );
-        for round in &rounds {
-            let loses = matches!(
-                round.beside,
-                Some(Fault::Kill(_) | Fault::Pause(_) | Fault::Cut(..)) | None
-            );
-            assert!(loses, "{round:?}");
+        for Round {
+            before,
+            fault,
+            beside,
+        } in &rounds
+        {
+            let mut hit = fault.hits();
+            for calm in [before, beside].into_iter().flatten() {
+                assert!(matches!(
+                    calm,
+                    Fault::Kill(_) | Fault::Pause(_) | Fault::Cut(..)
+                ));
+                hit.extend(calm.hits());
+            }
+            let hits = hit.len();
+            hit.sort();
+            hit.dedup();
+            assert_eq!(hit.len(), hits, "{before:?}, {fault:?}, {beside:?}");
         }
     }
 }
