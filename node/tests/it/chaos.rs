@@ -121,9 +121,13 @@ fn every_acknowledged_write_is_accounted_for() {
         let mut wrong = judge::judge(&record, &shown);
         wrong.extend(judge::judge_reads(&record));
         record.reads.clear();
+        let told: Vec<String> = wrong
+            .iter()
+            .map(|wrong| wrong.tell(&record, &shown))
+            .collect();
         assert!(
-            wrong.is_empty(),
-            "seed {seed}, round {at}, {round:?}: {wrong:#?}"
+            told.is_empty(),
+            "seed {seed}, round {at}, {round:?}: {told:#?}"
         );
         println!(
             "round {at}: {} writes asked for, {} acknowledged",

@@ -116,6 +116,11 @@ impl Record {
         write.told = Some(told);
     }
 
+    /// Notes that a client asks no more, if it was not told yet.
+    pub(super) fn give_up(&mut self, id: usize) {
+        self.writes[id].told.get_or_insert(Told::Unknown);
+    }
+
     /// How many writes were acknowledged.
     pub(super) fn acknowledged(&self) -> usize {
         self.acknowledged
@@ -158,6 +163,23 @@ impl Record {
             }
         }
         found
+    }
+}
+
+impl Wrong {
+    /// The write that it is about, with what is shown of its key.
+    pub(super) fn tell(&self, record: &Record, shown: &BTreeMap<String, Shown>) -> String {
+        let about = match self {
+            Self::Lost(id)
+            | Self::BackAgain(id)
+            | Self::Written(id)
+            | Self::Doubled(id)
+            | Self::Unread(id) => Some(id),
+            Self::Invented { .. } | Self::OneName { .. } => None,
+        };
+        let write = about.map(|id| &record.writes[*id]);
+        let shown = write.and_then(|write| shown.get(&write.key));
+        format!("{self:?}: {write:?}; {shown:?}")
     }
 }
 

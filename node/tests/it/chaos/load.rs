@@ -43,6 +43,8 @@ pub(super) struct Client {
     chains: [Option<(usize, String)>; CHAINS],
     turns: usize,
     keyed: usize,
+    /// The acknowledged writes of its key of now that may be repeated: id, context, request.
+    repeatable: Vec<(usize, String, Ask)>,
     blind: usize,
     avoided: Option<(SocketAddr, usize)>,
 }
@@ -62,6 +64,7 @@ impl Client {
             chains: Default::default(),
             turns: 0,
             keyed: 0,
+            repeatable: Vec::new(),
             blind: 0,
             avoided: None,
         }
@@ -155,29 +158,40 @@ impl Client {
         self.tell(id, node, &ask, record);
     }
 
-    /// Writes blindly with an `Idempotency-Key`, and again through others while it does not know.
+    /// Writes over its own last write with an `Idempotency-Key`, and again through others while it does not know.
+    /// At times it repeats what it wrote over long ago, which must not come back by it.
     fn keyed(&mut self, nodes: &[SocketAddr], record: &Mutex<Record>, stop: &AtomicBool) {
         let name = format!("keyed-{}-{}", self.name, self.keyed / KEYED);
+        if self.keyed.is_multiple_of(KEYED) {
+            self.repeatable.clear();
+        }
         self.keyed += 1;
         let value = self.value();
-        let ask = put(key(BUCKET, &name), &value).with("idempotency-key", &value);
-        let id = record
-            .lock()
-            .unwrap()
-            .begin(&name, Some(value), Saw::Writes(BTreeSet::new()));
+        let ask = put(key(BUCKET, &name) + STRICT, &value).with("idempotency-key", &value);
+        let (saw, ask) = match self.repeatable.last() {
+            Some((last, context, _)) => ([*last].into(), ask.with("sibyl-context", context)),
+            None => (BTreeSet::new(), ask),
+        };
+        let saw = Saw::Writes(saw);
+        let id = record.lock().unwrap().begin(&name, Some(value), saw);
         for _ in 0..TRIES {
             let node = self.node(nodes);
-            if self
-                .ask(node, &ask)
-                .is_some_and(|answer| told(&answer, id, record))
-            {
-                return;
+            let answer = self.ask(node, &ask);
+            if let Some(answer) = answer.filter(|answer| told(answer, id, record)) {
+                self.repeatable.push((id, answer.context().to_owned(), ask));
+                break;
             }
             if stop.load(Ordering::Relaxed) {
                 break;
             }
         }
-        record.lock().unwrap().end(id, Told::Unknown);
+        record.lock().unwrap().give_up(id);
+        let over = self.repeatable.len().saturating_sub(1);
+        if over > 0 && self.draw.below(2) == 0 {
+            let (_, _, again) = self.repeatable[self.draw.below(over)].clone();
+            let node = self.node(nodes);
+            self.ask(node, &again);
+        }
     }
 
     /// Writes a shared key blindly, or lets a node delete what it reads itself.
