@@ -42,8 +42,11 @@ fn path(at: usize) -> String {
     key("default", &format!("k{at}"))
 }
 
-/// The owners of a key, and whoever else holds something of it: `(node, digest)`.
-fn copies(node: &Node, path: &str) -> (Vec<(String, Value)>, Vec<(String, Value)>) {
+/// Who holds what of a key: node and digest.
+type Copies = Vec<(String, Value)>;
+
+/// The owners of a key, and whoever else holds something of it.
+fn copies(node: &Node, path: &str) -> (Copies, Copies) {
     let body = json_of(node, &format!("{path}?explain=true&r=1"));
     let copy = |copy: &Value| (text(&copy["node_id"]), copy["object_digest"].clone());
     let is_owner = |copy: &&Value| copy["role"] == "primary";
@@ -148,12 +151,14 @@ fn three_nodes_hold_every_put(cluster: &Cluster) {
     for at in 0..KEYS {
         let node = &cluster.nodes[at % 6];
         let written = node.ask(&put(path(at), format!("first {at}"))).expect(204);
+        // A fallback may stand in for an owner that a busy machine keeps silent; two answers are what it takes.
         let acks = written.header("sibyl-acks");
-        assert!(
-            ["owners=2 fallbacks=0", "owners=3 fallbacks=0"].contains(&acks)
-                || acks.contains("fallbacks=1"),
-            "{acks}"
-        );
+        let two = [
+            "owners=2 fallbacks=0",
+            "owners=1 fallbacks=1",
+            "owners=3 fallbacks=0",
+        ];
+        assert!(two.contains(&acks), "{acks}");
         assert!(ALL.contains(&written.header("sibyl-coordinator")));
     }
     let mut owners = BTreeSet::new();

@@ -96,7 +96,7 @@ impl Field {
     pub(super) fn recover(&mut self, round: &Round) {
         match &round.fault {
             Fault::Leave(node) | Fault::Remove(node) | Fault::Replace { node, .. } => {
-                self.gone(node)
+                self.gone(node);
             }
             // A bit that nobody has read yet would be a second lost disk later.
             Fault::Flip(node, _) => {
