@@ -77,14 +77,15 @@ pub enum Ended {
 
 async fn run_once(config: Config) -> anyhow::Result<Ended> {
     let data_dir = config.data_dir.clone();
+    let mut told = told_to_stop()?;
     let node = tokio::select! {
         node = Node::start(config) => node?,
         // A node that waits to be taken in has nothing to drain.
-        signal = told_to_stop() => return signal.map(|()| Ended::Told),
+        _ = told.wait_for(|told| *told) => return Ok(Ended::Told),
     };
     let mut failed = node.coordinator.replica().failed();
     let failure = tokio::select! {
-        signal = told_to_stop() => signal.map(|()| None)?,
+        _ = told.wait_for(|told| *told) => None,
         failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
     };
     let renewed = failure.is_some() && disk::can_be_renewed(&node.coordinator);
@@ -95,22 +96,32 @@ async fn run_once(config: Config) -> anyhow::Result<Ended> {
     match failure {
         Some(why) if renewed => {
             tracing::error!(%why, "the store is given up: the next start begins a new one");
-            Ok(Ended::GivenUp)
+            // Whoever wants it to end meanwhile wants no other start.
+            let told = *told.borrow();
+            Ok(if told { Ended::Told } else { Ended::GivenUp })
         }
         Some(why) => anyhow::bail!("the store failed: {why}"),
         None => Ok(Ended::Told),
     }
 }
 
-async fn told_to_stop() -> anyhow::Result<()> {
+/// Becomes true with the first signal to stop, and stays so: one that comes while the node is doing something else
+/// is not forgotten.
+fn told_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("interrupted: draining"),
-    }
-    Ok(())
+    let (tell, told) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("interrupted: draining"),
+        }
+        tell.send_replace(true);
+        // As long as somebody may ask.
+        tell.closed().await;
+    });
+    Ok(told)
 }
 
 /// A running node.
