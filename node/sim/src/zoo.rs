@@ -70,6 +70,16 @@ pub enum Bug {
     SwitchAfterOne,
     /// What is asked by an older layout is taken.
     StaleTaken,
+    /// A record that cannot be read is taken for absent.
+    ErrorIsAbsent,
+    /// A fenced record counts again after the first other owner was asked.
+    HealAfterOne,
+    /// Two nodes whose records of a key are both damaged wait for each other.
+    FencedWait,
+    /// An engine that lost synced batches goes on with what it has.
+    WatermarkIgnored,
+    /// A restored backup goes on as the store that was backed up.
+    BackupGoesOn,
 }
 
 impl Bug {
@@ -102,6 +112,11 @@ impl Bug {
         Self::OneLayout,
         Self::SwitchAfterOne,
         Self::StaleTaken,
+        Self::ErrorIsAbsent,
+        Self::HealAfterOne,
+        Self::FencedWait,
+        Self::WatermarkIgnored,
+        Self::BackupGoesOn,
     ];
 
     /// The name on the command line.
@@ -134,6 +149,11 @@ impl Bug {
             Self::OneLayout => "one-layout",
             Self::SwitchAfterOne => "switch-after-one",
             Self::StaleTaken => "stale-taken",
+            Self::ErrorIsAbsent => "error-is-absent",
+            Self::HealAfterOne => "heal-after-one",
+            Self::FencedWait => "fenced-wait",
+            Self::WatermarkIgnored => "watermark-ignored",
+            Self::BackupGoesOn => "backup-goes-on",
         }
     }
 
@@ -173,13 +193,16 @@ impl Bug {
             | Self::HintForgottenEarly
             | Self::HintAckBeforeSync
             | Self::HintEvicted => "acknowledged writes are durable",
-            Self::DotReuse => "a dot names one write",
+            Self::DotReuse | Self::BackupGoesOn => "a dot names one write",
             Self::RebuildingReads
             | Self::RefillAfterOne
             | Self::AbsentFallback
             | Self::OneLayout
             | Self::SwitchAfterOne
-            | Self::StaleTaken => "quorums meet",
+            | Self::StaleTaken
+            | Self::ErrorIsAbsent
+            | Self::HealAfterOne
+            | Self::WatermarkIgnored => "quorums meet",
             Self::LeavesApart | Self::LeafKeepsOld => "leaves are the sums of their objects",
             Self::PlainVectors
             | Self::ObjectContextAnswered
@@ -192,6 +215,7 @@ impl Bug {
             Self::StampsBelieved | Self::OthersBlamed => "silence is judged by one's own clock",
             Self::OthersRaised | Self::IncarnationKept => "only a member raises its incarnation",
             Self::NobodyTold => "everybody sees the same in the end",
+            Self::FencedWait => "comes to rest",
         }
     }
 
@@ -207,6 +231,9 @@ impl Bug {
             Self::ForgetfulFallback => 20_000,
             Self::OneLayout => 50,
             Self::SwitchAfterOne | Self::StaleTaken => 12_000,
+            Self::ErrorIsAbsent | Self::FencedWait => 2_000,
+            Self::HealAfterOne | Self::WatermarkIgnored => 12_000,
+            Self::BackupGoesOn => 1_000,
             Self::HintForgottenEarly
             | Self::AbsentFallback
             | Self::HintAckBeforeSync

@@ -17,9 +17,12 @@ use super::command::Command;
 use super::frames::Waiting;
 use super::once::Look;
 use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
+use crate::draw::Draw;
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
 
+/// Purpose of the draws of this file.
+const PURPOSE: u64 = 14;
 /// The most intervals a context may take, as in the node.
 const MAX_CONTEXT_INTERVALS: usize = 400;
 
@@ -44,6 +47,28 @@ pub(crate) struct Handing {
     once: bool,
     /// It may have been minted somewhere.
     unknown: bool,
+}
+
+/// What a node said to a copy or a hint that it was to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Took {
+    /// It lies there, and counts.
+    Counts,
+    /// It goes by a newer document, which changed owners.
+    Stale,
+    /// It does not count, or nobody knows.
+    Failed,
+}
+
+impl Took {
+    /// What an answer says.
+    pub(crate) fn of(reply: &Reply) -> Self {
+        match reply {
+            Reply::Joined => Self::Counts,
+            Reply::Failed(Failure::Stale(_)) => Self::Stale,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// A minted write.
@@ -248,8 +273,14 @@ impl World {
         Ok(owns)
     }
 
-    /// The flow of a write, to both layouts while its key changes hands.
-    fn put_by_both(&mut self, node: usize, key: usize, w: usize, sloppy: bool) -> Put {
+    /// The flow of a write, to both layouts while its key changes hands; or of one that begins again.
+    fn put_by_both(
+        &mut self,
+        node: usize,
+        key: usize,
+        w: usize,
+        (sloppy, before): (bool, Option<&Put>),
+    ) -> Put {
         let (me, owners) = (self.nodes[node].id.clone(), self.counting(node, key));
         let (away, fallbacks) = self.around(node, key, sloppy);
         let replicas = Replicas {
@@ -258,7 +289,11 @@ impl World {
             spared: &[],
             fallbacks: &fallbacks,
         };
-        let (put, also) = (Put::new(me, replicas, w, sloppy), self.also(node, key));
+        let put = match before {
+            None => Put::new(me, replicas, w, sloppy),
+            Some(before) => before.again(replicas, w, sloppy),
+        };
+        let also = self.also(node, key);
         if also.is_empty() {
             return put;
         }
@@ -266,6 +301,12 @@ impl World {
         let all = w == owners.len();
         let w = if all { also.len() } else { w.min(also.len()) };
         put.also(&also, &away, w)
+    }
+
+    /// How far a node's clock is ahead.
+    fn skew_us(&self, node: usize) -> u64 {
+        let most_us = self.plan.setting.skew_ms * 1000;
+        Draw::of(self.plan.seed, PURPOSE, node as u64).below(most_us + 1)
     }
 
     /// Begins a write on this node's own copy.
@@ -279,6 +320,13 @@ impl World {
     ) -> Result<(), Failure> {
         let key = self.key(&coordinate.place).ok_or(Failure::Bucket)?;
         let (w, sloppy) = (coordinate.w as usize, coordinate.sloppy);
+        if self.is_full_disk(node) {
+            if !coordinate.deletes {
+                self.sights.met(Sight::DiskFull);
+                return Err(Failure::DiskFull);
+            }
+            self.sights.met(Sight::DeletedWhenFull);
+        }
         let owns = self.may_coordinate(node, key, w, sloppy)?;
         let found = match look {
             Look::First => {
@@ -289,9 +337,10 @@ impl World {
             Look::Never => None,
         };
         let now_us = self.scheduler.now_us();
+        let wall_us = now_us + self.skew_us(node);
         let process = self.process(node);
         let caps = caps(&process.held.document.buckets["default"].config);
-        let put = self.put_by_both(node, key, w, sloppy);
+        let put = self.put_by_both(node, key, w, (sloppy, None));
         let process = self.process(node);
         let number = process.held.document.number;
         let (flow, life) = (process.fresh(), process.life);
@@ -302,9 +351,13 @@ impl World {
                 put,
                 key,
                 w,
+                sloppy,
                 origin,
                 minted: None,
                 until_us,
+                number,
+                stands_in: !owns,
+                counted: false,
             },
         );
         self.scheduler
@@ -312,7 +365,7 @@ impl World {
         self.scheduler
             .after(left_us / 3, Event::Patience { node, life, flow });
         let request = request_of(&coordinate);
-        let write = Box::new(write(coordinate, value, now_us));
+        let write = Box::new(write(coordinate, value, wall_us));
         self.submit(
             node,
             Command::Mint {
@@ -354,16 +407,41 @@ impl World {
     }
 
     /// A copy counts, or will not.
-    pub(crate) fn copy_counts(&mut self, node: usize, flow: u64, owner: &NodeId, acked: bool) {
+    pub(crate) fn copy_counts(&mut self, node: usize, flow: u64, owner: &NodeId, said: Took) {
+        let own = self.nodes[node].id == *owner;
+        let again = self.begin_again(node, flow, said);
         let Some(writing) = self.process(node).puts.get_mut(&flow) else {
             return;
         };
-        let effects = match acked {
-            true => writing.put.handle(PutEvent::Acked(owner)),
-            false => writing.put.handle(PutEvent::Failed(owner)),
-        };
+        writing.counted |= own && said == Took::Counts;
+        let effects = again.unwrap_or_else(|| match said {
+            Took::Counts => writing.put.handle(PutEvent::Acked(owner)),
+            Took::Stale | Took::Failed => writing.put.handle(PutEvent::Failed(owner)),
+        });
         self.perform_write(node, flow, effects);
         self.end_write(node, flow);
+    }
+
+    /// Owners changed on the way: what is minted goes to those of now, be it late. Ends because each time goes by
+    /// a newer document; `None` if there is none.
+    fn begin_again(&mut self, node: usize, flow: u64, said: Took) -> Option<Vec<Effect>> {
+        let id = self.nodes[node].id.clone();
+        let newest = self.process(node).held.document.number;
+        let writing = self.process(node).puts.get(&flow)?;
+        if said != Took::Stale || writing.stands_in || newest <= writing.number {
+            return None;
+        }
+        let (key, w, sloppy) = (writing.key, writing.w, writing.sloppy);
+        let before = writing.put.clone();
+        let put = self.put_by_both(node, key, w, (sloppy, Some(&before)));
+        self.sights.met(Sight::BegunAgain);
+        let writing = self.process(node).puts.get_mut(&flow)?;
+        (writing.put, writing.number) = (put, newest);
+        let mut effects = writing.put.handle(PutEvent::Minted);
+        if writing.counted {
+            effects.extend(writing.put.handle(PutEvent::Acked(&id)));
+        }
+        Some(effects)
     }
 
     /// A hint counts, or will not.
@@ -372,15 +450,16 @@ impl World {
         node: usize,
         flow: u64,
         (by, target): (&NodeId, &NodeId),
-        kept: bool,
+        said: Took,
     ) {
+        let again = self.begin_again(node, flow, said);
         let Some(writing) = self.process(node).puts.get_mut(&flow) else {
             return;
         };
-        let effects = match kept {
-            true => writing.put.handle(PutEvent::Kept { by, target }),
-            false => writing.put.handle(PutEvent::Refused { by, target }),
-        };
+        let effects = again.unwrap_or_else(|| match said {
+            Took::Counts => writing.put.handle(PutEvent::Kept { by, target }),
+            Took::Stale | Took::Failed => writing.put.handle(PutEvent::Refused { by, target }),
+        });
         self.perform_write(node, flow, effects);
         self.end_write(node, flow);
     }
@@ -455,7 +534,7 @@ impl World {
             left_us,
             Waiting::Copy { flow },
         ) {
-            self.copy_counts(node, flow, to, false);
+            self.copy_counts(node, flow, to, Took::Failed);
         }
     }
 
@@ -479,7 +558,7 @@ impl World {
             target: target.clone(),
         };
         if !self.ask(node, peer, request, shipment, PATIENCE_US, waiting) {
-            self.hint_counts(node, flow, (to, &target), false);
+            self.hint_counts(node, flow, (to, &target), Took::Failed);
         }
     }
 
@@ -577,6 +656,9 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Rebuilding
             | Failure::NotServing(_)
             | Failure::HintsFull
+            | Failure::Stale(_)
+            | Failure::Fenced(_)
+            | Failure::DiskFull
             | Failure::Unsure { .. }
     )
 }

@@ -15,11 +15,12 @@ use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place, Reply};
 use sibyl_core::object::{Caps, Mint, Object, Write};
 
-use super::command::{Command, Counts, Group, Why};
-use super::coordinate::Minted;
+use super::command::{Command, Counts, Group, Then, Why};
+use super::coordinate::{Minted, Took};
 use super::once::{Found, receipt_of};
 use super::{Bytes, Event, HandoffEvent, NodeId, VecDeque, World};
 use crate::checks::{deletes::Copy, dots, durable, seen, siblings};
+use crate::disk::Fenced;
 use crate::draw::Draw;
 use crate::oracle::{self, Writes};
 use crate::sight::Sight;
@@ -58,6 +59,12 @@ impl World {
         }
     }
 
+    /// Whether a batch under way writes a key.
+    pub(super) fn is_writing(&self, node: usize, key: usize) -> bool {
+        let process = self.nodes[node].process.as_ref();
+        process.is_some_and(|process| process.writer.group.changed.contains_key(&key))
+    }
+
     /// Joins an object that came from a peer, or from a repair of the own copy.
     pub(crate) fn join_for(
         &mut self,
@@ -74,6 +81,12 @@ impl World {
                 self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
             }
             return;
+        }
+        if let Some((by, call)) = asked
+            && self.lacks_room(node, &object)
+        {
+            let failed = Reply::Failed(Failure::DiskFull);
+            return self.reply(node, by, call, failed, Bytes::new());
         }
         let owned = self.key(place).filter(|key| self.is_holder(node, *key));
         match (owned, asked) {
@@ -195,6 +208,7 @@ impl World {
             let synced = &mut self.nodes[node].synced[*key];
             *synced = synced.and(known);
         }
+        self.replaced(node, &group.replaced);
         let targets = group.hints.into_values().flatten();
         let targets: Vec<NodeId> = targets.flat_map(|hint| hint.targets.into_keys()).collect();
         self.tell(node, group.counts);
@@ -217,7 +231,7 @@ impl World {
         let me = self.nodes[node].id.clone();
         for counts in counts {
             match counts {
-                Counts::Write { flow } => self.copy_counts(node, flow, &me, true),
+                Counts::Write { flow } => self.copy_counts(node, flow, &me, Took::Counts),
                 Counts::Asked { by, call } => {
                     self.reply(node, by, call, Reply::Joined, Bytes::new());
                 }
@@ -248,9 +262,16 @@ impl World {
         match command {
             Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
             Command::Forget { key, .. } => self.forget_in(node, key, group),
+            Command::Replace { key, object } => self.replace_in(node, key, *object, group),
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
+            }
+            Command::After {
+                then: Then::Deliver { by, call, .. },
+            } if group.broken.contains(&(by, call)) => {
+                let failed = Reply::Failed(Failure::Overloaded);
+                self.reply(node, by, call, failed, Bytes::new());
             }
             Command::After { then } => group.counts.push(Counts::After(then)),
             Command::Join {
@@ -300,8 +321,10 @@ impl World {
         (asked, why): (Option<(usize, u64)>, Why),
         group: &mut Group,
     ) {
+        let Ok(mut held) = self.load(node, key, group) else {
+            return self.refuse_fenced(node, (asked, why), group);
+        };
         group.forgotten.remove(&key);
-        let mut held = self.load(node, key, group);
         let before = self.copy_of(key, &held);
         if held.join(object) {
             if why == Why::Repair {
@@ -313,7 +336,7 @@ impl World {
         let context = object.context().clone();
         group.counts.extend(asked.map(|(by, call)| match why {
             Why::Handoff => Counts::Delivered { by, call, context },
-            Why::Write | Why::Repair => Counts::Asked { by, call },
+            _ => Counts::Asked { by, call },
         }));
     }
 
@@ -357,7 +380,7 @@ impl World {
     }
 
     /// What a node still keeps of a key for others.
-    fn kept_of(&self, node: usize, key: usize) -> Writes {
+    pub(super) fn kept_of(&self, node: usize, key: usize) -> Writes {
         let hint = self.nodes[node].disk.hint(&self.keys[key].record);
         self.oracle.held(key, &hint.unwrap_or_default().object)
     }
@@ -409,7 +432,10 @@ impl World {
     ) -> Result<Minted, Failure> {
         let hint = stands_in.then(|| self.load_hint(node, key, group));
         let mut held = match &hint {
-            None => self.load(node, key, group),
+            None => self.load(node, key, group).map_err(|_: Fenced| {
+                self.sights.met(Sight::FencedMint);
+                Failure::Fenced("its checksum does not match".into())
+            })?,
             Some(hint) => hint.object.clone(),
         };
         let before = self.copy_of(key, &held);
@@ -434,9 +460,24 @@ impl World {
         result
     }
 
-    fn load(&self, node: usize, key: usize, group: &Group) -> Object {
-        let fresh = group.changed.get(&key).cloned();
-        fresh.unwrap_or_else(|| self.nodes[node].disk.object(&self.keys[key].record))
+    /// A key's object as the batch leaves it so far. What cannot be read raises the line: see `heal`.
+    pub(super) fn load(
+        &mut self,
+        node: usize,
+        key: usize,
+        group: &Group,
+    ) -> Result<Object, Fenced> {
+        if let Some(fresh) = group.changed.get(&key) {
+            return Ok(fresh.clone());
+        }
+        let read = self.read(node, key);
+        if read.is_err() {
+            let process = self.process(node);
+            process.lines.insert(key, process.counter - 1);
+        }
+        let object =
+            |bytes: Bytes| codec::decode(&bytes).expect("only encoded objects are stored");
+        Ok(read?.map_or_else(Object::default, object))
     }
 
     fn mint(

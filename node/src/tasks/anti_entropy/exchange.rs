@@ -299,7 +299,8 @@ impl AntiEntropy {
         answer
     }
 
-    /// Fetches an object from a peer; `None` if it cannot say, else whether its answer counts.
+    /// Fetches an object from a peer; `None` if it cannot say, else whether its answer counts. Who lost its copy,
+    /// too, has nothing to say, and waits for this node's answer.
     pub(super) async fn fetch(
         self: Arc<Self>,
         span: &Span,
@@ -310,8 +311,10 @@ impl AntiEntropy {
         let answer = self
             .ask(span, Rpc::ReplicaGet, peer, &request, Bytes::new())
             .await;
-        let Ok((Reply::Object { counts }, body)) = answer else {
-            return None;
+        let (counts, body) = match answer {
+            Ok((Reply::Object { counts }, body)) => (counts, body),
+            Err(Stopped::Failed(Failure::Fenced(_))) => (false, Bytes::new()),
+            _ => return None,
         };
         if body.is_empty() {
             return Some((Object::default(), counts));
