@@ -182,7 +182,9 @@ impl Document {
 
     /// Whether the change of owners may be retired: all is switched, and so many old owners of every partition
     /// know it that nobody with an older document reads past the new ones. `number_of` says which document a
-    /// member is known to go by; who can be reached must know it in any case.
+    /// member is known to go by; who can be reached must know it in any case. Whoever leaves takes a vote along,
+    /// so a majority of those who stay must be there and know: else nobody could name the new store of one that
+    /// lost its own.
     pub fn may_retire(
         &self,
         number_of: impl Fn(&NodeId) -> u64,
@@ -194,6 +196,12 @@ impl Document {
         let knows = |node: &NodeId| number_of(node) >= self.number;
         let mut members = self.layout.members.keys();
         if !change.missing.is_empty() || members.any(|node| reachable(node) && !knows(node)) {
+            return false;
+        }
+        let stays = self.layout.members.iter().filter(|(_, at)| !at.leaving);
+        let voters: Vec<&NodeId> = stays.map(|(node, _)| node).collect();
+        let present = voters.iter().filter(|at| reachable(at) && knows(at));
+        if present.count() * 2 <= voters.len() {
             return false;
         }
         let before = self.ring_of(&self.seats_before());

@@ -372,17 +372,36 @@ fn nothing_is_retired_before_old_owners_know() {
         }
     };
     let ready = ready.clone();
-    let nobody = |_: &NodeId| false;
+    let but_third = |at: &NodeId| *at != node(3);
     assert!(ready.may_retire(knowing(&[1, 2, 3, 4]), all));
     assert!(
         !ready.may_retire(knowing(&[1, 2, 4]), all),
         "who can be reached is waited for"
     );
     assert!(
-        ready.may_retire(knowing(&[1, 2, 4]), nobody),
+        ready.may_retire(knowing(&[1, 2, 4]), but_third),
         "W and n - W + 1 of three are two"
     );
-    assert!(!ready.may_retire(knowing(&[1, 4]), nobody));
+    let joiner_and_first = |at: &NodeId| [node(1), node(4)].contains(at);
+    assert!(!ready.may_retire(knowing(&[1, 4]), joiner_and_first));
+}
+
+#[test]
+fn who_stays_can_go_on_choosing() {
+    let members = apply(&second(4), &Change::Join(joiner(5)));
+    let leaving = apply(&settle(members), &Change::Leave { node: node(5) });
+    let missing = leaving.layout.change.as_ref().expect("owners change");
+    let missing: Vec<NodeId> = missing.missing.keys().cloned().collect();
+    let ready = missing.iter().fold(leaving, |next, at| {
+        apply(&next, &fill(&next, at, usize::MAX))
+    });
+    let there =
+        |away: &'static [usize]| move |at: &NodeId| away.iter().all(|number| *at != node(*number));
+    assert!(ready.may_retire(|_| u64::MAX, there(&[1])));
+    assert!(
+        !ready.may_retire(|_| u64::MAX, there(&[1, 2])),
+        "two of the four who stay would be alone, without the leaver's vote"
+    );
 }
 
 /// What may happen next, by a number.
