@@ -7,7 +7,8 @@
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{CALM_US, Drawn, FORMED_US, Setting, What};
+use super::{CALM_US, Drawn, FORMED_US, Setting, What, Wish};
+use crate::world::owners;
 
 /// Tells this stream from the others of a seed.
 const PURPOSE: u64 = 0x7472_6f75_626c_6573;
@@ -17,6 +18,9 @@ const LONGEST_US: u64 = 500_000;
 /// Adds what a seed draws of them.
 pub(super) fn draw(seed: u64, setting: &mut Setting, drawn: &mut Drawn) {
     let rng = &mut ChaCha8Rng::seed_from_u64(seed ^ PURPOSE);
+    if setting.nodes == 5 && rng.random_bool(0.1) {
+        return drill(rng, setting, drawn);
+    }
     if rng.random_bool(0.5) {
         setting.skew_ms = [10, 1_000, 100_000][rng.random_range(0..3)];
     }
@@ -59,6 +63,62 @@ pub(super) fn draw(seed: u64, setting: &mut Setting, drawn: &mut Drawn) {
             drawn.push((when(rng), What::Clog { from, to, for_us }));
         }
     }
+}
+
+/// All owners but one take writes; then that one is on the side of the majority, which the others cannot reach. In
+/// such a run nothing else brings copies together, and every write and read counts owners only. What happens there
+/// must not believe the one that is behind: a leaver's place is filled, or a lost store.
+fn drill(rng: &mut ChaCha8Rng, setting: &mut Setting, drawn: &mut Drawn) {
+    let owners = owners(setting.nodes, 0);
+    let [first, second, behind] = owners[..] else {
+        return;
+    };
+    (setting.r, setting.w, setting.frail, setting.senses) = (2, 2, true, true);
+    (setting.read_repair, setting.exchanges, setting.handoff) = (false, false, false);
+    drawn.retain(|(_, what)| matches!(what, What::Ask { .. } | What::Change { .. }));
+    for (_, what) in drawn.iter_mut() {
+        if let What::Ask { sloppy, .. } = what {
+            *sloppy = false;
+        }
+    }
+    let apart_us = rng.random_range(FORMED_US..FORMED_US + 200_000);
+    let split_us = rng.random_range(CALM_US / 2..CALM_US - 800_000);
+    for (from, to) in across(&[first, second], setting.nodes) {
+        let is_behind = from == behind || to == behind;
+        let from_us = if is_behind { apart_us } else { split_us };
+        drawn.push((from_us, What::Cut { from, to }));
+    }
+    let then_us = split_us + rng.random_range(50_000..100_000);
+    if rng.random_bool(0.5) {
+        let (node, who) = (behind, first);
+        drawn.push((then_us, What::Leave { node, who }));
+    } else {
+        let down_us = rng.random_range(1_000..20_000);
+        drawn.push((split_us + 1, What::Wipe { node: first, down_us }));
+        for (from, to) in across(&[first], setting.nodes) {
+            if from != second && to != second {
+                drawn.push((then_us, What::Heal { from, to }));
+            }
+        }
+        drawn.push((then_us + 150_000, What::Refill { node: first }));
+    }
+    for _ in 0..12 {
+        let ask = What::Ask {
+            client: any(rng, setting.clients),
+            node: [behind, first][any(rng, 2)],
+            key: 0,
+            wish: Wish::Read,
+            sloppy: false,
+        };
+        drawn.push((rng.random_range(then_us..CALM_US), ask));
+    }
+}
+
+/// Both directions between some nodes and all others.
+fn across(some: &[usize], nodes: usize) -> Vec<(usize, usize)> {
+    let others = (0..nodes).filter(|node| !some.contains(node));
+    let pairs = others.flat_map(|other| some.iter().map(move |one| (*one, other)));
+    pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
 }
 
 /// Stores that come back with less than they had, or with what they had once.

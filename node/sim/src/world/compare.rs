@@ -374,10 +374,9 @@ impl World {
                 .compared
                 .get(&self.keys[key].slot.partition)
                 .unwrap_or(&nobody);
-            let met = match self.bug {
-                Some(Bug::RefillAfterOne) => done.values().any(|counts| *counts),
-                _ => need.is_met(done, |other| process.reachable[self.index(other)]),
-            };
+            let one =
+                self.bug == Some(Bug::RefillAfterOne) && done.values().any(|counts| *counts);
+            let met = one || need.is_met(done, |other| process.reachable[self.index(other)]);
             if met {
                 self.nodes[node]
                     .disk

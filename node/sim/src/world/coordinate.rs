@@ -20,6 +20,7 @@ use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
 use crate::draw::Draw;
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
+use crate::zoo::Bug;
 
 /// Purpose of the draws of this file.
 const PURPOSE: u64 = 14;
@@ -409,13 +410,18 @@ impl World {
     /// A copy counts, or will not.
     pub(crate) fn copy_counts(&mut self, node: usize, flow: u64, owner: &NodeId, said: Took) {
         let own = self.nodes[node].id == *owner;
-        let again = self.begin_again(node, flow, said);
+        let counts_stale = self.bug == Some(Bug::StaleCounts);
+        let again = match counts_stale {
+            true => None,
+            false => self.begin_again(node, flow, said),
+        };
         let Some(writing) = self.process(node).puts.get_mut(&flow) else {
             return;
         };
         writing.counted |= own && said == Took::Counts;
         let effects = again.unwrap_or_else(|| match said {
             Took::Counts => writing.put.handle(PutEvent::Acked(owner)),
+            Took::Stale if counts_stale => writing.put.handle(PutEvent::Acked(owner)),
             Took::Stale | Took::Failed => writing.put.handle(PutEvent::Failed(owner)),
         });
         self.perform_write(node, flow, effects);
@@ -564,10 +570,20 @@ impl World {
 
     fn settle_write(&mut self, node: usize, flow: u64, outcome: Outcome) {
         let me = self.nodes[node].id.clone();
+        let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let outcome = match outcome {
+            Outcome::Written { owners, fallbacks } if self.bug == Some(Bug::HintsAsOwners) => {
+                let owners = owners + fallbacks;
+                Outcome::Written {
+                    owners,
+                    fallbacks: 0,
+                }
+            }
+            outcome => outcome,
+        };
         let Some(writing) = self.process(node).puts.get(&flow) else {
             return;
         };
-        let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (origin, w) = (writing.origin, few(writing.w));
         let result = match (outcome, &writing.minted) {
             (Outcome::Written { owners, fallbacks }, Some(minted)) => Ok(Written {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use sibyl::replica::leaves::Leaves;
-use sibyl::store::{Space, Store as _};
+use sibyl::store::{Batch, Space, Store as _};
 use sibyl_core::registry::{Document, Faults, Machine};
 
 use super::registry::Registry;
@@ -183,7 +183,7 @@ impl World {
     }
 
     /// Every record is read once, as clients and listings would in the end.
-    fn look_for_damage(&mut self) {
+    pub(crate) fn look_for_damage(&mut self) {
         for node in 0..self.nodes.len() {
             for key in 0..self.keys.len() {
                 if self.nodes[node].process.is_some() && self.is_holder(node, key) {
@@ -239,7 +239,19 @@ impl World {
         }
         self.die(node);
         let held: Vec<Writes> = self.nodes[node].synced.clone();
+        let chosen = self.nodes[node].disk.store.get(Space::Meta, CHOSEN);
         let is_whole = self.nodes[node].disk.truncate(batches);
+        if self.bug == Some(Bug::WatermarkIgnored) {
+            // The registry's promises would find it out: only data is lost here.
+            let mut batch = Batch::new();
+            if let Ok(Some(chosen)) = chosen {
+                batch.put(Space::Meta, CHOSEN, chosen);
+            }
+            let store = &self.nodes[node].disk.store;
+            store.fault(|faults| faults.fail_next_sync = false);
+            let kept = store.apply(batch).and_then(|()| store.sync());
+            kept.expect("a reopened store takes what it held");
+        }
         if !is_whole && self.bug != Some(Bug::WatermarkIgnored) {
             self.sights.met(Sight::Behindhand);
             self.forget_disk(node);
@@ -421,7 +433,6 @@ impl World {
                 .fault(|faults| faults.fail_next_sync = false);
         }
         self.note(&[17], || "all is calm".into());
-        self.look_for_damage();
         self.mend_members();
         (0..self.nodes.len()).for_each(|node| self.notice_all(node));
     }

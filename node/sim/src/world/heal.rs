@@ -15,7 +15,6 @@ use sibyl_core::refill::Need;
 use super::command::{Command, Group, Why};
 use super::frames::Waiting;
 use super::{Bytes, Event, NodeId, World};
-use crate::checks::deletes::Copy;
 use crate::disk::Fenced;
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
@@ -117,10 +116,8 @@ impl World {
             return;
         };
         let process = self.nodes[node].process.as_ref().expect("it acts");
-        let met = match self.bug {
-            Some(Bug::HealAfterOne) => !heard.is_empty(),
-            _ => need.is_met(&heard, |other| process.reachable[self.index(other)]),
-        };
+        let one = self.bug == Some(Bug::HealAfterOne) && !heard.is_empty();
+        let met = one || need.is_met(&heard, |other| process.reachable[self.index(other)]);
         if met && !need.others.is_empty() {
             let object = Box::new(joined);
             self.submit(node, Command::Replace { key, object });
@@ -149,7 +146,7 @@ impl World {
                 object
             }
         };
-        let before = before.unwrap_or_else(Copy::default);
+        let before = before.unwrap_or_default();
         self.watch(node, key, before, &object);
         if object.is_empty() {
             group.forgotten.insert(key);

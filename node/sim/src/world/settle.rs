@@ -26,6 +26,7 @@ impl World {
                 self.name_store(node);
             }
         }
+        self.look_for_damage();
         self.go(events);
         self.mend_by_reads(events);
         self.compare_all(events);

@@ -471,7 +471,7 @@ impl World {
             return Ok(fresh.clone());
         }
         let read = self.read(node, key);
-        if read.is_err() {
+        if read.is_err() && self.bug != Some(Bug::FenceKeepsLine) {
             let process = self.process(node);
             process.lines.insert(key, process.counter - 1);
         }
