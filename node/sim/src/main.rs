@@ -48,7 +48,9 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
-    /// Runs one seed and says what happened.
+    /// Names the known bugs, each of which `run --zoo` must find.
+    Zoo,
+    /// Runs one seed, or a kept plan, and says what happened.
     Replay {
         /// The seed.
         #[arg(long, required_unless_present = "plan", conflicts_with = "plan")]
@@ -93,6 +95,10 @@ fn main() -> ExitCode {
                 bug: zoo,
                 jobs,
             })
+        }
+        Command::Zoo => {
+            Bug::ALL.iter().for_each(|bug| println!("{bug}"));
+            ExitCode::SUCCESS
         }
         Command::Replay {
             seed,
@@ -192,7 +198,8 @@ fn report(failure: &Failure, bug: Option<Bug>) {
         ),
     };
     println!("the smallest plan that breaks it:\n{small}");
-    println!("replay: cargo run -p sibyl-sim -- replay {flag}--seed {seed} --shrink -v");
+    let zoo = bug.map_or(String::new(), |bug| format!("--zoo {bug} "));
+    println!("replay: cargo run -p sibyl-sim -- replay {flag}{zoo}--seed {seed} --shrink -v");
 }
 
 /// Shrinks a plan without a word of each panic that it meets on the way.

@@ -168,11 +168,7 @@ pub enum What {
     /// A node stands still for a while, and then does all at once.
     Pause { node: usize, for_us: u64 },
     /// What is sent in this direction waits, and then comes at once.
-    Clog {
-        from: usize,
-        to: usize,
-        for_us: u64,
-    },
+    Clog { from: usize, to: usize, for_us: u64 },
     /// A registry change is asked of a node.
     Change { node: usize, which: u64 },
     /// A node is asked to let a member leave.

@@ -119,7 +119,11 @@ fn what_once_went_wrong_stays_right() {
         if let Some(bug) = bug {
             let broken = kept.plan.run(Some(bug)).violation;
             let check = broken.map(|(_, violation)| violation.check);
-            assert_eq!(check, bug.breaks().first().copied(), "{path:?} no longer catches {bug}");
+            assert_eq!(
+                check,
+                bug.breaks().first().copied(),
+                "{path:?} no longer catches {bug}"
+            );
         }
     }
 }

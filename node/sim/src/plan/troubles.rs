@@ -12,6 +12,8 @@ use crate::world::owners;
 
 /// Tells this stream from the others of a seed.
 const PURPOSE: u64 = 0x7472_6f75_626c_6573;
+/// More batches than a run has.
+const ALL_BATCHES: u64 = 10_000;
 /// How long a clogged link or a full disk lasts at most.
 const LONGEST_US: u64 = 500_000;
 
@@ -89,12 +91,22 @@ fn drill(rng: &mut ChaCha8Rng, setting: &mut Setting, drawn: &mut Drawn) {
         drawn.push((from_us, What::Cut { from, to }));
     }
     let then_us = split_us + rng.random_range(50_000..100_000);
-    if rng.random_bool(0.5) {
+    let kind = rng.random_range(0..4);
+    if kind < 2 {
         let (node, who) = (behind, first);
         drawn.push((then_us, What::Leave { node, who }));
     } else {
-        let down_us = rng.random_range(1_000..20_000);
-        drawn.push((split_us + 1, What::Wipe { node: first, down_us }));
+        let (node, down_us) = (first, rng.random_range(1_000..20_000));
+        let batches = ALL_BATCHES;
+        let loses = match kind {
+            2 => What::Wipe { node, down_us },
+            _ => What::Truncate {
+                node,
+                batches,
+                down_us,
+            },
+        };
+        drawn.push((split_us + 1, loses));
         for (from, to) in across(&[first], setting.nodes) {
             if from != second && to != second {
                 drawn.push((then_us, What::Heal { from, to }));

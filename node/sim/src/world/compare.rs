@@ -374,8 +374,7 @@ impl World {
                 .compared
                 .get(&self.keys[key].slot.partition)
                 .unwrap_or(&nobody);
-            let one =
-                self.bug == Some(Bug::RefillAfterOne) && done.values().any(|counts| *counts);
+            let one = self.bug == Some(Bug::RefillAfterOne) && done.values().any(|counts| *counts);
             let met = one || need.is_met(done, |other| process.reachable[self.index(other)]);
             if met {
                 self.nodes[node]

@@ -6,16 +6,15 @@
 //! registry document nowhere, is spared, so that every loss found is a bug. An engine that is behind its watermark, or
 //! does not open, is a wipe that the node finds out itself; a restored backup is one with memories.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use sibyl::replica::leaves::Leaves;
 use sibyl::store::{Batch, Space, Store as _};
-use sibyl_core::registry::{Document, Faults, Machine};
+use sibyl_core::registry::{Document, Faults, Machine, Member};
 
 use super::registry::Registry;
 use super::writer::{CHOSEN, Writer};
-use super::{Event, Process, World, actor};
+use super::{Event, NodeId, Process, World, actor};
 use crate::checks::Violation;
 use crate::draw::Draw;
 use crate::oracle::Writes;
@@ -379,24 +378,24 @@ impl World {
         })
     }
 
+    /// With a document, and with the one after it if somebody is about to leave by that.
     fn votes_without(&self, node: usize, document: Option<&Document>) -> bool {
-        let members = document.map(|document| &document.layout.members);
-        let votes = |other: &super::Node| {
-            let named = match members {
-                Some(members) => members.get(&other.id).map(|member| member.store),
-                None => Some(None),
-            };
-            named.is_some_and(|named| {
-                named.map_or(other.stores == 0, |store| store == other.disk.actor)
-            })
+        let Some(document) = document else {
+            let whole = |other: &usize| *other != node && self.nodes[*other].stores == 0;
+            return (0..self.nodes.len()).filter(whole).count() * 2 > self.nodes.len();
         };
-        let others = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != node);
-        let voters = members.map_or(self.nodes.len(), BTreeMap::len);
-        others.filter(|(_, other)| votes(other)).count() * 2 > voters
+        let members = &document.layout.members;
+        let votes = |(id, member): &(&NodeId, &Member)| {
+            let other = self.index(id);
+            let disk = &self.nodes[other].disk;
+            let named = member.store.map(|store| store == disk.actor);
+            other != node && named.unwrap_or(self.nodes[other].stores == 0)
+        };
+        let enough = |stay: &dyn Fn(&Member) -> bool| {
+            let left = members.iter().filter(|(_, member)| stay(member));
+            left.clone().filter(votes).count() * 2 > left.count()
+        };
+        enough(&|_| true) && enough(&|member| !member.leaving)
     }
 
     /// A node compares its copies with all others now.

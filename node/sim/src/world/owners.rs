@@ -281,8 +281,7 @@ impl World {
                 return true;
             }
             let heard = done.get(at).unwrap_or(&nobody);
-            let one =
-                self.bug == Some(Bug::SwitchAfterOne) && heard.values().any(|counts| *counts);
+            let one = self.bug == Some(Bug::SwitchAfterOne) && heard.values().any(|counts| *counts);
             let met =
                 |need: &Need| need.is_met(heard, |other| process.reachable[self.index(other)]);
             one || needs.iter().all(met)
