@@ -261,7 +261,7 @@ impl Bug {
             Self::RebuildingReads => 700,
             Self::RefillAfterOne => 3_000,
             Self::ForgetfulFallback => 20_000,
-            Self::OneLayout => 12_000,
+            Self::OneLayout => 3_000,
             Self::SwitchAfterOne => 500,
             Self::StaleTaken => 40_000,
             Self::ErrorIsAbsent | Self::FencedWait => 2_000,
