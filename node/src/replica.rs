@@ -543,7 +543,7 @@ impl Replica {
     pub fn object(&self, slot: &Slot) -> Result<Object, Failure> {
         match self.encoded(slot)? {
             Some(bytes) => {
-                codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
+                codec::decode(&bytes).map_err(|error| Failure::Fenced(error.to_string()))
             }
             None => Ok(Object::default()),
         }
@@ -580,12 +580,15 @@ impl Replica {
             .map_err(|error| unreadable(&error))?;
         let object = |(key, bytes): (Bytes, Bytes)| match codec::decode(&bytes) {
             Ok(object) => Ok((key.slice(RECORD_HEAD..), object)),
-            Err(error) => Err(Failure::Unreadable(error.to_string())),
+            Err(error) => Err(Failure::Fenced(error.to_string())),
         };
         pairs.into_iter().map(object).collect()
     }
 }
 
 fn unreadable(error: &ReadError) -> Failure {
-    Failure::Unreadable(error.to_string())
+    match error {
+        ReadError::Corrupt { .. } => Failure::Fenced(error.to_string()),
+        ReadError::Failed(_) => Failure::Unreadable(error.to_string()),
+    }
 }

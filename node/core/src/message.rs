@@ -274,7 +274,7 @@ pub enum Failure {
     /// The node may not mint yet.
     #[error("that node is rebuilding its data and takes no writes to coordinate yet")]
     Rebuilding,
-    /// The record fails its checksum, or the disk cannot be read.
+    /// The disk cannot be read now; the copy may well be there.
     #[error("that node cannot read its copy: {0}")]
     Unreadable(String),
     /// The disk is full, or failed.
@@ -335,6 +335,9 @@ pub enum Failure {
         /// How many were needed.
         need: u32,
     },
+    /// The record fails its checksum: this copy is lost until other owners were asked for it.
+    #[error("that node's copy is damaged and fenced: {0}")]
+    Fenced(String),
 }
 
 /// Bytes that are not a head of this version.

@@ -323,6 +323,7 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::NotOwner
             | Failure::Rebuilding
             | Failure::Unreadable(_)
+            | Failure::Fenced(_)
             | Failure::DiskFull
             | Failure::Overloaded
             | Failure::NotServing(_)

@@ -354,6 +354,31 @@ fn a_key_of_one_node_stays_one_interval_above_the_line() {
 }
 
 #[test]
+fn a_record_that_fails_its_checksum_is_fenced_and_a_disk_that_is_away_is_not() {
+    let bench = Bench::new();
+    let place = slot(3, 1, "k");
+    bench.minted(&place, write("a", None)).unwrap();
+    let record = place.record();
+    let memory = &bench.disk.memory;
+    memory.fault(|faults| faults.damage(Space::Objects, &record, true));
+    assert!(matches!(
+        bench.replica.encoded(&place),
+        Err(Failure::Fenced(_))
+    ));
+    assert!(matches!(
+        bench.join(&place, Object::default()),
+        Err(Failure::Fenced(_))
+    ));
+    memory.fault(|faults| faults.damage(Space::Objects, &record, false));
+    let range = record.clone()..store::following(&record);
+    memory.fault(|faults| faults.unreadable = Some((Space::Objects, range)));
+    assert!(matches!(
+        bench.replica.encoded(&place),
+        Err(Failure::Unreadable(_))
+    ));
+}
+
+#[test]
 fn a_copy_that_cannot_be_read_raises_the_line_of_its_partition() {
     let bench = Bench::new();
     let (place, elsewhere) = (slot(3, 1, "k"), slot(4, 1, "k"));

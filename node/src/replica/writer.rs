@@ -537,7 +537,7 @@ impl Writer {
                     let tag = self.leaves.tag(*bucket, key, &bytes);
                     Ok(Held { object, tag })
                 }
-                Err(error) => Err(Failure::Unreadable(error.to_string())),
+                Err(error) => Err(Failure::Fenced(error.to_string())),
             },
             Ok(None) => Ok(Held::default()),
             Err(error) => Err(unreadable(&error)),
