@@ -24,6 +24,7 @@ use crate::answers::Answers;
 use crate::backup;
 use crate::config::{Config, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
+use crate::door::{Door, MAX_REQUESTS};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
@@ -158,12 +159,12 @@ impl Node {
             url: config.advertise.clone(),
         };
         let answers = Arc::new(Answers::new(registry.handle(), telemetry.tracer.clone()));
-        let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
-        options.allow_cuts = config.allow_cuts;
+        let options = net_options(&config);
         let net = Net::start(identity, peers, answers.clone(), options)?;
-
+        let door = door(&config, &replica);
         let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
             me: me.clone(),
+            door: door.clone(),
             replica: replica.clone(),
             net: net.clone(),
             registry: registry.handle(),
@@ -187,6 +188,7 @@ impl Node {
             platform,
             metrics: Arc::clone(&telemetry.metrics),
             anti_entropy: anti_entropy.clone(),
+            door,
         });
         answers.serve(coordinator.clone());
         registry.start(net.clone());
@@ -194,7 +196,6 @@ impl Node {
         anti_entropy.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
-
         let (stop, stopped) = watch::channel(false);
         let (listen, servers) =
             listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
@@ -246,6 +247,17 @@ impl Node {
         }
         telemetry.shutdown(TELEMETRY_DEADLINE).await;
     }
+}
+
+fn net_options(config: &Config) -> crate::peer::Options {
+    let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
+    options.allow_cuts = config.allow_cuts;
+    options
+}
+
+fn door(config: &Config, replica: &Replica) -> Door {
+    let max_requests = config.max_requests.unwrap_or(MAX_REQUESTS);
+    Door::new(replica.clone(), max_requests)
 }
 
 /// What runs users' WebAssembly, with what it kept.
@@ -485,6 +497,7 @@ fn start_replica(
         actor,
         line,
         hint_quota_bytes: disk::hint_quota(config),
+        gauge: disk::gauge(config),
         observer: Box::new(move |group: Group| {
             metrics.storage(StorageOp::Put, group.apply);
             if let Some(sync) = group.sync {
@@ -513,6 +526,7 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
     };
     let ground = handoff::Ground {
         me: coordinator.me().clone(),
+        door: coordinator.door().clone(),
         replica: coordinator.replica().clone(),
         net: coordinator.net().clone(),
         metrics: coordinator.metrics(),
@@ -532,7 +546,7 @@ fn look_after(coordinator: &Coordinator, config: &Config) {
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
     tokio::spawn(coordinator.clone().give_up_lost(config.down_after));
-    tokio::spawn(disk::watch(coordinator.clone(), config.data_dir.clone()));
+    tokio::spawn(disk::watch(coordinator.clone()));
     tokio::spawn(disk::watch_damage(coordinator.clone()));
 }
 

@@ -12,6 +12,7 @@ mod merkle;
 pub mod metrics;
 pub mod names;
 pub mod propagation;
+mod ring;
 mod rpc;
 mod sampler;
 pub mod settings;

@@ -74,6 +74,8 @@ calls! {
     MerkleKeys = "Merkle/Keys",
     /// Ship objects both ways.
     MerkleExchange = "Merkle/Exchange",
+    /// Ask to be taken in. The node that asks has no spans yet.
+    NodeKnock = "Node/Knock",
     /// Ask a node how it is.
     NodeStatus = "Node/Status",
 }

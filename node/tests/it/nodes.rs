@@ -50,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) peer: SocketAddr,
     pub(crate) folder: PathBuf,
     flags: Vec<String>,
+    /// Variables of its environment, beside what it inherits.
+    pub(crate) env: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -84,6 +86,8 @@ impl Node {
         for (name, _) in inherited {
             command.env_remove(name);
         }
+        let env = self.env.iter();
+        command.envs(env.map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -100,6 +104,7 @@ impl Node {
             peer: self.peer,
             folder,
             flags,
+            env: Vec::new(),
             child: None,
         }
     }
@@ -275,6 +280,7 @@ impl Cluster {
                 http: free_address(),
                 peer,
                 flags: all,
+                env: Vec::new(),
                 child: None,
             }
         };
@@ -297,6 +303,7 @@ impl Cluster {
             http: free_address(),
             peer: free_address(),
             flags: all,
+            env: Vec::new(),
             child: None,
         }
     }
