@@ -162,15 +162,7 @@ impl Node {
             active: config.anti_entropy,
             metrics: Arc::clone(&telemetry.metrics),
         });
-        let reaping = reaping(
-            &config,
-            &me,
-            &replica,
-            &net,
-            &registry.handle(),
-            &anti_entropy,
-            &telemetry,
-        );
+        let reaping = reaping(&config, &anti_entropy, &telemetry);
         let platform = open_platform(&config).await?;
         let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();
@@ -497,21 +489,13 @@ fn start_replica(
 }
 
 /// What forgets deleted keys, over what stands already.
-fn reaping(
-    config: &Config,
-    me: &NodeId,
-    replica: &Replica,
-    net: &Net,
-    registry: &Registry,
-    anti_entropy: &AntiEntropy,
-    telemetry: &Telemetry,
-) -> Reaping {
-    let leftover = anti_entropy.clone();
+fn reaping(config: &Config, beside: &AntiEntropy, telemetry: &Telemetry) -> Reaping {
+    let (ground, leftover) = (beside.ground(), beside.clone());
     Reaping::new(reap::Ground {
-        me: me.clone(),
-        replica: replica.clone(),
-        net: net.clone(),
-        registry: registry.clone(),
+        me: ground.me.clone(),
+        replica: ground.replica.clone(),
+        net: ground.net.clone(),
+        registry: ground.registry.clone(),
         interval: config.reap_interval,
         window_ms: RETRY_WINDOW_MS,
         leftover: Box::new(move || leftover.has_leftover()),

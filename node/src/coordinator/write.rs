@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
 use super::once::Answered;
+use super::placement::Placement;
 use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
@@ -179,23 +180,18 @@ impl Coordinator {
         let placement = self.placement(&view, bucket, slot.partition, sloppy);
         let owners = &placement.owners;
         let (w, owns) = (coordinate.w as usize, owners.contains(self.me()));
-        if !owns && (!sloppy || placement.also.contains(self.me())) {
-            return Err(Failure::NotOwner);
-        }
-        if !owns && placement.in_reach() < w {
-            // What is kept here alone would help nobody now.
-            let few = "too few nodes can be reached that may take the write";
-            return Err(Failure::NotServing(few.into()));
+        if !owns {
+            self.may_stand_in(&placement, w, sloppy)?;
         }
         let flight = self.net().flights().begin();
         let mut found = None;
         if once {
             let look = self.look_back(span, (&view, &slot), &coordinate, timeout);
             found = Some(look.await?);
-            if !owns {
-                // What other hints held becomes part of this node's.
-                self.net().flights().relay();
-            }
+        }
+        if once && !owns {
+            // What other hints held becomes part of this node's.
+            self.net().flights().relay();
         }
         let timeout = deadline.saturating_duration_since(Deadline::now());
         let span = span.quorum_write(owners.len(), w);
@@ -231,6 +227,19 @@ impl Coordinator {
         answered
             .await
             .unwrap_or_else(|_| Err(Failure::Store("the write was abandoned".into())))
+    }
+
+    /// Why this node does not mint in the owners' place.
+    fn may_stand_in(&self, placement: &Placement, w: usize, sloppy: bool) -> Result<(), Failure> {
+        if !sloppy || placement.also.contains(self.me()) {
+            return Err(Failure::NotOwner);
+        }
+        if placement.in_reach() < w {
+            // What is kept here alone would help nobody now.
+            let few = "too few nodes can be reached that may take the write";
+            return Err(Failure::NotServing(few.into()));
+        }
+        Ok(())
     }
 }
 

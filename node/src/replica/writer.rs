@@ -283,9 +283,7 @@ impl Writer {
             command.refuse(&failure);
             return Ok(());
         }
-        if let Command::Join { object, .. } | Command::Replace { object, .. } = &command {
-            self.check_memory(object.context())?;
-        }
+        self.check_command(&command)?;
         match command {
             Command::Mint(asked) => return self.mint(asked, round),
             Command::Hint(change) => return self.change_hint(change, round),
@@ -345,9 +343,18 @@ impl Writer {
                 round.done.synced.push(counts);
             }
             Command::Flush { counts } => round.done.synced.push(counts),
-            Command::Reaping(asked) => return self.reaping(asked, round),
+            Command::Reaping(asked) => self.reaping(asked, round),
         }
         Ok(())
+    }
+
+    fn check_command(&self, command: &Command) -> Result<(), Fatal> {
+        match command {
+            Command::Join { object, .. } | Command::Replace { object, .. } => {
+                self.check_memory(object.context())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn join(&mut self, slot: &Slot, object: &Object, round: &mut Round) -> Result<(), Failure> {

@@ -197,7 +197,8 @@ impl AntiEntropy {
         state.peers.values().map(|peer| peer.due.len()).sum()
     }
 
-    fn ground(&self) -> &Ground {
+    /// What it stands on.
+    pub fn ground(&self) -> &Ground {
         &self.inner.ground
     }
 

@@ -118,6 +118,14 @@ pub(super) struct Group {
     pub(super) hints: BTreeMap<usize, Option<Hint>>,
 }
 
+impl Group {
+    /// A copy is another now.
+    pub(super) fn change(&mut self, key: usize, object: Object) {
+        self.forgotten.remove(&key);
+        self.changed.insert(key, object);
+    }
+}
+
 impl Command {
     /// The document whose owners it was meant for.
     pub(super) fn number(&self) -> Option<u64> {

@@ -293,14 +293,8 @@ impl World {
                 from: place,
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
-            Request::Epoch(word) => {
-                self.heard_word(node, from, word);
-                let reply = self.own_word(node);
-                self.reply(node, from, call, reply, Bytes::new());
-            }
-            Request::Seals { .. } | Request::Reap { .. } => {
-                let forget = matches!(request, Request::Reap { .. });
-                let (reply, body) = self.asked_about_seals(node, number, forget, &body);
+            Request::Epoch(_) | Request::Seals { .. } | Request::Reap { .. } => {
+                let (reply, body) = self.asked_to_reap(node, (from, number), &request, &body);
                 self.reply(node, from, call, reply, body);
             }
             Request::Object { ref place } | Request::Digest { ref place } => {

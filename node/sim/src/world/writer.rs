@@ -37,19 +37,12 @@ pub(crate) const CHOSEN: &[u8] = b"registry/chosen";
 /// The queue and the batch under way.
 #[derive(Default)]
 pub(crate) struct Writer {
-    queue: VecDeque<Command>,
-    busy: bool,
+    pub(super) queue: VecDeque<Command>,
+    pub(super) busy: bool,
     group: Group,
     syncs: u64,
     /// The last message heard of each peer, by when it was sent.
     pub(crate) heard: BTreeMap<usize, u64>,
-}
-
-impl Writer {
-    /// Whether something is queued or not synced yet.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy || !self.queue.is_empty()
-    }
 }
 
 impl World {
@@ -255,13 +248,7 @@ impl World {
         match command {
             Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
             Command::Forget { key, .. } => self.forget_in(node, key, group),
-            Command::Reap { key, digest, .. } => {
-                let held = self.load(node, key, group);
-                if self.reap_in(node, key, digest, &held) {
-                    group.changed.insert(key, Object::default());
-                    group.forgotten.insert(key);
-                }
-            }
+            Command::Reap { key, digest, .. } => self.reap_in(node, key, digest, group),
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
@@ -443,10 +430,7 @@ impl World {
         if result.is_ok() {
             self.watch(node, key, before, &held);
             match hint {
-                None => {
-                    group.forgotten.remove(&key);
-                    group.changed.insert(key, held);
-                }
+                None => group.change(key, held),
                 Some(hint) => self.keep_minted(node, key, hint, held, group),
             }
             group.counts.push(Counts::Write { flow });
@@ -454,7 +438,7 @@ impl World {
         result
     }
 
-    fn load(&self, node: usize, key: usize, group: &Group) -> Object {
+    pub(super) fn load(&self, node: usize, key: usize, group: &Group) -> Object {
         let fresh = group.changed.get(&key).cloned();
         fresh.unwrap_or_else(|| self.nodes[node].disk.object(&self.keys[key].record))
     }
