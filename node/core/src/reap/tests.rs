@@ -95,6 +95,7 @@ struct World {
     words: Vec<(usize, usize, Word)>,
     contexts: Vec<Context>,
     deleted: BTreeSet<Dot>,
+    minted: BTreeSet<Dot>,
     reaped: usize,
 }
 
@@ -131,6 +132,7 @@ impl World {
             words: Vec::new(),
             contexts: Vec::new(),
             deleted: BTreeSet::new(),
+            minted: BTreeSet::new(),
             reaped: 0,
         }
     }
@@ -203,8 +205,11 @@ impl World {
             tombstones: Context::new(),
             content,
         };
+        let mut known = self.copies[at].context().clone();
+        known.join(write.context.as_ref().unwrap_or(&Context::new()));
         let written = self.copies[at].write(Mint { dot, line: 0 }, write, UNCAPPED);
         let written = written.expect("no caps");
+        self.check_claims(dot, &known, written.shipment.context());
         self.seals[at].break_one(&0);
         for owner in (0..OWNERS).filter(|owner| *owner != at) {
             let to = match self.random.chance(75) {
@@ -214,6 +219,15 @@ impl World {
             let tag = self.tag(at);
             self.send(at, to, written.shipment.clone(), tag, to >= OWNERS);
         }
+    }
+
+    /// A fresh dot is nobody's, no context that anybody holds covers it, and it claims nothing that its writer did
+    /// not know: also on a key that was reaped.
+    fn check_claims(&mut self, dot: Dot, known: &Context, shipped: &Context) {
+        assert!(!self.contexts.iter().any(|held| held.contains(dot)));
+        let mut claimed = self.minted.iter().filter(|dot| shipped.contains(**dot));
+        assert!(claimed.all(|dot| known.contains(*dot)));
+        assert!(self.minted.insert(dot), "{dot} is minted twice");
     }
 
     fn begin_read(&mut self) {
