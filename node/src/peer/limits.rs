@@ -6,17 +6,8 @@
 
 use std::time::Duration;
 
-use super::wire::{HEADER_BYTES, SPAN_BYTES};
-
-/// The largest head: placement, contexts (16 KiB each) and attributes (1 KiB) fit several times over.
-pub const MAX_HEAD_BYTES: usize = 64 << 10;
-
-/// The largest body: a resolver upload of 32 MiB and 2 MiB for what surrounds it; twice an object of 16 MiB.
-pub const MAX_BODY_BYTES: usize = 34 << 20;
-
-/// The largest frame: header, span context, head and body at their limits.
-pub(super) const MAX_FRAME_BYTES: usize =
-    HEADER_BYTES + SPAN_BYTES + MAX_HEAD_BYTES + MAX_BODY_BYTES;
+pub(super) use sibyl_core::frame::MAX_FRAME_BYTES;
+pub use sibyl_core::frame::{MAX_BODY_BYTES, MAX_HEAD_BYTES};
 
 /// The largest frame before both sides have proved who they are: an [`super::Identity`] is a cluster id,
 /// a node id (64), a URL and 64 bytes of numbers.

@@ -11,12 +11,12 @@ use sibyl_core::hint::{self, Head};
 use sibyl_core::id::{Incarnation, NodeId, Trace};
 use sibyl_core::message::Failure;
 use sibyl_core::object::{Caps, Object, Write};
+use sibyl_core::record::Unsealed;
 use sibyl_core::registry::Durability;
 use tokio::sync::{oneshot, watch};
 
 use super::keeper::{Change, What};
 use super::{Asked, Command, Done, Minted, Replica, Slot, StandIn, unreadable};
-use crate::store::record::Unsealed;
 use crate::store::{ReadError, Space, Store, following};
 
 pub use sibyl_core::hint::ledger::Kept;

@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use sibyl_core::context::Interval;
 use sibyl_core::id::WriteId;
 use sibyl_core::object::{Content, Refused};
+use sibyl_core::record::Unsealed;
 
 use super::*;
 use crate::store::memory::Memory;
-use crate::store::record::Unsealed;
 use crate::store::{self, Batch, Picture, Size};
 
 mod hints;

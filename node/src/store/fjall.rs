@@ -17,10 +17,11 @@ use ::fjall::{
     Readable as _,
 };
 use bytes::Bytes;
+use sibyl_core::record;
 
 use super::disk::{FolderLock, allocated_bytes};
 use super::journal::{self, JournalError, MARKER_KEY, Marker, chain, fingerprint};
-use super::{Batch, Picture, ReadError, Size, Space, Store, WriteError, record, within_budget};
+use super::{Batch, Picture, ReadError, Size, Space, Store, WriteError, within_budget};
 
 /// Blocks kept in memory; the measured figures of the reference are with this.
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;

@@ -8,13 +8,13 @@
 //!
 //! It knows the journal's layout (disk format V3, uncompressed) and nothing else of fjall.
 
+use sibyl_core::record;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::batch::Batch;
-use super::record;
 
 /// The engine's own key, in no space: the last batch.
 pub(super) const MARKER_KEY: &[u8] = b"\0batch";

@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use sibyl_core::record::Unsealed;
 
-use super::record::Unsealed;
 use super::{Batch, Picture, ReadError, SCAN_BYTES, Size, Space, Store, WriteError, within_budget};
 
 /// Synced batches kept apart, so that [`Memory::truncate_synced`] can lose them.

@@ -15,11 +15,11 @@ pub mod fjall;
 mod journal;
 pub mod memory;
 pub mod open;
-pub mod record;
 pub mod salvage;
 pub mod watermark;
 
 use bytes::Bytes;
+use sibyl_core::record;
 
 pub use batch::Batch;
 pub use counters::Counters;

@@ -38,7 +38,7 @@ fn checksum(placed_key: &[u8], content: &[u8]) -> u32 {
 }
 
 /// Seals a content for the key it is stored under (with the space's prefix).
-pub(crate) fn seal(placed_key: &[u8], content: &[u8]) -> Vec<u8> {
+pub fn seal(placed_key: &[u8], content: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(HEADER_BYTES + content.len());
     sealed.push(VERSION);
     sealed.extend_from_slice(&checksum(placed_key, content).to_le_bytes());
@@ -47,7 +47,10 @@ pub(crate) fn seal(placed_key: &[u8], content: &[u8]) -> Vec<u8> {
 }
 
 /// The content of a sealed record, if it is what was written under this key.
-pub(crate) fn unseal<'a>(placed_key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], Unsealed> {
+///
+/// # Errors
+/// [`Unsealed`] says what is wrong; nothing of the content is handed out.
+pub fn unseal<'a>(placed_key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], Unsealed> {
     let Some((header, content)) = sealed.split_at_checked(HEADER_BYTES) else {
         return Err(Unsealed::Short(sealed.len()));
     };
@@ -64,7 +67,10 @@ pub(crate) fn unseal<'a>(placed_key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8]
 }
 
 /// As [`unseal`], copied once into shared bytes.
-pub(crate) fn unseal_copy(placed_key: &[u8], sealed: &[u8]) -> Result<Bytes, Unsealed> {
+///
+/// # Errors
+/// As [`unseal`].
+pub fn unseal_copy(placed_key: &[u8], sealed: &[u8]) -> Result<Bytes, Unsealed> {
     unseal(placed_key, sealed).map(Bytes::copy_from_slice)
 }
 
