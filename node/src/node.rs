@@ -152,7 +152,6 @@ impl Node {
         let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
         options.allow_cuts = config.allow_cuts;
         let net = Net::start(identity, peers, answers.clone(), options)?;
-
         let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
             me: me.clone(),
             replica: replica.clone(),
@@ -179,19 +178,17 @@ impl Node {
             platform,
             metrics: Arc::clone(&telemetry.metrics),
             anti_entropy: anti_entropy.clone(),
-            reaping: reaping.clone(),
+            reaping,
         });
         answers.serve(coordinator.clone());
         registry.start(net.clone());
         gossip.start(net);
         anti_entropy.start();
-        reaping.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
-
         let (stop, stopped) = watch::channel(false);
-        let (listen, servers) =
-            listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
+        let served = listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
+        let (listen, servers) = served;
         tracing::info!(node = %coordinator.me(), %listen, "serving");
         Ok(Self {
             coordinator,
@@ -536,6 +533,7 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
 
 /// What goes on beside requests.
 fn look_after(coordinator: &Coordinator, config: &Config) {
+    coordinator.reaping().start();
     tokio::spawn(follow_returns(coordinator.clone()));
     tokio::spawn(coordinator.clone().keep_up());
     tokio::spawn(coordinator.clone().sweep_up());

@@ -179,7 +179,7 @@ fn quietly<T>(shrink: impl FnOnce() -> T) -> T {
 }
 
 fn replay(seed: u64, bug: Option<Bug>, verbose: bool, smaller: bool) -> Report {
-    let drawn = Plan::draw(seed);
+    let drawn = Plan::for_bug(seed, bug);
     let plan = if smaller {
         quietly(|| shrink(&drawn, bug))
     } else {

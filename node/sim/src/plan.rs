@@ -11,6 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::world::owners;
+use crate::zoo::Bug;
 
 /// Forming is left alone until here, unless the setting says otherwise.
 pub const FORMED_US: u64 = 400_000;
@@ -159,6 +160,15 @@ struct Kinds {
 impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64) -> Self {
+        Self::drawn(seed, true)
+    }
+
+    /// The plan of a seed for a known bug: the others were measured before anything was reaped.
+    pub fn for_bug(seed: u64, bug: Option<Bug>) -> Self {
+        Self::drawn(seed, bug.is_none_or(Bug::is_of_reaping))
+    }
+
+    fn drawn(seed: u64, reaps: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut setting = setting(&mut rng);
         let drill = rng.random_bool(0.15);
@@ -177,7 +187,9 @@ impl Plan {
         requests(&mut rng, &setting, &mut drawn);
         faults(&mut rng, &setting, &kinds, &mut drawn);
         owner_changes(seed, &setting, &mut drawn);
-        reaping(seed, &mut setting, &mut drawn);
+        if reaps {
+            reaping(seed, &mut setting, &mut drawn);
+        }
         drawn.sort_by_key(|(at_us, _)| *at_us);
         let numbered = drawn.into_iter().zip(0..);
         let entries = numbered.map(|((at_us, what), id)| Entry { id, at_us, what });

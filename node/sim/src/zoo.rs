@@ -174,6 +174,11 @@ impl Bug {
         })
     }
 
+    /// Whether it shows only where deleted keys are reaped.
+    pub fn is_of_reaping(self) -> bool {
+        matches!(self, Self::ReapInFlight | Self::ReapOneSeal)
+    }
+
     /// The check that it must break.
     pub fn breaks(self) -> &'static str {
         match self {

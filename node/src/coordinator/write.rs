@@ -188,10 +188,7 @@ impl Coordinator {
         if once {
             let look = self.look_back(span, (&view, &slot), &coordinate, timeout);
             found = Some(look.await?);
-        }
-        if once && !owns {
-            // What other hints held becomes part of this node's.
-            self.net().flights().relay();
+            self.relays(!owns);
         }
         let timeout = deadline.saturating_duration_since(Deadline::now());
         let span = span.quorum_write(owners.len(), w);
@@ -227,6 +224,13 @@ impl Coordinator {
         answered
             .await
             .unwrap_or_else(|_| Err(Failure::Store("the write was abandoned".into())))
+    }
+
+    /// What other hints held becomes part of this node's, if it stands in.
+    fn relays(&self, stands_in: bool) {
+        if stands_in {
+            self.net().flights().relay();
+        }
     }
 
     /// Why this node does not mint in the owners' place.

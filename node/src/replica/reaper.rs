@@ -232,7 +232,6 @@ impl Writer {
                     self.reaper.seals.sealed_in(&record[..], digest)
                 };
                 let sealed: Vec<_> = places.into_iter().map(sealed).collect();
-                // A seal of this very batch is one once it is synced.
                 round.done.synced(then(done, sealed));
             }
             Asked::Ripe {
