@@ -25,6 +25,7 @@ use crate::answers::Answers;
 use crate::backup;
 use crate::config::{Config, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
+use crate::door::{Door, MAX_REQUESTS};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
@@ -78,14 +79,15 @@ pub enum Ended {
 
 async fn run_once(config: Config) -> anyhow::Result<Ended> {
     let data_dir = config.data_dir.clone();
+    let mut told = told_to_stop()?;
     let node = tokio::select! {
         node = Node::start(config) => node?,
         // A node that waits to be taken in has nothing to drain.
-        signal = told_to_stop() => return signal.map(|()| Ended::Told),
+        _ = told.wait_for(|told| *told) => return Ok(Ended::Told),
     };
     let mut failed = node.coordinator.replica().failed();
     let failure = tokio::select! {
-        signal = told_to_stop() => signal.map(|()| None)?,
+        _ = told.wait_for(|told| *told) => None,
         failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
     };
     let renewed = failure.is_some() && disk::can_be_renewed(&node.coordinator);
@@ -96,22 +98,32 @@ async fn run_once(config: Config) -> anyhow::Result<Ended> {
     match failure {
         Some(why) if renewed => {
             tracing::error!(%why, "the store is given up: the next start begins a new one");
-            Ok(Ended::GivenUp)
+            // Whoever wants it to end meanwhile wants no other start.
+            let told = *told.borrow();
+            Ok(if told { Ended::Told } else { Ended::GivenUp })
         }
         Some(why) => anyhow::bail!("the store failed: {why}"),
         None => Ok(Ended::Told),
     }
 }
 
-async fn told_to_stop() -> anyhow::Result<()> {
+/// Becomes true with the first signal to stop, and stays so: one that comes while the node is doing something else
+/// is not forgotten.
+fn told_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("interrupted: draining"),
-    }
-    Ok(())
+    let (tell, told) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("interrupted: draining"),
+        }
+        tell.send_replace(true);
+        // As long as somebody may ask.
+        tell.closed().await;
+    });
+    Ok(told)
 }
 
 /// A running node.
@@ -149,11 +161,12 @@ impl Node {
             url: config.advertise.clone(),
         };
         let answers = Arc::new(Answers::new(registry.handle(), telemetry.tracer.clone()));
-        let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
-        options.allow_cuts = config.allow_cuts;
+        let options = net_options(&config);
         let net = Net::start(identity, peers, answers.clone(), options)?;
+        let door = door(&config, &replica);
         let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
             me: me.clone(),
+            door: door.clone(),
             replica: replica.clone(),
             net: net.clone(),
             registry: registry.handle(),
@@ -179,6 +192,7 @@ impl Node {
             metrics: Arc::clone(&telemetry.metrics),
             anti_entropy: anti_entropy.clone(),
             reaping,
+            door,
         });
         answers.serve(coordinator.clone());
         registry.start(net.clone());
@@ -237,6 +251,17 @@ impl Node {
         }
         telemetry.shutdown(TELEMETRY_DEADLINE).await;
     }
+}
+
+fn net_options(config: &Config) -> crate::peer::Options {
+    let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
+    options.allow_cuts = config.allow_cuts;
+    options
+}
+
+fn door(config: &Config, replica: &Replica) -> Door {
+    let max_requests = config.max_requests.unwrap_or(MAX_REQUESTS);
+    Door::new(replica.clone(), max_requests)
 }
 
 /// What runs users' WebAssembly, with what it kept.
@@ -476,6 +501,7 @@ fn start_replica(
         actor,
         line,
         hint_quota_bytes: disk::hint_quota(config),
+        gauge: disk::gauge(config),
         observer: Box::new(move |group: Group| {
             metrics.storage(StorageOp::Put, group.apply);
             if let Some(sync) = group.sync {
@@ -520,6 +546,7 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
     };
     let ground = handoff::Ground {
         me: coordinator.me().clone(),
+        door: coordinator.door().clone(),
         replica: coordinator.replica().clone(),
         net: coordinator.net().clone(),
         metrics: coordinator.metrics(),
@@ -540,7 +567,7 @@ fn look_after(coordinator: &Coordinator, config: &Config) {
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
     tokio::spawn(coordinator.clone().give_up_lost(config.down_after));
-    tokio::spawn(disk::watch(coordinator.clone(), config.data_dir.clone()));
+    tokio::spawn(disk::watch(coordinator.clone()));
     tokio::spawn(disk::watch_damage(coordinator.clone()));
 }
 

@@ -194,6 +194,7 @@ impl Writer {
         }
         let mut pending = taken.drain(..);
         while pending.len() > 0 {
+            self.look_for_room();
             let mut round = Round::default();
             let mut carried = 0;
             for command in pending.by_ref() {
@@ -380,14 +381,24 @@ impl Writer {
         self.leaves.close(store, &mut round.batch);
     }
 
+    /// Before every batch: what is free now decides what of it is taken, not what was free seconds ago.
+    fn look_for_room(&self) {
+        if let Err(error) = self.facts.gauge.look() {
+            tracing::warn!(%error, "cannot ask how full the disk is");
+        }
+    }
+
     /// Why a command is not even looked at.
     fn refuses(&self, command: &Command) -> Option<Failure> {
         let is_stale = command.number().is_some_and(|number| number < self.since);
         let closing = self.is_closed(command).then_some(Failure::Closing);
+        let has_room = self.facts.gauge.level().takes(command.taking());
         let hidden = self.is_hidden(command).then_some(Failure::Rebuilding);
         closing
             .or(hidden)
             .or(is_stale.then_some(Failure::Stale(self.since)))
+            .or((!has_room).then_some(Failure::DiskFull))
+            .or(command.is_over().then_some(Failure::Overloaded))
     }
 
     fn close(&mut self, bucket: Incarnation, until: Instant) {

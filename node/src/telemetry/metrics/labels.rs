@@ -243,6 +243,28 @@ words! {
 }
 
 words! {
+    /// What a node that knocked was told.
+    KnockResult {
+        /// The document that names it.
+        Named = "named",
+        /// To wait, or to knock again.
+        Waiting = "waiting",
+        /// That it is never taken in so.
+        Refused = "refused",
+    }
+}
+
+words! {
+    /// Why a request of a client was not begun.
+    ShedReason {
+        /// As many waited as may.
+        Full = "full",
+        /// It waited, and no place came free in time.
+        Waited = "waited",
+    }
+}
+
+words! {
     /// Why a store could not prove that it remembers its counters.
     AmnesiaCause {
         /// There is no store.
