@@ -174,7 +174,6 @@ impl Node {
             active: config.anti_entropy,
             metrics: Arc::clone(&telemetry.metrics),
         });
-        let reaping = reaping(&config, &anti_entropy, &telemetry);
         let platform = open_platform(&config).await?;
         let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();
@@ -190,8 +189,8 @@ impl Node {
             gossip: gossip.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
+            reaping: reaping(&config, &anti_entropy, &telemetry),
             anti_entropy: anti_entropy.clone(),
-            reaping,
             door,
         });
         answers.serve(coordinator.clone());
@@ -213,7 +212,6 @@ impl Node {
             servers,
         })
     }
-
     /// Where clients connect.
     pub fn listen(&self) -> SocketAddr {
         self.listen

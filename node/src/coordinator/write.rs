@@ -23,7 +23,6 @@ use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
 use super::once::Answered;
-use super::placement::Placement;
 use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
@@ -235,26 +234,6 @@ impl Coordinator {
         answered
             .await
             .unwrap_or_else(|_| Err(Failure::Store("the write was abandoned".into())))
-    }
-
-    /// What other hints held becomes part of this node's, if it stands in.
-    fn relays(&self, stands_in: bool) {
-        if stands_in {
-            self.net().flights().relay();
-        }
-    }
-
-    /// Why this node does not mint in the owners' place.
-    fn may_stand_in(&self, placement: &Placement, w: usize, sloppy: bool) -> Result<(), Failure> {
-        if !sloppy || placement.also.contains(self.me()) {
-            return Err(Failure::NotOwner);
-        }
-        if placement.in_reach() < w {
-            // What is kept here alone would help nobody now.
-            let few = "too few nodes can be reached that may take the write";
-            return Err(Failure::NotServing(few.into()));
-        }
-        Ok(())
     }
 }
 
