@@ -201,15 +201,14 @@ impl Node {
         look_after(&coordinator, &config);
         let (stop, stopped) = watch::channel(false);
         let served = listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
-        let (listen, servers) = served;
-        tracing::info!(node = %coordinator.me(), %listen, "serving");
+        tracing::info!(node = %coordinator.me(), listen = %served.0, "serving");
         Ok(Self {
             coordinator,
             telemetry,
             watermark,
-            listen,
+            listen: served.0,
             stop,
-            servers,
+            servers: served.1,
         })
     }
     /// Where clients connect.
