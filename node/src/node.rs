@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::membership::{Standing, Timing};
+use sibyl_core::reap::RETRY_WINDOW_MS;
 use sibyl_core::registry::{Document, Farewell};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
@@ -33,6 +34,7 @@ use crate::store::{self, Watermark};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
 use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
+use crate::tasks::reap::{self, Reaping};
 use crate::tasks::registry::{Opened, Registry, StartError, View};
 use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
@@ -187,6 +189,7 @@ impl Node {
             gossip: gossip.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
+            reaping: reaping(&config, &anti_entropy, &telemetry),
             anti_entropy: anti_entropy.clone(),
             door,
         });
@@ -197,19 +200,17 @@ impl Node {
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
         let (stop, stopped) = watch::channel(false);
-        let (listen, servers) =
-            listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
-        tracing::info!(node = %coordinator.me(), %listen, "serving");
+        let served = listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
+        tracing::info!(node = %coordinator.me(), listen = %served.0, "serving");
         Ok(Self {
             coordinator,
             telemetry,
             watermark,
-            listen,
+            listen: served.0,
             stop,
-            servers,
+            servers: served.1,
         })
     }
-
     /// Where clients connect.
     pub fn listen(&self) -> SocketAddr {
         self.listen
@@ -507,6 +508,22 @@ fn start_replica(
     })
 }
 
+/// What forgets deleted keys, over what stands already.
+fn reaping(config: &Config, beside: &AntiEntropy, telemetry: &Telemetry) -> Reaping {
+    let (ground, leftover) = (beside.ground(), beside.clone());
+    Reaping::new(reap::Ground {
+        me: ground.me.clone(),
+        replica: ground.replica.clone(),
+        net: ground.net.clone(),
+        registry: ground.registry.clone(),
+        interval: config.reap_interval,
+        window_ms: RETRY_WINDOW_MS,
+        leftover: Box::new(move || leftover.has_leftover()),
+        now_ms: crate::coordinator::now_ms,
+        metrics: Arc::clone(&telemetry.metrics),
+    })
+}
+
 /// Begins to deliver what this node keeps for others.
 fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: handoff::Inbox) {
     let (by, numbers) = (
@@ -540,6 +557,7 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
 
 /// What goes on beside requests.
 fn look_after(coordinator: &Coordinator, config: &Config) {
+    coordinator.reaping().start();
     tokio::spawn(follow_returns(coordinator.clone()));
     tokio::spawn(coordinator.clone().keep_up());
     tokio::spawn(coordinator.clone().sweep_up());

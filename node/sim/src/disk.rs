@@ -37,6 +37,8 @@ pub struct Disk {
     pub rebuilding: bool,
     /// Partitions that have come back.
     pub filled: BTreeSet<Partition>,
+    /// The reaping epoch.
+    pub epoch: Option<u64>,
     /// Until when syncs are slow.
     pub slow_until_us: u64,
     /// Until when there is no room.
@@ -71,6 +73,7 @@ impl Disk {
             promises: None,
             rebuilding: false,
             filled: BTreeSet::new(),
+            epoch: None,
             slow_until_us: 0,
             full_until_us: 0,
             spoiled: BTreeSet::new(),
@@ -90,6 +93,7 @@ impl Disk {
         self.filled.clear();
         self.spoiled.clear();
         self.damaged.clear();
+        self.epoch = None;
     }
 
     /// A record fails its checksum from now on, or was replaced.

@@ -113,7 +113,7 @@ fn main() -> ExitCode {
             let drawn = match (plan, seed.unwrap_or_default()) {
                 (Some(path), _) => Regression::read(&path).map(|kept| kept.plan),
                 (None, seed) if gossip => Ok(Kept::Gossip(gossip::Plan::draw(seed))),
-                (None, seed) => Ok(Kept::World(Plan::draw(seed))),
+                (None, seed) => Ok(Kept::World(Plan::for_bug(seed, zoo))),
             };
             let replayed = drawn.and_then(|drawn| {
                 let plan = if shrink { smaller(drawn, zoo) } else { drawn };
@@ -191,7 +191,7 @@ fn report(failure: &Failure, bug: Option<Bug>) {
         *at_us as f64 / 1000.0
     );
     let (small, flag) = match room {
-        Room::World => (quietly(|| shrink(&Plan::draw(*seed), bug).to_string()), ""),
+        Room::World => (quietly(|| shrink(&Plan::for_bug(*seed, bug), bug).to_string()), ""),
         Room::Gossip => (
             quietly(|| shrink_gossip(&gossip::Plan::draw(*seed), bug).to_string()),
             "--gossip ",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::script::{self, Script};
 use crate::world::owners;
+use crate::zoo::Bug;
 
 mod troubles;
 
@@ -69,6 +70,8 @@ pub struct Setting {
     pub skew_ms: u64,
     /// Whether reads alone bring owners together in the end: nodes compare no copies but to fill a new one.
     pub reads_mend: bool,
+    /// Whether deleted keys are reaped; then more is deleted.
+    pub reaps: bool,
 }
 
 /// Three calm nodes: what a kept plan does not say.
@@ -96,6 +99,7 @@ impl Default for Setting {
             troubled_forming: false,
             skew_ms: 0,
             reads_mend: false,
+            reaps: false,
         }
     }
 }
@@ -199,6 +203,15 @@ struct Kinds {
 impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64) -> Self {
+        Self::drawn(seed, true)
+    }
+
+    /// The plan of a seed for a known bug: the others were measured before anything was reaped.
+    pub fn for_bug(seed: u64, bug: Option<Bug>) -> Self {
+        Self::drawn(seed, bug.is_none_or(Bug::is_of_reaping))
+    }
+
+    fn drawn(seed: u64, reaps: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut setting = setting(&mut rng);
         let drill = rng.random_bool(0.15);
@@ -218,6 +231,9 @@ impl Plan {
         faults(&mut rng, &setting, &kinds, &mut drawn);
         owner_changes(seed, &setting, &mut drawn);
         troubles::draw(seed, &mut setting, &mut drawn);
+        if reaps {
+            reaping(seed, &mut setting, &mut drawn);
+        }
         Self::of(seed, setting, drawn)
     }
 }
@@ -265,6 +281,7 @@ fn setting(rng: &mut ChaCha8Rng) -> Setting {
         troubled_forming: rng.random_bool(0.2),
         skew_ms: 0,
         reads_mend: false,
+        reaps: false,
     }
 }
 
@@ -355,6 +372,26 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
             }
         }
     }
+}
+
+/// In some runs much is deleted, and what is deleted is reaped. Drawn apart, as below.
+fn reaping(seed: u64, setting: &mut Setting, drawn: &mut Drawn) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed.rotate_left(32) ^ 0x7ea9);
+    setting.reaps = !setting.polite && rng.random_bool(0.4);
+    if !setting.reaps {
+        return;
+    }
+    // Fewer requests leave time between two of them, in which a key is deleted and nothing else.
+    let share = [0.2, 0.5, 1.0][rng.random_range(0..3)];
+    drawn.retain_mut(|(_, what)| {
+        let What::Ask { wish, .. } = what else {
+            return true;
+        };
+        if matches!(wish, Wish::Blind | Wish::Modify | Wish::Stale) && rng.random_bool(0.4) {
+            *wish = Wish::Delete;
+        }
+        rng.random_bool(share)
+    });
 }
 
 /// Members that go, fail for good and come. Drawn apart, so that the rest of a plan is as it was without.

@@ -150,6 +150,8 @@ sights! {
     Collected => "a returned node that asks for what is kept for it",
     /// A hint counted in a read.
     FallbackRead => "a read answered with the help of a fallback",
+    /// An owner forgot what all had sealed.
+    Reaped => "a deleted key reaped",
     /// A registry ballot was refused for a higher one.
     Outvoted => "a registry round lost to a higher ballot",
     /// A change came into force.

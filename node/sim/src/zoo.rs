@@ -86,6 +86,10 @@ pub enum Bug {
     HintsAsOwners,
     /// A minted write that meets owners of a newer layout is answered as if those had it.
     StaleCounts,
+    /// Epochs end although hints, reads or messages of earlier ones are left.
+    ReapInFlight,
+    /// One owner's seal is enough for all.
+    ReapOneSeal,
 }
 
 impl Bug {
@@ -126,6 +130,8 @@ impl Bug {
         Self::FenceKeepsLine,
         Self::HintsAsOwners,
         Self::StaleCounts,
+        Self::ReapInFlight,
+        Self::ReapOneSeal,
     ];
 
     /// The name on the command line.
@@ -166,6 +172,8 @@ impl Bug {
             Self::FenceKeepsLine => "fence-keeps-line",
             Self::HintsAsOwners => "hints-as-owners",
             Self::StaleCounts => "stale-counts",
+            Self::ReapInFlight => "reap-in-flight",
+            Self::ReapOneSeal => "reap-one-seal",
         }
     }
 
@@ -196,6 +204,11 @@ impl Bug {
             Self::IncarnationKept => whole,
             _ => return None,
         })
+    }
+
+    /// Whether it shows only where deleted keys are reaped.
+    pub fn is_of_reaping(self) -> bool {
+        matches!(self, Self::ReapInFlight | Self::ReapOneSeal)
     }
 
     /// The checks that it may break first: what it is known for, and then what else that leads to.
@@ -248,6 +261,7 @@ impl Bug {
             Self::OthersRaised | Self::IncarnationKept => &"only a member raises its incarnation",
             Self::NobodyTold => &"everybody sees the same in the end",
             Self::FencedWait => &"comes to rest",
+            Self::ReapInFlight | Self::ReapOneSeal => &"the dead stay dead",
         }
     }
 
@@ -274,6 +288,7 @@ impl Bug {
             | Self::AbsentFallback
             | Self::HintAckBeforeSync
             | Self::HintEvicted => 2_000,
+            Self::ReapInFlight | Self::ReapOneSeal => 3_000,
             Self::RetryMintsAgain => 50,
             Self::ReceiptNotShipped => 4_000,
             Self::Resurrection

@@ -59,7 +59,7 @@ fn a_failing_plan_shrinks_to_a_few_entries() {
     let failure = batch(20, 0, bug)
         .failure
         .expect("the zoo test finds it too");
-    let drawn = Plan::draw(failure.seed);
+    let drawn = Plan::for_bug(failure.seed, bug);
     let small = shrink(&drawn, bug);
     assert!(
         small.entries.len() <= 6 && small.entries.len() < drawn.entries.len(),

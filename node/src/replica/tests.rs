@@ -16,6 +16,7 @@ use crate::store::memory::Memory;
 use crate::store::{self, Batch, Picture, Size};
 
 mod hints;
+mod reaping;
 mod sweeps;
 
 const ACTOR: Actor = Actor(7);

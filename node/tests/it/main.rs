@@ -26,6 +26,7 @@ mod nodes;
 mod otlp;
 mod overload;
 mod quorum;
+mod reap;
 mod reference;
 mod registry;
 mod resolver;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sibyl_core::context::Context;
 use sibyl_core::hint::Hint;
+use sibyl_core::id::Digest;
 use sibyl_core::message::Place;
 use sibyl_core::object::{Caps, Object, Write};
 
@@ -56,6 +57,12 @@ pub(crate) enum Command {
     Forget { key: usize, number: u64 },
     /// Put what other owners hold in the place of a record that cannot be read.
     Replace { key: usize, object: Box<Object> },
+    /// Forget a key that all owners sealed.
+    Reap {
+        key: usize,
+        digest: Digest,
+        number: u64,
+    },
     /// Keep the registry's chosen document.
     Keep { bytes: Bytes },
     /// Everything in front of it is synced.
@@ -121,13 +128,22 @@ pub(super) struct Group {
     pub(super) hints: BTreeMap<usize, Option<Hint>>,
 }
 
+impl Group {
+    /// A copy is another now.
+    pub(super) fn change(&mut self, key: usize, object: Object) {
+        self.forgotten.remove(&key);
+        self.changed.insert(key, object);
+    }
+}
+
 impl Command {
     /// The document whose owners it was meant for.
     pub(super) fn number(&self) -> Option<u64> {
         match self {
-            Self::Mint { number, .. } | Self::Hint { number, .. } | Self::Forget { number, .. } => {
-                Some(*number)
-            }
+            Self::Mint { number, .. }
+            | Self::Hint { number, .. }
+            | Self::Forget { number, .. }
+            | Self::Reap { number, .. } => Some(*number),
             Self::Join { number, .. } => *number,
             _ => None,
         }

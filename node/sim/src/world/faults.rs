@@ -12,6 +12,7 @@ use sibyl::replica::leaves::Leaves;
 use sibyl::store::{Batch, Space, Store as _};
 use sibyl_core::registry::{Document, Faults, Machine, Member};
 
+use super::reap::Part;
 use super::registry::Registry;
 use super::writer::{CHOSEN, Writer};
 use super::{Event, NodeId, Process, World, actor};
@@ -130,6 +131,7 @@ impl World {
             handoff: Default::default(),
             deliveries: Default::default(),
             healing: Default::default(),
+            part: Part::new(this.id.clone(), disk.actor, disk.epoch),
             ids: 0,
         };
         this.number = process.held.document.number;
@@ -147,6 +149,7 @@ impl World {
         self.open_registry(node);
         self.open_handoff(node);
         self.look_at_owners(node);
+        self.open_reaping(node);
     }
 
     /// The registry's machine of what the disk holds.

@@ -6,6 +6,7 @@
 
 use super::command::{Command, Why};
 use super::coordinate::Took;
+use super::reap::seal_of;
 use super::{Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
 use crate::disk::Fenced;
 use crate::network::Fate;
@@ -35,6 +36,8 @@ pub(crate) struct Frame {
     call: u64,
     says: Says,
     body: Bytes,
+    /// Its number among what carries objects.
+    carrier: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +84,10 @@ pub(crate) enum Waiting {
     Collect,
     /// The registry.
     Registry,
+    /// Reaping, for what a member says of itself.
+    Word,
+    /// Reaping, for the seals of an owner.
+    Seals { flow: u64 },
     /// An exchange.
     Exchange { flow: u64 },
     /// A record that could not be read here.
@@ -143,7 +150,9 @@ impl World {
                     if waits_us > 0 {
                         self.sights.met(Sight::Clogged);
                     }
+                    let carrier = self.carrier(from, to, &says, &body);
                     let frame = Frame {
+                        carrier,
                         from,
                         to,
                         sent,
@@ -159,9 +168,27 @@ impl World {
         }
     }
 
+    /// Counts a question that carries an object, until it is taken in or lost.
+    fn carrier(&mut self, from: usize, to: usize, says: &Says, body: &Bytes) -> Option<u64> {
+        let carries = matches!(says, Says::Asks(_)) && !body.is_empty();
+        carries.then(|| {
+            let epoch = self.epoch_of_question(from);
+            self.carried += 1;
+            self.carriers.insert(self.carried, (from, to, epoch));
+            self.carried
+        })
+    }
+
+    fn landed(&mut self, frame: &Frame) {
+        if let Some(carrier) = frame.carrier {
+            self.carriers.remove(&carrier);
+        }
+    }
+
     pub(crate) fn deliver(&mut self, frame: Frame) {
         let Frame { from, to, .. } = frame;
         if !self.network.passes(from, to) || self.nodes[to].process.is_none() {
+            self.landed(&frame);
             return;
         }
         self.note(&[3, from as u64, to as u64, frame.call], || {
@@ -195,6 +222,7 @@ impl World {
 
     pub(crate) fn retry(&mut self, frame: Frame, patience_us: u64) {
         let Some(process) = &self.nodes[frame.to].process else {
+            self.landed(&frame);
             return;
         };
         if process.held.document.number >= frame.number || self.scheduler.now_us() >= patience_us {
@@ -215,6 +243,7 @@ impl World {
     }
 
     fn take_in(&mut self, frame: Frame) {
+        self.landed(&frame);
         let Frame {
             from,
             to,
@@ -287,6 +316,10 @@ impl World {
                 from: place,
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
+            Request::Epoch(_) | Request::Seals { .. } | Request::Reap { .. } => {
+                let (reply, body) = self.asked_to_reap(node, (from, number), &request, &body);
+                self.reply(node, from, call, reply, body);
+            }
             Request::Object { ref place } | Request::Digest { ref place } => {
                 let digests = matches!(request, Request::Digest { .. });
                 let (reply, body) = self.asked_to_read(node, number, place, digests);
@@ -409,7 +442,12 @@ impl World {
                 self.heard_of(node, key, &peer, nothing);
             }
             (Waiting::Heal { key }, _) => self.heard_of(node, key, &peer, None),
-            (Waiting::Repair | Waiting::Registry | Waiting::Collect, _) => {}
+            (Waiting::Word, Reply::Epoch { word, .. }) => self.heard_word(node, to, word),
+            (Waiting::Seals { flow }, Reply::Seals) => {
+                self.sealed_by(node, flow, Some(seal_of(body)));
+            }
+            (Waiting::Seals { flow }, _) => self.sealed_by(node, flow, Some(None)),
+            (Waiting::Repair | Waiting::Registry | Waiting::Collect | Waiting::Word, _) => {}
         }
     }
 
@@ -433,7 +471,8 @@ impl World {
             }
             Waiting::Handoff { key } => self.hint_ended(node, &peer, key, None),
             Waiting::Heal { key } => self.heard_of(node, key, &peer, None),
-            Waiting::Repair | Waiting::Collect => {}
+            Waiting::Seals { flow } => self.sealed_by(node, flow, Some(None)),
+            Waiting::Repair | Waiting::Collect | Waiting::Word => {}
         }
     }
 

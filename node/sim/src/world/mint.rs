@@ -29,6 +29,9 @@ impl World {
         (request, write, caps, stands_in, found): (usize, Write, Caps, bool, Option<Box<Found>>),
         group: &mut Group,
     ) -> Result<Minted, Failure> {
+        if stands_in && found.is_some() {
+            self.process(node).part.relay();
+        }
         let hint = stands_in.then(|| self.load_hint(node, key, group));
         let mut held = match &hint {
             None => self.load(node, key, group).map_err(|_: Fenced| {
@@ -51,7 +54,7 @@ impl World {
         if result.is_ok() {
             self.watch(node, key, before, &held);
             match hint {
-                None => drop(group.changed.insert(key, held)),
+                None => group.change(key, held),
                 Some(hint) => self.keep_minted(node, key, hint, held, group),
             }
             group.counts.push(Counts::Write { flow });

@@ -44,6 +44,7 @@ mod mint;
 mod once;
 mod owners;
 mod read;
+mod reap;
 mod registry;
 mod settle;
 mod writer;
@@ -94,6 +95,8 @@ pub(crate) enum Event {
     Look { node: usize, life: u64 },
     /// A node looks at a record that it could not read.
     Heal { node: usize, life: u64, key: usize },
+    /// A node speaks about epochs, and seals and reaps.
+    Reap { node: usize, life: u64 },
     /// A question to a peer has no answer.
     CallOver { node: usize, life: u64, call: u64 },
     /// A dead node starts.
@@ -170,6 +173,7 @@ pub(crate) struct Process {
     pub(crate) deliveries: BTreeMap<NodeId, Delivery>,
     /// Records that could not be read, and what was heard of them.
     pub(crate) healing: BTreeMap<usize, heal::Healing>,
+    pub(crate) part: reap::Part,
     pub(crate) ids: u64,
 }
 
@@ -226,6 +230,9 @@ pub(crate) struct World {
     pub(crate) bug: Option<Bug>,
     pub(crate) scheduler: Scheduler<Event>,
     pub(crate) network: Network,
+    /// Questions with objects that are on their way: from, to, and the epoch they belong to.
+    pub(crate) carriers: BTreeMap<u64, (usize, usize, u64)>,
+    pub(crate) carried: u64,
     pub(crate) first: Document,
     pub(crate) nodes: Vec<Node>,
     pub(crate) keys: Vec<Key>,
@@ -285,6 +292,8 @@ impl World {
             bug,
             scheduler: Scheduler::default(),
             network: Network::new(plan.seed, links),
+            carriers: BTreeMap::new(),
+            carried: 0,
             nodes: names.into_iter().enumerate().map(node).collect(),
             clients: (0..setting.clients)
                 .map(|_| Client::new(keys.len()))
@@ -356,6 +365,7 @@ impl World {
             }
             Event::Look { node, life } if self.lives(node, life) => self.look_again(node),
             Event::Heal { node, life, key } if self.lives(node, life) => self.heal(node, key),
+            Event::Reap { node, life } if self.lives(node, life) => self.reap_round(node),
             Event::CallOver { node, life, call } if self.lives(node, life) => {
                 self.call_failed(node, call);
             }
@@ -382,6 +392,7 @@ impl World {
             | Event::Pause { node, .. }
             | Event::Look { node, .. }
             | Event::Heal { node, .. }
+            | Event::Reap { node, .. }
             | Event::CallOver { node, .. }
             | Event::Sense { node, .. } => *node,
             Event::Again { .. } | Event::Start { .. } | Event::Calm => return None,

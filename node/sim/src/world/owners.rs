@@ -129,6 +129,7 @@ impl World {
             let placed = document.document.owners();
             let before = std::mem::replace(&mut process.placed, placed);
             process.since = layout.since;
+            process.part.owners_changed();
             let line = process.counter - 1;
             for key in 0..self.keys.len() {
                 let slot = &self.keys[key].slot;

@@ -169,7 +169,8 @@ impl World {
         match converged::check(key, &copies) {
             Ok(object) => {
                 let acknowledged = self.oracle.acknowledged(key);
-                self.hold(readable::check(&self.oracle, acknowledged, &object));
+                let kept = acknowledged.without(self.oracle.reaped());
+                self.hold(readable::check(&self.oracle, kept, &object));
                 let counting = Self::shown(&object);
                 self.hold(repeats::end(&self.oracle, &object, &counting));
                 self.hold(deletes::check(

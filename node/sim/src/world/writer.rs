@@ -35,8 +35,8 @@ pub(crate) const CHOSEN: &[u8] = b"registry/chosen";
 /// The queue and the batch under way.
 #[derive(Default)]
 pub(crate) struct Writer {
-    queue: VecDeque<Command>,
-    busy: bool,
+    pub(super) queue: VecDeque<Command>,
+    pub(super) busy: bool,
     group: Group,
     syncs: u64,
     /// The last message heard of each peer, by when it was sent.
@@ -260,6 +260,7 @@ impl World {
             Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
             Command::Forget { key, .. } => self.forget_in(node, key, group),
             Command::Replace { key, object } => self.replace_in(node, key, *object, group),
+            Command::Reap { key, digest, .. } => self.reap_in(node, key, digest, group),
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
@@ -446,6 +447,9 @@ impl World {
 
     /// What must hold for every copy after every change.
     pub(super) fn watch(&mut self, node: usize, key: usize, before: Copy, object: &Object) {
+        self.process(node).part.break_seal(key);
+        let live = self.oracle.live(object);
+        self.hold(crate::checks::deletes::reaped(&self.oracle, live));
         self.hold(dots::check(&self.oracle, key, object));
         self.hold(seen::copy(&self.oracle, key, object));
         let after = self.copy_of(key, object);
@@ -482,7 +486,7 @@ impl World {
     /// Checks that all promises about a key are kept.
     pub(crate) fn check_durable(&mut self, key: usize) {
         let synced: Vec<Writes> = self.nodes.iter().map(|node| node.synced[key]).collect();
-        let acknowledged = self.oracle.acknowledged(key);
+        let acknowledged = self.oracle.acknowledged(key).without(self.oracle.reaped());
         self.hold(durable::check(&self.oracle, acknowledged, &synced));
     }
 }

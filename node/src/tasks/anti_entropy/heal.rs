@@ -64,6 +64,7 @@ impl AntiEntropy {
             return false;
         }
         self.yield_to_clients().await;
+        let _flight = ground.net.flights().begin();
         let (joined, heard) = self.gather(slot, &need).await;
         if !need.is_met(&heard, |other| ground.net.is_reachable(other)) {
             return false;
