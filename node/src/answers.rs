@@ -18,6 +18,7 @@ use sibyl_core::joining;
 use sibyl_core::message::{self, Coordinate, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
+use sibyl_core::room::Taking;
 
 use crate::coordinator::{Answered, Coordinator};
 use crate::peer::{Identity, Incoming, Knocked, Remote, Responder, Service};
@@ -449,10 +450,14 @@ fn join(
 
 /// Below the disk's low-water mark only deletes go on: they are what makes room.
 pub(crate) fn has_room(coordinator: &Coordinator, object: &Object) -> Result<(), Failure> {
-    if coordinator.is_low_on_disk() && object.live().next().is_some() {
-        return Err(Failure::DiskFull);
+    let taking = match object.live().next() {
+        Some(_) => Taking::Value,
+        None => Taking::Delete,
+    };
+    match coordinator.room().takes(taking) {
+        true => Ok(()),
+        false => Err(Failure::DiskFull),
     }
-    Ok(())
 }
 
 /// Refuses on a span that says so.

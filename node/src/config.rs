@@ -83,6 +83,10 @@ pub struct Config {
     pub trace_ratio: f64,
     /// The most bytes of hints for other nodes that are taken in; `None`: a tenth of the disk.
     pub hint_quota_bytes: Option<u64>,
+    /// Requests of clients that run at once; `None`: 256.
+    pub max_requests: Option<usize>,
+    /// Free below this on the disk of `data_dir`, values are refused; `None`: 256 MiB.
+    pub low_water_bytes: Option<u64>,
     /// Whether copies are compared with other owners without being asked.
     pub anti_entropy: bool,
     /// Time between two rounds of reaping; `None`: this node takes no part.

@@ -9,6 +9,7 @@ pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod coordinator;
+pub mod door;
 pub mod http;
 pub mod node;
 pub mod peer;

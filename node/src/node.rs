@@ -25,6 +25,7 @@ use crate::answers::Answers;
 use crate::backup;
 use crate::config::{Config, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
+use crate::door::{Door, MAX_REQUESTS};
 use crate::http::{self, backend};
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
@@ -83,15 +84,16 @@ pub enum Ended {
 
 async fn run_once(config: Config) -> anyhow::Result<Ended> {
     let data_dir = config.data_dir.clone();
+    let mut told = told_to_stop()?;
     let node = tokio::select! {
         node = Node::start(config) => node?,
         // A node that waits to be taken in has nothing to drain.
-        signal = told_to_stop() => return signal.map(|()| Ended::Told),
+        _ = told.wait_for(|told| *told) => return Ok(Ended::Told),
     };
     let mut failed = node.coordinator.replica().failed();
     let mut fenced = node.fenced.clone();
     let failure = tokio::select! {
-        signal = told_to_stop() => signal.map(|()| None)?,
+        _ = told.wait_for(|told| *told) => None,
         Ok(_) = fenced.wait_for(|fenced| *fenced) => {
             node.stop().await;
             return Ok(Ended::Fenced);
@@ -106,22 +108,32 @@ async fn run_once(config: Config) -> anyhow::Result<Ended> {
     match failure {
         Some(why) if renewed => {
             tracing::error!(%why, "the store is given up: the next start begins a new one");
-            Ok(Ended::GivenUp)
+            // Whoever wants it to end meanwhile wants no other start.
+            let told = *told.borrow();
+            Ok(if told { Ended::Told } else { Ended::GivenUp })
         }
         Some(why) => anyhow::bail!("the store failed: {why}"),
         None => Ok(Ended::Told),
     }
 }
 
-async fn told_to_stop() -> anyhow::Result<()> {
+/// Becomes true with the first signal to stop, and stays so: one that comes while the node is doing something else
+/// is not forgotten.
+fn told_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("interrupted: draining"),
-    }
-    Ok(())
+    let (tell, told) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("interrupted: draining"),
+        }
+        tell.send_replace(true);
+        // As long as somebody may ask.
+        tell.closed().await;
+    });
+    Ok(told)
 }
 
 /// A running node.
@@ -162,12 +174,12 @@ impl Node {
             url: config.advertise.clone(),
         };
         let answers = Arc::new(Answers::new(registry.handle(), telemetry.tracer.clone()));
-        let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
-        options.allow_cuts = config.allow_cuts;
+        let options = net_options(&config);
         let net = Net::start(identity, peers, answers.clone(), options)?;
-
+        let door = door(&config, &replica);
         let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
             me: me.clone(),
+            door: door.clone(),
             replica: replica.clone(),
             net: net.clone(),
             registry: registry.handle(),
@@ -175,15 +187,6 @@ impl Node {
             active: config.anti_entropy,
             metrics: Arc::clone(&telemetry.metrics),
         });
-        let reaping = reaping(
-            &config,
-            &me,
-            &replica,
-            &net,
-            &registry.handle(),
-            &anti_entropy,
-            &telemetry,
-        );
         let platform = open_platform(&config).await?;
         let backups = disk::backups(&me, &replica, &watermark, &platform);
         let (handoff, inbox) = handoff::channel();
@@ -199,36 +202,33 @@ impl Node {
             gossip: gossip.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
+            reaping: reaping(&config, &anti_entropy, &telemetry),
             anti_entropy: anti_entropy.clone(),
-            reaping: reaping.clone(),
+            door,
         });
         answers.serve(coordinator.clone());
         registry.start(net.clone());
         gossip.start(net);
         anti_entropy.start();
-        reaping.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
         fenced::remember(&coordinator, removed.as_ref()).await?;
         let (found, fenced) = watch::channel(false);
         let folder = config.data_dir.clone();
         tokio::spawn(fenced::watch(coordinator.clone(), folder, found));
-
         let (stop, stopped) = watch::channel(false);
-        let (listen, servers) =
-            listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
-        tracing::info!(node = %coordinator.me(), %listen, "serving");
+        let served = listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
+        tracing::info!(node = %coordinator.me(), listen = %served.0, "serving");
         Ok(Self {
             coordinator,
             telemetry,
             watermark,
-            listen,
+            listen: served.0,
             stop,
-            servers,
+            servers: served.1,
             fenced,
         })
     }
-
     /// Where clients connect.
     pub fn listen(&self) -> SocketAddr {
         self.listen
@@ -267,6 +267,17 @@ impl Node {
         }
         telemetry.shutdown(TELEMETRY_DEADLINE).await;
     }
+}
+
+fn net_options(config: &Config) -> crate::peer::Options {
+    let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
+    options.allow_cuts = config.allow_cuts;
+    options
+}
+
+fn door(config: &Config, replica: &Replica) -> Door {
+    let max_requests = config.max_requests.unwrap_or(MAX_REQUESTS);
+    Door::new(replica.clone(), max_requests)
 }
 
 /// What runs users' WebAssembly, with what it kept.
@@ -506,6 +517,7 @@ fn start_replica(
         actor,
         line,
         hint_quota_bytes: disk::hint_quota(config),
+        gauge: disk::gauge(config),
         observer: Box::new(move |group: Group| {
             metrics.storage(StorageOp::Put, group.apply);
             if let Some(sync) = group.sync {
@@ -516,21 +528,13 @@ fn start_replica(
 }
 
 /// What forgets deleted keys, over what stands already.
-fn reaping(
-    config: &Config,
-    me: &NodeId,
-    replica: &Replica,
-    net: &Net,
-    registry: &Registry,
-    anti_entropy: &AntiEntropy,
-    telemetry: &Telemetry,
-) -> Reaping {
-    let leftover = anti_entropy.clone();
+fn reaping(config: &Config, beside: &AntiEntropy, telemetry: &Telemetry) -> Reaping {
+    let (ground, leftover) = (beside.ground(), beside.clone());
     Reaping::new(reap::Ground {
-        me: me.clone(),
-        replica: replica.clone(),
-        net: net.clone(),
-        registry: registry.clone(),
+        me: ground.me.clone(),
+        replica: ground.replica.clone(),
+        net: ground.net.clone(),
+        registry: ground.registry.clone(),
         interval: config.reap_interval,
         window_ms: RETRY_WINDOW_MS,
         leftover: Box::new(move || leftover.has_leftover()),
@@ -558,6 +562,7 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
     };
     let ground = handoff::Ground {
         me: coordinator.me().clone(),
+        door: coordinator.door().clone(),
         replica: coordinator.replica().clone(),
         net: coordinator.net().clone(),
         metrics: coordinator.metrics(),
@@ -571,13 +576,14 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
 
 /// What goes on beside requests.
 fn look_after(coordinator: &Coordinator, config: &Config) {
+    coordinator.reaping().start();
     tokio::spawn(follow_returns(coordinator.clone()));
     tokio::spawn(coordinator.clone().keep_up());
     tokio::spawn(coordinator.clone().sweep_up());
     let unnamed = coordinator.clone();
     tokio::spawn(unnamed.erase_unnamed(UNNAMED_GRACE, UNNAMED_EVERY));
     tokio::spawn(coordinator.clone().give_up_lost(config.down_after));
-    tokio::spawn(disk::watch(coordinator.clone(), config.data_dir.clone()));
+    tokio::spawn(disk::watch(coordinator.clone()));
     tokio::spawn(disk::watch_damage(coordinator.clone()));
 }
 

@@ -20,6 +20,7 @@ use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::store::disk::Gauge;
 use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 
 mod census;
@@ -37,10 +38,11 @@ mod trees;
 mod writer;
 
 use command::Command;
+pub use command::Terms;
 pub use hints::{Hinting, Kept, KeptHint};
 pub use reaping::Sealing;
 pub use repeat::Once;
-pub use salvage::{Admitted, Terms};
+pub use salvage::{Admitted, Claim};
 pub use sweep::Swept;
 pub use trees::Damaged;
 use writer::Writer;
@@ -52,6 +54,9 @@ mod tests;
 
 /// The most commands that wait for the writer: at 1 KiB a write, 16 MiB; beyond it callers are shed.
 const QUEUE: usize = 16 * 1024;
+/// The most of them after which no new write is minted: the other half is for copies of what others minted already,
+/// so that what was accepted anywhere can finish.
+const QUEUE_FOR_NEW: usize = QUEUE / 2;
 /// The most commands one batch takes: a sync costs about as much as a thousand small writes.
 const BATCH: usize = 1024;
 
@@ -129,8 +134,7 @@ type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
 /// A write to mint.
 struct Asked {
     slot: Slot,
-    /// The registry document that its owners are named by.
-    number: u64,
+    terms: Terms,
     write: Box<Write>,
     caps: Caps,
     durability: Durability,
@@ -170,6 +174,8 @@ struct Facts {
     hints: Mutex<Ledger>,
     /// Follows hints, for whom waits for one to come or go.
     hinted: watch::Sender<Hinting>,
+    /// How full the disk is, as of the last batch or the last look.
+    gauge: Gauge,
     /// The highest counter given out.
     highest: AtomicU64,
     tombstones: AtomicU64,
@@ -203,6 +209,8 @@ pub struct Ground {
     pub line: u64,
     /// At most so many bytes of hints are taken in.
     pub hint_quota_bytes: u64,
+    /// Asked before every batch.
+    pub gauge: Gauge,
     /// Told how long each group commit took and how many writes it carried.
     pub observer: Box<dyn Fn(Group) + Send>,
 }
@@ -241,9 +249,11 @@ pub struct Group {
 
 impl Replica {
     /// Starts the writer thread.
-    pub fn start(ground: Ground) -> Self {
+    pub fn start(mut ground: Ground) -> Self {
         let (queue, commands) = mpsc::channel(QUEUE);
+        let gauge = std::mem::replace(&mut ground.gauge, Gauge::boundless());
         let facts = Arc::new(Facts {
+            gauge,
             actor: ground.actor,
             failed: watch::Sender::new(None),
             groups: AtomicU64::new(0),
@@ -302,6 +312,11 @@ impl Replica {
         QUEUE - self.queue.capacity()
     }
 
+    /// How full the disk is.
+    pub fn gauge(&self) -> &Gauge {
+        &self.facts.gauge
+    }
+
     /// How many keys hold nothing but tombstones.
     pub fn tombstones(&self) -> u64 {
         self.facts.tombstones.load(Ordering::Relaxed)
@@ -312,7 +327,7 @@ impl Replica {
         &self.store
     }
 
-    /// Mints a write for the owners by registry document `number`. `minted` is told once it is applied, `counts`
+    /// Mints a write for the owners by a registry document. `minted` is told once it is applied, `counts`
     /// once it counts towards W.
     #[expect(
         clippy::too_many_arguments,
@@ -321,7 +336,7 @@ impl Replica {
     pub fn mint(
         &self,
         slot: Slot,
-        number: u64,
+        terms: impl Into<Terms>,
         write: Write,
         caps: Caps,
         durability: Durability,
@@ -330,7 +345,7 @@ impl Replica {
     ) {
         self.submit(Command::Mint(Asked {
             slot,
-            number,
+            terms: terms.into(),
             write: Box::new(write),
             caps,
             durability,
@@ -484,6 +499,9 @@ impl Replica {
 
     fn submit(&self, command: Command) {
         use mpsc::error::TrySendError;
+        if matches!(command, Command::Mint(_)) && self.queued() >= QUEUE_FOR_NEW {
+            return command.refuse(&Failure::Overloaded);
+        }
         match self.queue.try_send(command) {
             Ok(()) => {}
             Err(TrySendError::Full(command)) => command.refuse(&Failure::Overloaded),
@@ -533,7 +551,7 @@ impl Replica {
     pub fn object(&self, slot: &Slot) -> Result<Object, Failure> {
         match self.encoded(slot)? {
             Some(bytes) => {
-                codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
+                codec::decode(&bytes).map_err(|error| Failure::Fenced(error.to_string()))
             }
             None => Ok(Object::default()),
         }
@@ -570,12 +588,15 @@ impl Replica {
             .map_err(|error| unreadable(&error))?;
         let object = |(key, bytes): (Bytes, Bytes)| match codec::decode(&bytes) {
             Ok(object) => Ok((key.slice(RECORD_HEAD..), object)),
-            Err(error) => Err(Failure::Unreadable(error.to_string())),
+            Err(error) => Err(Failure::Fenced(error.to_string())),
         };
         pairs.into_iter().map(object).collect()
     }
 }
 
 fn unreadable(error: &ReadError) -> Failure {
-    Failure::Unreadable(error.to_string())
+    match error {
+        ReadError::Corrupt { .. } => Failure::Fenced(error.to_string()),
+        ReadError::Failed(_) => Failure::Unreadable(error.to_string()),
+    }
 }

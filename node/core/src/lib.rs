@@ -6,6 +6,7 @@
 //! Modules stand in reading order.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod backup;
 pub mod codec;
 pub mod context;
@@ -18,6 +19,7 @@ pub mod membership;
 pub mod merkle;
 pub mod message;
 pub mod object;
+pub mod pace;
 pub mod quorum;
 pub mod reap;
 pub mod record;
@@ -25,6 +27,7 @@ pub mod refill;
 pub mod registry;
 pub mod retry;
 pub mod ring;
+pub mod room;
 pub mod salvage;
 pub mod seal;
 pub mod view;

@@ -313,7 +313,7 @@ pub enum Failure {
     /// The node may not mint yet.
     #[error("that node is rebuilding its data and takes no writes to coordinate yet")]
     Rebuilding,
-    /// The record fails its checksum, or the disk cannot be read.
+    /// The disk cannot be read now; the copy may well be there.
     #[error("that node cannot read its copy: {0}")]
     Unreadable(String),
     /// The disk is full, or failed.
@@ -374,6 +374,9 @@ pub enum Failure {
         /// How many were needed.
         need: u32,
     },
+    /// The record fails its checksum: this copy is lost until other owners were asked for it.
+    #[error("that node's copy is damaged and fenced: {0}")]
+    Fenced(String),
     /// The node takes no part in reaping.
     #[error("that node does not reap (--reap-interval 0): so nobody does")]
     NotReaping,

@@ -3,21 +3,47 @@
 //! Whoever is asked proposes to take it in. The document holds the cluster's secrets, so nobody is handed it who is
 //! not named in it: whoever gets in is seen by everybody.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sibyl_core::joining::{self, Judged, Knock, MAX_TOLD_ADDRESSES, Refusal, Told, Wish};
 use sibyl_core::message;
 use sibyl_core::registry::{Change, ChangeError, Former};
 
 use super::Answers;
+use crate::coordinator::Coordinator;
 use crate::peer::Knocked;
 use crate::tasks::registry::{ChangeFailed, Registry, View};
+use crate::telemetry::metrics::KnockResult;
+use crate::telemetry::{Rpc, Span};
 
-/// Answers a knock.
+/// Answers a knock, counts it, and leaves a span that says what it was told.
 pub(super) fn answer(answers: &Answers, ask: &Bytes) -> Knocked {
     let knock: Knock = match message::decode(ask) {
         Ok(knock) => knock,
         Err(error) => return said(Told::Refused(error.to_string())),
     };
+    let node = &knock.joiner.node;
+    let span = Arc::new(answers.tracer.rpc_server(Rpc::NodeKnock, node, None));
+    let metrics = answers.coordinator.get().map(Coordinator::metrics);
+    let judging = judge(answers, knock, &span);
+    Box::pin(async move {
+        let (head, body) = judging.await;
+        let result = match message::decode(&head) {
+            Ok(Told::Named) => KnockResult::Named,
+            Ok(Told::Wait { .. }) => KnockResult::Waiting,
+            Ok(Told::Bring { .. }) => KnockResult::Brings,
+            Ok(Told::Refused(_)) | Err(_) => KnockResult::Refused,
+        };
+        span.knock_told(result.as_str());
+        if let Some(metrics) = metrics {
+            metrics.knock(result);
+        }
+        (head, body)
+    })
+}
+
+fn judge(answers: &Answers, knock: Knock, span: &Arc<Span>) -> Knocked {
     let view = answers.registry.view();
     if view.forming() {
         return said(wait(&view, "the cluster is still forming"));
@@ -48,8 +74,8 @@ pub(super) fn answer(answers: &Answers, ask: &Bytes) -> Knocked {
                 said(wait(&view, &why))
             }
             Ok(()) => {
-                let registry = answers.registry.clone();
-                Box::pin(async move { take_in(&registry, knock).await })
+                let (registry, span) = (answers.registry.clone(), Arc::clone(span));
+                Box::pin(async move { take_in(&registry, knock, &span).await })
             }
         },
     }
@@ -82,9 +108,9 @@ impl Answers {
 }
 
 /// Proposes to take it in.
-async fn take_in(registry: &Registry, knock: Knock) -> (Bytes, Bytes) {
+async fn take_in(registry: &Registry, knock: Knock, span: &Span) -> (Bytes, Bytes) {
     let change = Change::Join(knock.joiner.clone());
-    match registry.change(None, change).await {
+    match registry.change(Some(span), change).await {
         Ok(view) => {
             tracing::info!(node = %knock.joiner.node, number = view.number(), "a node is taken in");
             hand_over(registry, &view, &knock).await

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::Answers;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::peer::Knocked;
-use crate::replica::{Slot, Terms};
+use crate::replica::{Slot, Claim};
 use crate::tasks::registry::{JOINED, REBUILDING, View};
 use crate::telemetry::metrics::SalvageResult;
 
@@ -94,7 +94,7 @@ async fn take(coordinator: &Coordinator, from: &NodeId, batch: Batch) -> Result<
     let _flight = coordinator.net().flights().begin();
     let tracer = coordinator.registry().tracer();
     let span = tracer.salvage_take(from, batch.objects.len());
-    let terms = Terms {
+    let claim = Claim {
         epoch: batch.epoch,
         all: batch.all,
         late: is_late(coordinator)?,
@@ -108,7 +108,7 @@ async fn take(coordinator: &Coordinator, from: &NodeId, batch: Batch) -> Result<
             && let Some((at, (place, object))) = objects.next()
         {
             let coordinator = coordinator.clone();
-            under_way.spawn(async move { (at, one(&coordinator, place, &object, terms).await) });
+            under_way.spawn(async move { (at, one(&coordinator, place, &object, claim).await) });
         }
         match under_way.join_next().await {
             None => break,
@@ -154,7 +154,7 @@ async fn one(
     coordinator: &Coordinator,
     place: Place,
     object: &Bytes,
-    terms: Terms,
+    claim: Claim,
 ) -> Result<Verdict, String> {
     let view = coordinator.serving()?;
     let Some((_, bucket)) = view.bucket_of(place.bucket) else {
@@ -180,7 +180,7 @@ async fn one(
     let object = codec::decode(object).map_err(|error| error.to_string())?;
     super::has_room(coordinator, &object).map_err(|failure| failure.to_string())?;
     let replica = coordinator.replica();
-    let admitted = replica.admit(slot.clone(), view.number(), object, terms);
+    let admitted = replica.admit(slot.clone(), view.number(), object, claim);
     let admitted = admitted.await.map_err(|failure| failure.to_string())?;
     if let Some(object) = admitted.object {
         tell(coordinator, &view, &slot, &object).await;

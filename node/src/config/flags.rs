@@ -168,6 +168,18 @@ pub const FLAGS: &[Flag] = &[
         "The most that is kept for other nodes while they are away; left out: a tenth of the disk. Over it new hints are refused, none is dropped",
     ),
     value(
+        "max-requests",
+        "COUNT",
+        "256",
+        "Requests of clients that run at once; four times as many wait for their turn, and the others are told at once (503 overloaded)",
+    ),
+    value(
+        "low-water-bytes",
+        "BYTES",
+        "268435456",
+        "Free below this on the disk, values are refused (507) and below half of it deletes, too; 0: nothing is, and the node stops when a write fails",
+    ),
+    value(
         "anti-entropy",
         "active|passive",
         "active",

@@ -61,6 +61,8 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         salvage: read(settings, "salvage", salvage)?.unwrap_or(Salvage::Judged),
         workers: read(settings, "workers", workers)?,
         hint_quota_bytes: read(settings, "hint-quota-bytes", bytes)?,
+        max_requests: read(settings, "max-requests", requests)?,
+        low_water_bytes: read(settings, "low-water-bytes", bytes)?,
         anti_entropy: read(settings, "anti-entropy", active)?.unwrap_or(true),
         log: read(settings, "log", text)?.unwrap_or_else(|| "info".to_owned()),
         log_format: read(settings, "log-format", log_format)?,
@@ -394,6 +396,11 @@ fn number<T: FromStr + PartialOrd + Display>(value: &str, least: T, most: T) -> 
 
 fn tokens(value: &str) -> Result<u32, String> {
     number(value, 1, MAX_TOKENS)
+}
+
+/// As many as connections: each has one request under way.
+fn requests(value: &str) -> Result<usize, String> {
+    number(value, 1, 4096)
 }
 
 fn partitions(value: &str) -> Result<u32, String> {

@@ -26,7 +26,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -34,7 +34,9 @@ use sibyl_core::context::Context;
 use sibyl_core::id::{Digest, Incarnation, NodeId, Partition};
 use sibyl_core::joining;
 use sibyl_core::message::{Failure, Place};
+use sibyl_core::pace::Pace;
 use sibyl_core::registry::Bucket;
+use sibyl_core::room::Level;
 use sibyl_core::seal::{self, Forged, Opened};
 
 pub use buckets::{BucketFailed, Emptiness};
@@ -47,6 +49,7 @@ pub use request::{
 
 pub use unnamed::{UNNAMED_EVERY, UNNAMED_GRACE};
 
+use crate::door::Door;
 use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::resolver::Platform;
@@ -87,6 +90,8 @@ pub struct Ground {
     pub anti_entropy: AntiEntropy,
     /// What forgets what is deleted.
     pub reaping: Reaping,
+    /// Where clients' requests wait for their turn.
+    pub door: Door,
 }
 
 /// Carries requests. Clones are one.
@@ -97,11 +102,12 @@ pub struct Coordinator {
 
 struct Inner {
     ground: Ground,
+    /// How long peers take.
+    pace: Mutex<Pace>,
     views: resolve::Cache,
     feed: conflicts::Feed,
     leaving: AtomicBool,
     draining: AtomicBool,
-    low_on_disk: AtomicBool,
     /// Modules that a read asked for and that are being had.
     fetching: Mutex<BTreeSet<Digest>>,
 }
@@ -111,11 +117,11 @@ impl Coordinator {
     pub fn new(ground: Ground) -> Self {
         let inner = Inner {
             ground,
+            pace: Mutex::default(),
             views: resolve::Cache::new(),
             feed: conflicts::Feed::new(),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            low_on_disk: AtomicBool::new(false),
             fetching: Mutex::default(),
         };
         Self {
@@ -152,6 +158,25 @@ impl Coordinator {
     /// chooses, and never decides what is safe.
     fn is_there(&self, node: &NodeId) -> bool {
         node == self.me() || self.net().is_reachable(node) && !self.gossip().is_suspect(node)
+    }
+
+    /// How long peers take.
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        // One average after the other: there is nothing between two of them.
+        let pace = self.inner.pace.lock();
+        pace.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer took so long for a write that all owners got.
+    fn took(&self, peer: &NodeId, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.pace().observe(peer, took_us);
+    }
+
+    /// How long those took who are no members any more does not matter.
+    fn forget_pace(&self, view: &View) {
+        let members = &view.document().layout.members;
+        self.pace().keep(|node| members.contains_key(node));
     }
 
     /// What merges siblings.
@@ -210,15 +235,14 @@ impl Coordinator {
         self.inner.draining.load(Ordering::Relaxed)
     }
 
-    /// Says whether the disk is below its low-water mark: then no new data is taken.
-    pub fn set_low_on_disk(&self, low: bool) {
-        self.inner.low_on_disk.store(low, Ordering::Relaxed);
-        self.anti_entropy().pause(low);
+    /// Where clients' requests wait for their turn.
+    pub fn door(&self) -> &Door {
+        &self.inner.ground.door
     }
 
-    /// Whether the disk is below its low-water mark.
-    pub fn is_low_on_disk(&self) -> bool {
-        self.inner.low_on_disk.load(Ordering::Relaxed)
+    /// How full the disk is.
+    pub fn room(&self) -> Level {
+        self.replica().gauge().level()
     }
 
     /// What is in force, if this node serves.
@@ -307,6 +331,7 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::NotOwner
             | Failure::Rebuilding
             | Failure::Unreadable(_)
+            | Failure::Fenced(_)
             | Failure::DiskFull
             | Failure::Overloaded
             | Failure::NotServing(_)

@@ -301,6 +301,7 @@ impl Coordinator {
         let mut registry = self.registry().watch();
         loop {
             let view = Arc::clone(&registry.borrow_and_update());
+            self.forget_pace(&view);
             let complete = self.have_modules(&view).await;
             let changed = if complete {
                 registry.changed().await

@@ -23,6 +23,8 @@ pub(super) struct Placement {
     away: Vec<NodeId>,
     /// Owners that are suspected: a read leaves them alone as long as the others do.
     spared: Vec<NodeId>,
+    /// Owners that can be reached and take many times as long as others.
+    slow: Vec<NodeId>,
     /// Others that can, in the order of the preference list; none in a strict request.
     fallbacks: Vec<NodeId>,
 }
@@ -67,17 +69,19 @@ impl Placement {
         here.count() + self.fallbacks.len()
     }
 
-    /// In which order nodes are asked to coordinate a write: owners that can be reached, then whoever may stand
-    /// in, and in the end owners that cannot, for the one that has just come back.
+    /// In which order nodes are asked to coordinate a write: owners that can be reached, slow ones behind the others,
+    /// then whoever may stand in, and in the end owners that cannot, for the one that has just come back.
     pub(super) fn candidates(self) -> impl Iterator<Item = NodeId> {
         let Self {
             owners,
             away,
+            slow,
             fallbacks,
             ..
         } = self;
-        let (gone, here): (Vec<_>, Vec<_>) =
+        let (gone, mut here): (Vec<_>, Vec<_>) =
             owners.into_iter().partition(|owner| away.contains(owner));
+        here.sort_by_key(|owner| slow.contains(owner));
         here.into_iter().chain(fallbacks).chain(gone)
     }
 
@@ -86,13 +90,14 @@ impl Placement {
         self.spared.clear();
     }
 
-    /// The owners in the order in which a read asks them: this node, then those that can be reached.
+    /// The owners in the order in which a read asks them: this node, then those that can be reached, slow ones last.
     pub(super) fn best_first(mut self, me: &NodeId) -> Self {
-        let (away, spared) = (&self.away, &self.spared);
+        let (away, spared, slow) = (&self.away, &self.spared, &self.slow);
         let rank = |node: &NodeId| match node {
             node if node == me => 0,
-            node if spared.contains(node) => 3,
-            node if away.contains(node) => 2,
+            node if spared.contains(node) => 4,
+            node if away.contains(node) => 3,
+            node if slow.contains(node) => 2,
             _ => 1,
         };
         self.owners.sort_by_key(rank);
@@ -116,6 +121,7 @@ impl Coordinator {
         let away = all.filter(|owner| !self.is_there(owner));
         let suspects = owners.iter().filter(|owner| !self.is_there(owner));
         let spared = suspects.filter(|owner| self.gossip().is_suspect(owner));
+        let slow = self.slow_among(&owners);
         let others = view.placed.fallbacks(partition, n);
         let fallbacks = others.filter(|node| sloppy && self.is_there(node));
         Placement {
@@ -124,6 +130,48 @@ impl Coordinator {
             fallbacks: fallbacks.take(MOST_FALLBACKS).cloned().collect(),
             owners,
             also,
+            slow,
         }
+    }
+
+    /// Of these, who takes many times as long as others.
+    fn slow_among(&self, owners: &[NodeId]) -> Vec<NodeId> {
+        let pace = self.pace();
+        let slow = owners.iter().filter(|owner| pace.is_slow(owner));
+        slow.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(names: &[&str]) -> Vec<NodeId> {
+        let node = |name: &&str| name.parse().expect("a name");
+        names.iter().map(node).collect()
+    }
+
+    fn placement() -> Placement {
+        Placement {
+            owners: nodes(&["n1", "n2", "n3", "n4"]),
+            also: Vec::new(),
+            away: nodes(&["n1"]),
+            spared: Vec::new(),
+            slow: nodes(&["n2"]),
+            fallbacks: nodes(&["n5"]),
+        }
+    }
+
+    #[test]
+    fn a_slow_owner_coordinates_when_no_other_can() {
+        let order: Vec<NodeId> = placement().candidates().collect();
+        assert_eq!(order, nodes(&["n3", "n4", "n2", "n5", "n1"]));
+    }
+
+    #[test]
+    fn a_slow_owner_is_read_behind_the_others() {
+        let me = &nodes(&["n4"])[0];
+        let placed = placement().best_first(me);
+        assert_eq!(placed.owners, nodes(&["n4", "n3", "n2", "n1"]));
     }
 }

@@ -113,6 +113,7 @@ impl Coordinator {
         let call = self.net().call(to, outgoing);
         let (metrics, to) = (self.inner.ground.metrics.clone(), to.clone());
         let (gossip, registry) = (self.gossip().clone(), self.registry().clone());
+        let coordinator = self.clone();
         async move {
             let result =
                 call.await.map_err(AskError::Call).and_then(|answer| {
@@ -135,7 +136,13 @@ impl Coordinator {
                     error.result()
                 }
             };
-            metrics.rpc(rpc, to.as_str(), word, began.elapsed(), Some(&span));
+            let took = began.elapsed();
+            // Every owner gets every write, and all answers are waited for: that compares like with like.
+            let counts = matches!(word, RpcResult::Ok | RpcResult::Timeout);
+            if rpc == Rpc::ReplicaPut && counts {
+                coordinator.took(&to, took);
+            }
+            metrics.rpc(rpc, to.as_str(), word, took, Some(&span));
             if let Some(number) = result.as_ref().err().and_then(AskError::stale) {
                 // Whoever asked goes on by the newer one, or hears that there is none to be had.
                 registry.catch_up(to, number, CATCH_UP).await;

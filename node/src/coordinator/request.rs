@@ -16,6 +16,8 @@ use sibyl_core::quorum::Level;
 use sibyl_core::retry::{self, Payload};
 use sibyl_core::view::View;
 
+use crate::door::Shed;
+
 /// A read.
 #[derive(Clone, Debug)]
 pub struct GetRequest {
@@ -141,6 +143,9 @@ pub enum GetError {
     /// Not ready: forming, or stopping.
     #[error("{0}")]
     NotServing(String),
+    /// Not begun: the node has more to do than it can.
+    #[error(transparent)]
+    Shed(#[from] Shed),
 }
 
 /// A write or a delete.
@@ -254,6 +259,9 @@ pub enum PutError {
     /// Not ready: forming, or stopping.
     #[error("{0}")]
     NotServing(String),
+    /// Not begun: the node has more to do than it can.
+    #[error(transparent)]
+    Shed(#[from] Shed),
 }
 
 /// A listing.
@@ -295,6 +303,9 @@ pub enum ListError {
     /// Not ready: forming, or stopping.
     #[error("{0}")]
     NotServing(String),
+    /// Not begun: the node has more to do than it can.
+    #[error(transparent)]
+    Shed(#[from] Shed),
 }
 
 /// One node's copy, for explain.

@@ -18,6 +18,7 @@ use sibyl_core::id::{NodeId, WriteId};
 use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
 use sibyl_core::object::{Caps, Content, Object, Write};
 use sibyl_core::registry::{Bucket, Deletes, Durability};
+use sibyl_core::room::Taking;
 use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
@@ -27,7 +28,7 @@ use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
 use crate::peer::Flight;
-use crate::replica::{Minted, Once, Slot, StandIn};
+use crate::replica::{Minted, Once, Slot, StandIn, Terms};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{HintResult, Quorum};
 use crate::telemetry::{Rpc, Span};
@@ -113,6 +114,18 @@ impl Coordinator {
         })
     }
 
+    /// Whether the disk has room, before anything is done for a write.
+    fn check_room(&self, deletes: bool) -> Result<(), Failure> {
+        let taking = match deletes {
+            true => Taking::Delete,
+            false => Taking::Value,
+        };
+        match self.room().takes(taking) {
+            true => Ok(()),
+            false => Err(Failure::DiskFull),
+        }
+    }
+
     /// In a `delete_wins` bucket a blind write reads first, to cover the tombstones that are there.
     async fn tombstones(
         &self,
@@ -165,9 +178,7 @@ impl Coordinator {
     ) -> Result<Answered, Failure> {
         let deadline = Deadline::now() + timeout;
         let view = self.serving().map_err(Failure::NotServing)?;
-        if self.is_low_on_disk() && !coordinate.deletes {
-            return Err(Failure::DiskFull);
-        }
+        self.check_room(coordinate.deletes)?;
         let (_, bucket) = view
             .bucket_of(coordinate.place.bucket)
             .ok_or(Failure::Bucket)?;
@@ -179,23 +190,15 @@ impl Coordinator {
         let placement = self.placement(&view, bucket, slot.partition, sloppy);
         let owners = &placement.owners;
         let (w, owns) = (coordinate.w as usize, owners.contains(self.me()));
-        if !owns && (!sloppy || placement.also.contains(self.me())) {
-            return Err(Failure::NotOwner);
-        }
-        if !owns && placement.in_reach() < w {
-            // What is kept here alone would help nobody now.
-            let few = "too few nodes can be reached that may take the write";
-            return Err(Failure::NotServing(few.into()));
+        if !owns {
+            self.may_stand_in(&placement, w, sloppy)?;
         }
         let flight = self.net().flights().begin();
         let mut found = None;
         if once {
             let look = self.look_back(span, (&view, &slot), &coordinate, timeout);
             found = Some(look.await?);
-            if !owns {
-                // What other hints held becomes part of this node's.
-                self.net().flights().relay();
-            }
+            self.relays(!owns);
         }
         let timeout = deadline.saturating_duration_since(Deadline::now());
         let span = span.quorum_write(owners.len(), w);
@@ -379,21 +382,24 @@ impl Writing {
         };
         let replica = self.coordinator.replica();
         let (slot, caps, durability) = (self.slot.clone(), self.caps, self.durability);
-        let number = self.number;
+        let terms = Terms {
+            number: self.number,
+            until: Some(self.deadline.into_std()),
+        };
         match (self.stands_in.clone(), found) {
             (stands_in, Some(found)) => {
                 let once = Once {
-                    number,
+                    terms,
                     write,
                     found,
                     stands_in,
                 };
                 replica.mint_once(slot, once, caps, durability, minted, counts);
             }
-            (None, None) => replica.mint(slot, number, write, caps, durability, minted, counts),
+            (None, None) => replica.mint(slot, terms, write, caps, durability, minted, counts),
             (Some(in_place), None) => {
                 replica.stand_in(
-                    slot, number, write, caps, durability, in_place, minted, counts,
+                    slot, terms, write, caps, durability, in_place, minted, counts,
                 );
             }
         }

@@ -30,12 +30,14 @@ use super::resolver_shapes::ResolverView;
 use crate::backup;
 use crate::config::Config;
 use crate::coordinator::{
-    BucketFailed, ConflictPage, Coordinator, Emptiness, Explained, GetError, GetRequest, Got,
-    ListError, ListRequest, Listed, ModuleFailed, PutError, PutRequest, Stored,
+    BucketFailed, ConflictPage, Coordinator, DEFAULT_TIMEOUT, Emptiness, Explained, GetError,
+    GetRequest, Got, ListError, ListRequest, Listed, MAX_TIMEOUT, ModuleFailed, PutError,
+    PutRequest, Stored,
 };
+use crate::door::{Pass, Shed};
 use crate::resolver::Refusal;
 use crate::tasks::registry::ChangeFailed;
-use crate::telemetry::metrics::{Direction, Op, Outcome, Readings, Request};
+use crate::telemetry::metrics::{Direction, Op, Outcome, Readings, Request, ShedReason};
 use crate::telemetry::{Span, Telemetry};
 
 /// The node, as HTTP sees it. Clones are one.
@@ -109,6 +111,7 @@ impl Api for Backend {
             span,
             count: Mutex::new(Some(count)),
             bad_context: AtomicBool::new(false),
+            shed: AtomicBool::new(false),
         })
     }
 }
@@ -139,6 +142,7 @@ struct Exchange {
     span: Span,
     count: Mutex<Option<Request>>,
     bad_context: AtomicBool,
+    shed: AtomicBool,
 }
 
 impl Exchange {
@@ -146,8 +150,23 @@ impl Exchange {
         &self.shared.coordinator
     }
 
+    /// Waits for its turn. A batch does for each of its operations, so a large one is no larger than many small.
+    async fn enter(&self, op: Op, timeout: Option<Duration>) -> Result<Pass, Shed> {
+        let patience = timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let entered = self.coordinator().door().enter(patience).await;
+        entered.inspect_err(|shed| {
+            self.shed.store(true, Ordering::Relaxed);
+            let why = match shed {
+                Shed::Full => ShedReason::Full,
+                Shed::Waited => ShedReason::Waited,
+            };
+            self.shared.telemetry.metrics.request_shed(op, why);
+        })
+    }
+
     fn outcome(&self, status: u16) -> Outcome {
         match status {
+            503 if self.shed.load(Ordering::Relaxed) => Outcome::Error,
             300 | 409 | 412 => Outcome::Conflict,
             400 if self.bad_context.load(Ordering::Relaxed) => Outcome::BadContext,
             404 => Outcome::NotFound,
@@ -232,27 +251,46 @@ impl Keys for Exchange {
 
     fn get(&self, request: GetRequest) -> Pending<'_, Result<Got, GetError>> {
         self.about(&request.bucket, &request.key);
-        Box::pin(self.coordinator().get(&self.span, request))
+        Box::pin(async move {
+            let _pass = self.enter(Op::Get, request.timeout).await?;
+            self.coordinator().get(&self.span, request).await
+        })
     }
 
     fn put(&self, request: PutRequest) -> Pending<'_, Result<Stored, PutError>> {
         self.about(&request.bucket, &request.key);
-        Box::pin(self.coordinator().put(&self.span, request))
+        let op = match request.value {
+            Some(_) => Op::Put,
+            None => Op::Delete,
+        };
+        Box::pin(async move {
+            let _pass = self.enter(op, request.timeout).await?;
+            self.coordinator().put(&self.span, request).await
+        })
     }
 
     fn list(&self, request: ListRequest) -> Pending<'_, Result<Listed, ListError>> {
         self.span.about_bucket(&request.bucket);
-        Box::pin(self.coordinator().list(&self.span, request))
+        Box::pin(async move {
+            let _pass = self.enter(Op::List, None).await?;
+            self.coordinator().list(&self.span, request).await
+        })
     }
 
     fn explain(&self, request: GetRequest) -> Pending<'_, Result<Explained, GetError>> {
         self.about(&request.bucket, &request.key);
-        Box::pin(self.coordinator().explain(&self.span, request))
+        Box::pin(async move {
+            let _pass = self.enter(Op::Explain, request.timeout).await?;
+            self.coordinator().explain(&self.span, request).await
+        })
     }
 
     fn conflicts(&self, request: ListRequest) -> Pending<'_, Result<ConflictPage, ListError>> {
         self.span.about_bucket(&request.bucket);
-        Box::pin(self.coordinator().conflicts(&self.span, request))
+        Box::pin(async move {
+            let _pass = self.enter(Op::Conflicts, None).await?;
+            self.coordinator().conflicts(&self.span, request).await
+        })
     }
 }
 

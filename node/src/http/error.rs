@@ -11,6 +11,7 @@ use sibyl_core::registry::ChangeError;
 use super::api::{AdminError, BucketRefused, ContextRefused};
 use super::problem::Problem;
 use crate::coordinator::{GetError, ListError, PutError};
+use crate::door::Shed;
 
 impl From<BucketRefused> for Problem {
     fn from(error: BucketRefused) -> Self {
@@ -41,6 +42,7 @@ impl From<GetError> for Problem {
         match &error {
             GetError::NoBucket(_) => no_bucket(&error),
             GetError::NotServing(_) => not_serving(&error),
+            GetError::Shed(shed) => overloaded(*shed),
             GetError::Level { asked, members } => unavailable("too_few_nodes", &error)
                 .with("need", *asked)
                 .with("members", *members),
@@ -62,6 +64,7 @@ impl From<PutError> for Problem {
         match error {
             PutError::NoBucket(_) => no_bucket(&error),
             PutError::NotServing(_) => not_written(not_serving(&error)),
+            PutError::Shed(shed) => not_written(overloaded(shed)),
             PutError::TooLarge { bytes, cap } => too_large(&error, bytes, cap),
             PutError::Rejected(_) => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -91,6 +94,11 @@ impl From<PutError> for Problem {
         }
     }
 }
+
+/// What to do about 507.
+const DISK_FULL: &str = "the disks of the nodes that could take this write are below their low-water mark: \
+    nothing was written. Reads go on, and deletes until half of the mark. Free space on these disks or add nodes: \
+    writes are taken again by themselves";
 
 /// A write that one node had to mint, and did not.
 fn refused(failure: Failure) -> Problem {
@@ -127,7 +135,7 @@ fn refused(failure: Failure) -> Problem {
             format!("{failure}; nothing was written: send another key with another write"),
         ),
         Failure::DiskFull => {
-            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", failure.to_string())
+            not_written(Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", DISK_FULL))
         }
         Failure::Quorum { copies, failed, w } => {
             unknown(&failure, *copies as usize, *failed as usize, *w as usize)
@@ -150,6 +158,7 @@ impl From<ListError> for Problem {
         match error {
             ListError::NoBucket(_) => no_bucket(&error),
             ListError::NotServing(_) => not_serving(&error),
+            ListError::Shed(shed) => overloaded(shed),
             ListError::Uncovered(_) => unavailable("partition_uncovered", &error).retry(),
             ListError::Read(error) => error.into(),
         }
@@ -257,6 +266,11 @@ pub(super) fn too_large(
 
 fn no_bucket(error: &impl ToString) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "no_bucket", error.to_string())
+}
+
+/// Nothing was begun: whoever comes back in a second, or turns to another node, is as well off as now.
+fn overloaded(shed: Shed) -> Problem {
+    unavailable("overloaded", &shed).retry()
 }
 
 fn not_serving(error: &impl ToString) -> Problem {

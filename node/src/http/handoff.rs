@@ -38,7 +38,8 @@ pub struct HintsView {
     pub refused: u64,
 }
 
-/// A partition on its way to another owner.
+/// A partition on its way to this node from an owner of before. It is fetched by whoever gets it, so a node shows
+/// what comes to it, and nothing of what goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TransferView {
     /// The partition.
@@ -47,11 +48,11 @@ pub struct TransferView {
     pub from: String,
     /// Where it goes.
     pub to: String,
-    /// Keys so far.
+    /// Keys that came so far.
     pub keys: u64,
-    /// Bytes so far.
+    /// Bytes of objects that were moved for it so far, both ways.
     pub bytes: u64,
-    /// How it stands.
+    /// `waiting`, `running`, or `fetched`: all of it came, and the registry is to say so.
     pub state: String,
 }
 
@@ -60,7 +61,7 @@ pub struct TransferView {
 pub struct HandoffView {
     /// By target; a target stays while the node runs if hints for it were refused.
     pub hints: Vec<HintsView>,
-    /// Empty: the owners of a partition do not change yet.
+    /// What comes to this node while owners change, until the registry says that it is here.
     pub transfers: Vec<TransferView>,
 }
 

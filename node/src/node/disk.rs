@@ -3,12 +3,13 @@
 //! Wiring, and a few sentences for an operator; the store decides what a folder proves. A folder in which a restore
 //! did not end is refused: to the store it would look like that of a new node.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sibyl_core::id::NodeId;
 use sibyl_core::registry::votes_needed;
+use sibyl_core::room::Level;
 
 use crate::backup;
 use crate::config::Config;
@@ -19,8 +20,8 @@ use crate::store::{self, Start, Watermark, disk};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::AmnesiaCause;
 
-/// How often the disk is looked at.
-const DISK_EVERY: Duration = Duration::from_secs(5);
+/// How often the disk is looked at, beside the looks before every batch: somebody else may have made room.
+const DISK_EVERY: Duration = Duration::from_secs(1);
 /// How often the store is asked whether its files are damaged.
 const DAMAGE_EVERY: Duration = Duration::from_secs(1);
 /// What other nodes may use of this one's disk by hints: one part of so many.
@@ -79,6 +80,12 @@ pub(super) fn report(start: &Start, telemetry: &Telemetry) {
     }
 }
 
+/// What knows how full the disk is.
+pub(super) fn gauge(config: &Config) -> disk::Gauge {
+    let low_water_bytes = config.low_water_bytes.unwrap_or(disk::LOW_WATER_BYTES);
+    disk::Gauge::of(config.data_dir.clone(), low_water_bytes)
+}
+
 /// How many bytes of hints are taken in: what was set, else a tenth of the disk.
 pub(super) fn hint_quota(config: &Config) -> u64 {
     config.hint_quota_bytes.unwrap_or_else(|| {
@@ -91,24 +98,40 @@ pub(super) fn hint_quota(config: &Config) -> u64 {
     })
 }
 
-/// Below the low-water mark no new data is taken; what is there can be read and deleted.
-pub(super) async fn watch(coordinator: Coordinator, folder: PathBuf) {
+/// Keeps looking at the disk while nobody writes, and tells an operator when its level changes.
+pub(super) async fn watch(coordinator: Coordinator) {
     let mut tick = tokio::time::interval(DISK_EVERY);
+    let mut before = Level::Enough;
     loop {
         tick.tick().await;
-        match disk::room(&folder) {
-            Ok(room) => {
-                let low = room.is_low(disk::LOW_WATER_BYTES);
-                if low && !coordinator.is_low_on_disk() {
-                    let available = room.available_bytes;
-                    tracing::error!(
-                        available,
-                        "the disk is below its low-water mark: writes are refused"
-                    );
-                }
-                coordinator.set_low_on_disk(low);
+        let gauge = coordinator.replica().gauge();
+        let level = match gauge.look() {
+            Ok(level) => level,
+            Err(error) => {
+                tracing::warn!(%error, "cannot ask how full the disk is");
+                continue;
             }
-            Err(error) => tracing::warn!(%error, "cannot ask how full the disk is"),
+        };
+        if std::mem::replace(&mut before, level) == level {
+            continue;
+        }
+        let (low_water, enough) = (gauge.marks().low_water_bytes, gauge.marks().enough_bytes());
+        match level {
+            Level::Enough => tracing::info!("the disk has room again: values are taken"),
+            Level::Low => {
+                tracing::error!(
+                    low_water,
+                    enough,
+                    "the disk is below its low-water mark: values are refused, deletes go on"
+                );
+            }
+            Level::Out => {
+                tracing::error!(
+                    low_water,
+                    enough,
+                    "the disk is below half of its low-water mark: nothing is taken"
+                );
+            }
         }
     }
 }

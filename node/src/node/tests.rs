@@ -33,6 +33,16 @@ struct Running {
 
 impl Running {
     fn start(name: &str, folder: &Path, members: Option<&str>, peer_listen: &str) -> Self {
+        Self::started(name, folder, members, peer_listen, &[])
+    }
+
+    fn started(
+        name: &str,
+        folder: &Path,
+        members: Option<&str>,
+        peer_listen: &str,
+        flags: &[(&str, &str)],
+    ) -> Self {
         let mut given = Given::default();
         let mut set = |name: &str, value: &str| {
             let flag = FLAGS.iter().find(|flag| flag.name == name).expect("a flag");
@@ -47,6 +57,7 @@ impl Running {
             set("cluster-id", "test");
             set("members", members);
         }
+        flags.iter().for_each(|(name, value)| set(name, value));
         let config = Config::resolve(&given).expect("a good configuration");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -361,10 +372,16 @@ fn below_the_low_water_mark_deletes_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = Running::alone(folder.path());
     node.put("default", "k", Some("v"), None);
+    node.stop();
+    // Between the mark and half of it, whatever else is written to that disk meanwhile.
+    let room = store::disk::room(folder.path()).expect("a disk");
+    let mark = (room.available_bytes / 2 * 3).to_string();
+    let mark = ("low-water-bytes", mark.as_str());
+    let node = Running::started("n1", folder.path(), None, &free_address(), &[mark]);
+    node.wait_for(|view| !view.forming());
     let got = node
         .get("default", "k", Level::One, true)
         .expect("just written");
-    node.coordinator().set_low_on_disk(true);
     let dead = sibyl_core::object::Content {
         value: None,
         ..got.siblings[0].content.clone()
@@ -386,6 +403,12 @@ fn below_the_low_water_mark_deletes_go_on() {
         crate::answers::has_room(node.coordinator(), &live),
         Err(Failure::DiskFull)
     );
+    let refused = node.try_put("default", "new", Some("v"), None);
+    assert!(matches!(
+        refused,
+        Err(PutError::NotWritten(Failure::DiskFull))
+    ));
+    node.put("default", "k", None, Some(&got));
     node.stop();
 }
 

@@ -10,9 +10,29 @@ use sibyl_core::id::{Incarnation, Partition};
 use sibyl_core::message::Failure;
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
+use sibyl_core::room::Taking;
 
 use super::{Asked, Done, Slot, keeper, reaper, salvage, trees};
 
+/// By what a write is minted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// The registry document that its owners are named by.
+    pub number: u64,
+    /// When nobody waits for it any more: one that is still queued then is not begun.
+    pub until: Option<Instant>,
+}
+
+impl From<u64> for Terms {
+    fn from(number: u64) -> Self {
+        Self {
+            number,
+            until: None,
+        }
+    }
+}
+
+/// A wish.
 pub(super) enum Command {
     Mint(Asked),
     Hint(keeper::Change),
@@ -77,11 +97,35 @@ impl Command {
     /// The registry document that named the owners of what is to be written.
     pub(super) fn number(&self) -> Option<u64> {
         match self {
-            Self::Mint(asked) => Some(asked.number),
+            Self::Mint(asked) => Some(asked.terms.number),
             Self::Join { number, .. } | Self::Erase { number, .. } => *number,
             Self::Hint(change) => change.number(),
             Self::Admit(brought) => Some(brought.number),
             _ => None,
+        }
+    }
+
+    /// What it is, as far as room on the disk is concerned. Whether a copy is of a new value says whoever takes it
+    /// from a peer: what is kept or repaired here was acknowledged elsewhere.
+    pub(super) fn taking(&self) -> Taking {
+        match self {
+            Self::Mint(asked) if asked.write.content.value.is_some() => Taking::Value,
+            Self::Mint(_) => Taking::Delete,
+            Self::Join { .. } | Self::Replace { .. } | Self::Admit(_) => Taking::Copy,
+            Self::Hint(change) if change.keeps().is_some() => Taking::Copy,
+            _ => Taking::Own,
+        }
+    }
+
+    /// Whether nobody waits for it any more, and it need not be begun. A copy of what another node minted is taken
+    /// all the same: it would have to be brought here later.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Mint(asked) => asked
+                .terms
+                .until
+                .is_some_and(|until| until <= Instant::now()),
+            _ => false,
         }
     }
 

@@ -1,4 +1,5 @@
-//! What ends the writer, what it takes when its queue is full, and that a slow one holds nobody for ever.
+//! What ends the writer, what it takes when its queue or its disk is full or its time is over, and that a slow one
+//! holds nobody for ever.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc as blocking;
@@ -31,6 +32,10 @@ impl Count for Plain {
 }
 
 fn replica(observer: impl Fn(Group) + Send + 'static) -> Replica {
+    replica_on(crate::store::disk::Gauge::boundless(), observer)
+}
+
+fn replica_on(gauge: Gauge, observer: impl Fn(Group) + Send + 'static) -> Replica {
     Replica::start(Ground {
         store: Arc::new(Memory::new()),
         watermark: None,
@@ -38,6 +43,7 @@ fn replica(observer: impl Fn(Group) + Send + 'static) -> Replica {
         actor: ME,
         line: 0,
         hint_quota_bytes: u64::MAX,
+        gauge,
         observer: Box::new(observer),
     })
 }
@@ -80,15 +86,24 @@ fn join(replica: &Replica, object: Object) -> Result<(), Failure> {
 }
 
 fn mint(replica: &Replica, context: Option<Context>) -> Result<Minted, Failure> {
+    mint_by(replica, Terms::from(0), context, content())
+}
+
+fn mint_by(
+    replica: &Replica,
+    terms: Terms,
+    context: Option<Context>,
+    content: Content,
+) -> Result<Minted, Failure> {
     let write = Write {
         context,
         tombstones: Context::new(),
-        content: content(),
+        content,
     };
     let (done, minted) = blocking::sync_channel(1);
     replica.mint(
         slot(),
-        0,
+        terms,
         write,
         UNCAPPED,
         Durability::Synced,
@@ -198,4 +213,77 @@ async fn what_the_node_must_remember_waits_where_writes_are_shed() {
         replica.kept("meta"),
         Ok(Some(Bytes::from_static(b"document")))
     );
+}
+
+#[test]
+fn the_second_half_of_the_queue_is_for_what_others_accepted() {
+    let (go, wait) = blocking::channel::<()>();
+    let (held, holds) = blocking::channel();
+    let replica = replica(move |_| {
+        // Both ends stand until the test is over.
+        let _told = held.send(());
+        let _open = wait.recv();
+    });
+    let copy =
+        |counts: Done<()>| replica.join(slot(), object(Actor(1), 1), Durability::Buffered, counts);
+    copy(Box::new(drop));
+    holds.recv().expect("the writer is held by its first batch");
+    for _ in 0..QUEUE_FOR_NEW {
+        copy(Box::new(drop));
+    }
+    let shed = mint(&replica, None);
+    assert!(matches!(shed, Err(Failure::Overloaded)), "{shed:?}");
+    let (taken, told) = blocking::sync_channel(1);
+    copy(Box::new(move |result| drop(taken.send(result))));
+    drop(go);
+    assert_eq!(told.recv().expect("it is told"), Ok(()));
+    mint(&replica, None).expect("the queue is empty again");
+}
+
+#[test]
+fn a_write_that_nobody_waits_for_is_not_begun() {
+    let replica = replica(drop);
+    let late = Terms {
+        number: 0,
+        until: Some(Instant::now()),
+    };
+    let shed = mint_by(&replica, late, None, content());
+    assert!(matches!(shed, Err(Failure::Overloaded)), "{shed:?}");
+    assert_eq!(replica.highest_counter(), 0, "no counter was used");
+    assert_eq!(replica.object(&slot()), Ok(Object::default()));
+    let in_time = Terms {
+        number: 0,
+        until: Some(Instant::now() + Duration::from_secs(60)),
+    };
+    mint_by(&replica, in_time, None, content()).expect("somebody waits");
+}
+
+#[test]
+fn the_disk_is_asked_before_every_batch() {
+    let free = Arc::new(AtomicU64::new(1000));
+    let asked = Arc::clone(&free);
+    let ask = Box::new(move || Ok(asked.load(Ordering::Relaxed)));
+    let replica = replica_on(Gauge::asking(ask, 100), drop);
+    let delete = || {
+        let value = None;
+        mint_by(
+            &replica,
+            Terms::from(0),
+            None,
+            Content { value, ..content() },
+        )
+    };
+    mint(&replica, None).expect("there is room");
+    free.store(99, Ordering::Relaxed);
+    let refused = mint(&replica, None);
+    assert!(matches!(refused, Err(Failure::DiskFull)), "{refused:?}");
+    delete().expect("a delete goes on");
+    join(&replica, object(Actor(1), 1)).expect("a copy does");
+    free.store(49, Ordering::Relaxed);
+    assert!(matches!(delete(), Err(Failure::DiskFull)));
+    assert_eq!(join(&replica, object(Actor(1), 2)), Err(Failure::DiskFull));
+    free.store(111, Ordering::Relaxed);
+    mint(&replica, None).expect_err("not yet: an eighth more must be free");
+    free.store(113, Ordering::Relaxed);
+    mint(&replica, None).expect("there is room again");
 }

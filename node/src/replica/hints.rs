@@ -16,7 +16,7 @@ use sibyl_core::registry::Durability;
 use tokio::sync::{oneshot, watch};
 
 use super::keeper::{Change, What};
-use super::{Asked, Command, Done, Minted, Replica, Slot, StandIn, unreadable};
+use super::{Asked, Command, Done, Minted, Replica, Slot, StandIn, Terms, unreadable};
 use crate::store::{ReadError, Space, Store, following};
 
 pub use sibyl_core::hint::ledger::Kept;
@@ -108,7 +108,7 @@ impl Replica {
     pub fn stand_in(
         &self,
         slot: Slot,
-        number: u64,
+        terms: impl Into<Terms>,
         write: Write,
         caps: Caps,
         durability: Durability,
@@ -118,7 +118,7 @@ impl Replica {
     ) {
         self.submit(Command::Mint(Asked {
             slot,
-            number,
+            terms: terms.into(),
             write: Box::new(write),
             caps,
             durability,

@@ -274,7 +274,7 @@ impl Writer {
                     hint,
                     bytes: (record.len() + bytes.len()) as u64,
                 })),
-                Err(error) => Err(Failure::Unreadable(error.to_string())),
+                Err(error) => Err(Failure::Fenced(error.to_string())),
             },
             Err(error) => Err(unreadable(&error)),
         };

@@ -16,7 +16,7 @@ use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::Object;
 use sibyl_core::reap::{Seals, may_be_sealed};
 
-use super::writer::{Fatal, Round, Writer};
+use super::writer::{Round, Writer};
 use super::{Done, Slot, taken_apart};
 use crate::store::{IMAGE, ReadError, Space, Store, following, scan_all};
 
@@ -194,6 +194,11 @@ impl Shared {
     }
 }
 
+/// Tells this once the batch counts.
+fn then<T: Send + 'static>(done: Done<T>, value: T) -> Done<()> {
+    Box::new(move |result| done(result.map(|()| value)))
+}
+
 fn slot(partition: Partition, place: Place) -> Slot {
     let n = 0;
     Slot {
@@ -204,7 +209,7 @@ fn slot(partition: Partition, place: Place) -> Slot {
 }
 
 impl Writer {
-    pub(super) fn reaping(&mut self, asked: Asked, round: &mut Round) -> Result<(), Fatal> {
+    pub(super) fn reaping(&mut self, asked: Asked, round: &mut Round) {
         match asked {
             Asked::Seal {
                 slots,
@@ -215,9 +220,7 @@ impl Writer {
             } => {
                 let seal = |slot: &Slot| self.seal(slot, epoch, (now_ms, window_ms), round);
                 let sealed = slots.iter().map(seal).filter(|sealed| *sealed).count();
-                let done =
-                    Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| sealed)));
-                round.done.synced(done);
+                round.done.synced(then(done, sealed));
             }
             Asked::Sealed {
                 partition,
@@ -229,10 +232,7 @@ impl Writer {
                     self.reaper.seals.sealed_in(&record[..], digest)
                 };
                 let sealed: Vec<_> = places.into_iter().map(sealed).collect();
-                // A seal of this very batch is one once it is synced.
-                let done =
-                    Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| sealed)));
-                round.done.synced(done);
+                round.done.synced(then(done, sealed));
             }
             Asked::Ripe {
                 until,
@@ -252,24 +252,12 @@ impl Writer {
                 epoch,
                 done,
             } => {
-                let reap = |(place, digest)| self.reap(&slot(partition, place), digest, round);
-                let reaped = places
-                    .into_iter()
-                    .map(reap)
-                    .filter(|reaped| *reaped)
-                    .count();
-                if reaped > 0 {
-                    self.raise_horizon(partition, epoch, round);
-                }
-                let done =
-                    Box::new(move |synced: Result<(), Failure>| done(synced.map(|()| reaped)));
-                round.done.synced(done);
+                let reaped = self.reap_all(partition, places, epoch, round);
+                round.done.synced(then(done, reaped));
             }
             Asked::Horizon { partition, done } => {
                 let horizon = self.horizon(partition);
-                let done =
-                    Box::new(move |applied: Result<(), Failure>| done(applied.map(|()| horizon)));
-                round.done.buffered.push(done);
+                round.done.buffered.push(then(done, horizon));
             }
             Asked::SetAside {
                 space,
@@ -288,7 +276,6 @@ impl Writer {
         }
         let sealed = self.reaper.seals.len() as u64;
         self.facts.reaping.sealed.store(sealed, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Until when something of a partition was forgotten here, or was before it came here; 0: never.
@@ -316,6 +303,22 @@ impl Writer {
                 .reaper
                 .seals
                 .seal(slot.record(), codec::digest(&object), epoch)
+    }
+
+    fn reap_all(
+        &mut self,
+        partition: Partition,
+        places: Vec<(Place, Digest)>,
+        epoch: u64,
+        round: &mut Round,
+    ) -> usize {
+        let reap = |(place, digest)| self.reap(&slot(partition, place), digest, round);
+        let reaped = places.into_iter().map(reap);
+        let reaped = reaped.filter(|reaped| *reaped).count();
+        if reaped > 0 {
+            self.raise_horizon(partition, epoch, round);
+        }
+        reaped
     }
 
     /// Forgets a copy whose seal holds. The line stays: whatever this node minted for the key was covered by what

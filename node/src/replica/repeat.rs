@@ -12,13 +12,13 @@ use sibyl_core::object::{Caps, Object, Recall, Receipt, Write, Written};
 use sibyl_core::registry::Durability;
 
 use super::writer::{Fatal, Writer};
-use super::{Asked, Command, Minted, Replica, Slot, StandIn};
+use super::{Asked, Command, Minted, Replica, Slot, StandIn, Terms};
 
 /// A write that its client may repeat.
 #[derive(Clone, Debug)]
 pub struct Once {
-    /// The registry document that its owners are named by.
-    pub number: u64,
+    /// By what it is minted.
+    pub terms: Terms,
     /// The write.
     pub write: Write,
     /// What a read found at other replicas.
@@ -40,7 +40,7 @@ impl Replica {
     ) {
         self.submit(Command::Mint(Asked {
             slot,
-            number: once.number,
+            terms: once.terms,
             write: Box::new(once.write),
             caps,
             durability,

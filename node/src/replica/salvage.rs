@@ -15,7 +15,7 @@ use super::{Command, Done, Replica, Slot};
 
 /// By what an object is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct Claim {
     /// The last reaping epoch that its node confirmed.
     pub epoch: u64,
     /// The operator wants everything.
@@ -39,7 +39,7 @@ pub(super) struct Brought {
     /// The registry document by which this node owns the key.
     pub(super) number: u64,
     pub(super) object: Box<Object>,
-    pub(super) terms: Terms,
+    pub(super) claim: Claim,
     pub(super) done: Done<Admitted>,
 }
 
@@ -71,14 +71,14 @@ impl Replica {
         slot: Slot,
         number: u64,
         object: Object,
-        terms: Terms,
+        claim: Claim,
     ) -> Result<Admitted, Failure> {
         let (done, told) = oneshot::channel();
         let brought = Brought {
             slot,
             number,
             object: Box::new(object),
-            terms,
+            claim,
             // The waiter may be gone; it is done all the same.
             done: Box::new(move |result| drop(done.send(result))),
         };
@@ -94,7 +94,7 @@ impl Writer {
         let Brought {
             slot,
             object,
-            terms,
+            claim,
             done,
             ..
         } = brought;
@@ -107,8 +107,8 @@ impl Writer {
             }
         };
         let horizon = self.horizon(slot.partition);
-        let horizon = (horizon > 0 || !terms.late).then_some(horizon);
-        let remembers = terms.all || salvage::remembers(horizon, terms.epoch);
+        let horizon = (horizon > 0 || !claim.late).then_some(horizon);
+        let remembers = claim.all || salvage::remembers(horizon, claim.epoch);
         let before = is_deleted(held.object());
         let verdict = salvage::decide(held.object_mut(), &object, remembers);
         let object = (verdict == Verdict::Imported).then(|| held.object().clone());

@@ -203,6 +203,7 @@ impl Writer {
         }
         let mut pending = taken.drain(..);
         while pending.len() > 0 {
+            self.look_for_room();
             let mut round = Round::default();
             let mut carried = 0;
             for command in pending.by_ref() {
@@ -292,9 +293,7 @@ impl Writer {
             command.refuse(&failure);
             return Ok(());
         }
-        if let Command::Join { object, .. } | Command::Replace { object, .. } = &command {
-            self.check_memory(object.context())?;
-        }
+        self.check_command(&command)?;
         match command {
             Command::Mint(asked) => return self.mint(asked, round),
             Command::Hint(change) => return self.change_hint(change, round),
@@ -354,10 +353,19 @@ impl Writer {
                 round.done.synced.push(counts);
             }
             Command::Flush { counts } => round.done.synced.push(counts),
-            Command::Reaping(asked) => return self.reaping(asked, round),
+            Command::Reaping(asked) => self.reaping(asked, round),
             Command::Admit(brought) => return self.admit(brought, round),
         }
         Ok(())
+    }
+
+    fn check_command(&self, command: &Command) -> Result<(), Fatal> {
+        match command {
+            Command::Join { object, .. } | Command::Replace { object, .. } => {
+                self.check_memory(object.context())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn join(&mut self, slot: &Slot, object: &Object, round: &mut Round) -> Result<(), Failure> {
@@ -383,14 +391,24 @@ impl Writer {
         self.leaves.close(store, &mut round.batch);
     }
 
+    /// Before every batch: what is free now decides what of it is taken, not what was free seconds ago.
+    fn look_for_room(&self) {
+        if let Err(error) = self.facts.gauge.look() {
+            tracing::warn!(%error, "cannot ask how full the disk is");
+        }
+    }
+
     /// Why a command is not even looked at.
     fn refuses(&self, command: &Command) -> Option<Failure> {
         let is_stale = command.number().is_some_and(|number| number < self.since);
         let closing = self.is_closed(command).then_some(Failure::Closing);
+        let has_room = self.facts.gauge.level().takes(command.taking());
         let hidden = self.is_hidden(command).then_some(Failure::Rebuilding);
         closing
             .or(hidden)
             .or(is_stale.then_some(Failure::Stale(self.since)))
+            .or((!has_room).then_some(Failure::DiskFull))
+            .or(command.is_over().then_some(Failure::Overloaded))
     }
 
     fn close(&mut self, bucket: Incarnation, until: Instant) {
@@ -573,7 +591,7 @@ impl Writer {
                     let tag = self.leaves.tag(*bucket, key, &bytes);
                     Ok(Held { object, tag })
                 }
-                Err(error) => Err(Failure::Unreadable(error.to_string())),
+                Err(error) => Err(Failure::Fenced(error.to_string())),
             },
             Ok(None) => Ok(Held::default()),
             Err(error) => Err(unreadable(&error)),

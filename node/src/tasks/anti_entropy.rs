@@ -9,17 +9,18 @@
 //! The flow decides (`core: flow/exchange`); this knows no keys' meaning and never runs user code.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
 use sibyl_core::flow::exchange::Summary;
 use sibyl_core::id::{Incarnation, NodeId, Partition};
+use sibyl_core::room::Level;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::door::Door;
 use crate::peer::Net;
 use crate::replica::Replica;
 use crate::store::Watermark;
@@ -33,9 +34,11 @@ mod leftover;
 mod refill;
 mod status;
 mod transfer;
+mod transfers;
 mod trees;
 
 pub use status::{Filling, Peer, Running, Status, Totals};
+pub use transfers::{Stage, Transfer};
 
 /// Exchanges under way at once: one reads disks on both ends while another waits for the network.
 const MAX_EXCHANGES: usize = 2;
@@ -48,14 +51,6 @@ const LEAST_PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 /// Longest pause after exchanges failed.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Requests under way above which clients go first: what a node of two cores serves without a queue.
-const BUSY_REQUESTS: usize = 32;
-/// Commands before the writer above which clients go first: half a batch.
-const BUSY_WRITES: usize = 512;
-/// How long a message waits for clients at most: background work slows down and never stands still.
-const MAX_YIELD: Duration = Duration::from_millis(250);
-/// Between two looks whether clients are done.
-const YIELD_STEP: Duration = Duration::from_millis(5);
 /// Reads of trees for peers at once; beyond it they are shed. A page takes a thread for some 25 ms.
 const MAX_SCANS: usize = 2;
 
@@ -63,6 +58,8 @@ const MAX_SCANS: usize = 2;
 pub struct Ground {
     /// This node.
     pub me: NodeId,
+    /// Lets clients go first.
+    pub door: Door,
     /// Its copies.
     pub replica: Replica,
     /// Its peers.
@@ -89,8 +86,6 @@ struct Inner {
     /// Rings when there may be something to do.
     bell: Notify,
     scans: Semaphore,
-    /// The disk is below its low-water mark: nothing is fetched.
-    paused: AtomicBool,
 }
 
 #[derive(Default)]
@@ -137,7 +132,6 @@ impl AntiEntropy {
             state: Mutex::default(),
             bell: Notify::new(),
             scans: Semaphore::new(MAX_SCANS),
-            paused: AtomicBool::new(false),
         };
         Self {
             inner: Arc::new(inner),
@@ -154,8 +148,8 @@ impl AntiEntropy {
     }
 
     /// While the disk is low nothing is fetched.
-    pub fn pause(&self, paused: bool) {
-        self.inner.paused.store(paused, Ordering::Relaxed);
+    fn is_paused(&self) -> bool {
+        self.ground().replica.gauge().level() > Level::Enough
     }
 
     /// A member can be reached again, or was away as far as anybody knows: everything shared with it is due.
@@ -197,7 +191,8 @@ impl AntiEntropy {
         state.peers.values().map(|peer| peer.due.len()).sum()
     }
 
-    fn ground(&self) -> &Ground {
+    /// What it stands on.
+    pub fn ground(&self) -> &Ground {
         &self.inner.ground
     }
 
@@ -301,7 +296,7 @@ impl AntiEntropy {
 
     /// Something that can be compared now: its peer is there and idle, and its tree is clean here.
     fn take_due(&self) -> Option<(NodeId, Partition)> {
-        if self.inner.paused.load(Ordering::Relaxed) {
+        if self.is_paused() {
             return None;
         }
         let (ground, now) = (self.ground(), Instant::now());
@@ -356,6 +351,7 @@ impl AntiEntropy {
                 let tree = sibyl_core::merkle::Tree { partition, n };
                 let summary = self.exchange(&peer, tree).await;
                 (whole, counts) = (whole && summary.whole, counts && summary.counts);
+                self.note_moved(partition, &peer, &summary);
                 self.count(&summary);
             }
         }
@@ -399,14 +395,6 @@ impl AntiEntropy {
 
     /// Lets clients go first, for a while.
     async fn yield_to_clients(&self) {
-        let ground = self.ground();
-        let until = Instant::now() + MAX_YIELD;
-        let busy = || {
-            ground.metrics.requests_in_flight() > BUSY_REQUESTS
-                || ground.replica.queued() > BUSY_WRITES
-        };
-        while busy() && Instant::now() < until {
-            tokio::time::sleep(YIELD_STEP).await;
-        }
+        self.ground().door.yield_to_clients().await;
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::door::Door;
 use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::telemetry::{Metrics, Tracer};
@@ -30,6 +31,8 @@ const QUEUE: usize = 256;
 pub struct Ground {
     /// This node.
     pub me: NodeId,
+    /// Lets clients go first.
+    pub door: Door,
     /// Its hints.
     pub replica: Replica,
     /// Its peers.

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod names;
 pub mod propagation;
 mod reap;
+mod ring;
 mod rpc;
 mod salvage;
 mod sampler;

@@ -37,6 +37,8 @@ pub mod span {
     pub const MERKLE_SYNC: &str = "merkle.sync";
     /// What the comparison found.
     pub const MERKLE_DIFF: &str = "merkle.diff";
+    /// Fetching what this node is to own.
+    pub const RING_TRANSFER: &str = "ring.transfer";
     /// Fetching a record that cannot be read here from other owners.
     pub const RECORD_HEAL: &str = "record.heal";
     /// All owners forget what they sealed of a partition.
@@ -137,6 +139,14 @@ pub mod attribute {
     pub const HINT_RESULT: &str = "sibyl.hint.result";
     /// The registry document a proposal is for.
     pub const REGISTRY_NUMBER: &str = "sibyl.registry.number";
+    /// Partitions that were missing here when owners changed.
+    pub const TRANSFER_PARTITIONS: &str = "sibyl.transfer.partitions";
+    /// Objects that came.
+    pub const TRANSFER_KEYS: &str = "sibyl.transfer.keys";
+    /// Bytes of objects that were moved for it.
+    pub const TRANSFER_BYTES: &str = "sibyl.transfer.bytes";
+    /// What a node that knocked was told: named, waiting, refused.
+    pub const KNOCK_RESULT: &str = "sibyl.knock.result";
     /// Ballots a proposal needed.
     pub const REGISTRY_BALLOTS: &str = "sibyl.registry.ballots";
     /// Acceptors that accepted.

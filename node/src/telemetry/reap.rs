@@ -1,4 +1,7 @@
 //! The span of reaping: one root per partition and batch, never one per key.
+//!
+//! A root of its own: nobody waits for this work. What members say of their epochs has none, for it is said all
+//! the time and decides nothing by itself.
 
 use super::names::{attribute, span};
 use super::span::Span;

@@ -82,6 +82,8 @@ calls! {
     ReapForget = "Reap/Forget",
     /// Ask when a partition was last reaped.
     ReapHorizon = "Reap/Horizon",
+    /// Ask to be taken in. The node that asks has no spans yet.
+    NodeKnock = "Node/Knock",
     /// Ask a node how it is.
     NodeStatus = "Node/Status",
 }

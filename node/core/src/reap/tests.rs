@@ -12,6 +12,8 @@ use crate::context::Context;
 use crate::id::{Digest, Dot, WriteId};
 use crate::object::{Caps, Content, Mint, Object, Write};
 
+mod machine;
+
 const NODES: usize = 5;
 const OWNERS: usize = 3;
 const UNCAPPED: Caps = Caps {
@@ -95,6 +97,9 @@ struct World {
     words: Vec<(usize, usize, Word)>,
     contexts: Vec<Context>,
     deleted: BTreeSet<Dot>,
+    minted: BTreeSet<Dot>,
+    /// Everything that was ever in a reaped copy.
+    gone: Context,
     reaped: usize,
 }
 
@@ -131,6 +136,8 @@ impl World {
             words: Vec::new(),
             contexts: Vec::new(),
             deleted: BTreeSet::new(),
+            minted: BTreeSet::new(),
+            gone: Context::new(),
             reaped: 0,
         }
     }
@@ -203,8 +210,11 @@ impl World {
             tombstones: Context::new(),
             content,
         };
+        let mut known = self.copies[at].context().clone();
+        known.join(write.context.as_ref().unwrap_or(&Context::new()));
         let written = self.copies[at].write(Mint { dot, line: 0 }, write, UNCAPPED);
         let written = written.expect("no caps");
+        self.check_claims(dot, &known, written.shipment.context());
         self.seals[at].break_one(&0);
         for owner in (0..OWNERS).filter(|owner| *owner != at) {
             let to = match self.random.chance(75) {
@@ -214,6 +224,15 @@ impl World {
             let tag = self.tag(at);
             self.send(at, to, written.shipment.clone(), tag, to >= OWNERS);
         }
+    }
+
+    /// A fresh dot is nobody's, no context that anybody holds covers it, and it claims nothing that its writer did
+    /// not know but what was reaped: an old context may bring a part of that back, and the rest is dead.
+    fn check_claims(&mut self, dot: Dot, known: &Context, shipped: &Context) {
+        assert!(!self.contexts.iter().any(|held| held.contains(dot)));
+        let mut claimed = self.minted.iter().filter(|dot| shipped.contains(**dot));
+        assert!(claimed.all(|dot| known.contains(*dot) || self.gone.contains(*dot)));
+        assert!(self.minted.insert(dot), "{dot} is minted twice");
     }
 
     fn begin_read(&mut self) {
@@ -378,6 +397,7 @@ impl World {
             for owner in asked {
                 // An order may be lost: then this owner keeps its tombstone.
                 if self.random.chance(90) {
+                    self.gone.join(self.copies[owner].context());
                     self.copies[owner] = Object::default();
                     self.seals[owner].break_one(&0);
                     self.reaped += 1;

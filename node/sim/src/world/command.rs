@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Reroute { key: usize, target: NodeId },
     /// Forget a key that is not this node's any more by a document.
     Forget { key: usize, number: u64 },
+    /// Put what other owners hold in the place of a record that cannot be read.
+    Replace { key: usize, object: Box<Object> },
     /// Forget a key that all owners sealed.
     Reap {
         key: usize,
@@ -87,6 +89,10 @@ pub(crate) enum Why {
     Write,
     Repair,
     Handoff,
+    /// Fetched by this exchange.
+    Fetched(u64),
+    /// Given by a peer's exchange, which is this call.
+    Given(usize, u64),
 }
 
 /// Who is told once the batch counts.
@@ -112,10 +118,22 @@ pub(super) enum Counts {
 pub(super) struct Group {
     pub(super) counts: Vec<Counts>,
     pub(super) changed: BTreeMap<usize, Object>,
+    /// Of those, what takes the place of a record that cannot be read.
+    pub(super) replaced: BTreeSet<usize>,
+    /// Calls whose objects could not all be joined.
+    pub(super) broken: BTreeSet<(usize, u64)>,
     /// Keys of others: an empty object stands for what goes.
     pub(super) forgotten: BTreeSet<usize>,
     /// Hints as the batch leaves them; `None` if one goes.
     pub(super) hints: BTreeMap<usize, Option<Hint>>,
+}
+
+impl Group {
+    /// A copy is another now.
+    pub(super) fn change(&mut self, key: usize, object: Object) {
+        self.forgotten.remove(&key);
+        self.changed.insert(key, object);
+    }
 }
 
 impl Command {

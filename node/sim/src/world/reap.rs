@@ -12,8 +12,9 @@ use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::reap::{Effect, Event as Told, Machine, Own, Seals, Word, may_be_sealed};
 
-use super::command::Command;
+use super::command::{Command, Group};
 use super::frames::Waiting;
+use super::writer::Writer;
 use super::{Bytes, Event, World};
 use crate::draw::Draw;
 use crate::plan::{CALM_US, PATIENCE_US};
@@ -197,10 +198,23 @@ impl World {
         self.tell_reaping(node, Told::Heard { from, word });
     }
 
-    pub(crate) fn own_word(&mut self, node: usize) -> Reply {
-        let word = self.process(node).part.machine.word();
-        let settled = true;
-        Reply::Epoch { word, settled }
+    /// A peer's question about reaping.
+    pub(crate) fn asked_to_reap(
+        &mut self,
+        node: usize,
+        (from, number): (usize, u64),
+        request: &Request,
+        body: &Bytes,
+    ) -> (Reply, Bytes) {
+        if let Request::Epoch(word) = request {
+            self.heard_word(node, from, *word);
+            let word = self.process(node).part.machine.word();
+            // What is on its way the world knows.
+            let settled = true;
+            return (Reply::Epoch { word, settled }, Bytes::new());
+        }
+        let forget = matches!(request, Request::Reap { .. });
+        self.asked_about_seals(node, number, forget, body)
     }
 
     fn is_first(&self, node: usize, key: usize) -> bool {
@@ -323,7 +337,7 @@ impl World {
     }
 
     /// A peer asks whether this node sealed these, or has it forget them.
-    pub(crate) fn asked_about_seals(
+    fn asked_about_seals(
         &mut self,
         node: usize,
         number: u64,
@@ -362,21 +376,26 @@ impl World {
     }
 
     /// A copy whose seal holds goes.
-    pub(super) fn reap_in(
-        &mut self,
-        node: usize,
-        key: usize,
-        digest: Digest,
-        held: &Object,
-    ) -> bool {
+    pub(super) fn reap_in(&mut self, node: usize, key: usize, digest: Digest, group: &mut Group) {
+        // What cannot be read is not what was sealed.
+        let Ok(held) = self.load(node, key, group) else {
+            return;
+        };
         let one = self.bug == Some(Bug::ReapOneSeal) && self.is_first(node, key);
         let sealed = self.process(node).part.holds_seal(key, digest);
-        let goes = (sealed || one) && codec::digest(held) == digest;
-        if goes {
+        if (sealed || one) && codec::digest(&held) == digest {
             self.sights.met(Sight::Reaped);
             self.process(node).part.break_seal(key);
+            group.changed.insert(key, Object::default());
+            group.forgotten.insert(key);
         }
-        goes
+    }
+}
+
+impl Writer {
+    /// Whether something is queued or not synced yet.
+    fn is_busy(&self) -> bool {
+        self.busy || !self.queue.is_empty()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
-use super::load::{Load, Op, Running, Seen, Values, Work};
+use super::load::{Load, Op, Patience, Running, Seen, Values, Work};
 use super::report::{Cell, Report};
 use super::usage::{Servers, Usage};
 use crate::cli::failure::Failure;
@@ -22,6 +22,9 @@ const WATCH: Duration = Duration::from_millis(100);
 
 /// How often a measurement looks whether the work is done.
 const STEP: Duration = Duration::from_millis(20);
+
+/// A short measurement.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Who is measured.
 pub(super) struct Subject {
@@ -44,6 +47,10 @@ pub(super) struct Bench<'a> {
     /// Differs between runs, so that writes of a later one go to new keys.
     run: u64,
     cells: u64,
+    /// What connections do after a 503.
+    patience: Patience,
+    /// Whether the next measurement is a short one.
+    glances: bool,
 }
 
 impl<'a> Bench<'a> {
@@ -56,6 +63,8 @@ impl<'a> Bench<'a> {
             interrupt,
             run: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             cells: 0,
+            patience: Patience::None,
+            glances: false,
         }
     }
 
@@ -124,6 +133,38 @@ impl<'a> Bench<'a> {
         self.work(subject, &name, work, connections)
     }
 
+    /// A measurement of a scenario, by its name there.
+    pub(super) fn named(
+        &mut self,
+        subject: &Subject,
+        what: &str,
+        op: Op,
+        connections: usize,
+        patience: Patience,
+    ) -> Result<Cell, Failure> {
+        self.patience = patience;
+        let cell = self.cell(subject, op, connections);
+        self.patience = Patience::None;
+        cell.map(|mut cell| {
+            cell.what = what.to_owned();
+            cell
+        })
+    }
+
+    /// A measurement of one second, without a warm-up.
+    pub(super) fn glance(
+        &mut self,
+        subject: &Subject,
+        what: &str,
+        op: Op,
+        connections: usize,
+    ) -> Result<Cell, Failure> {
+        self.glances = true;
+        let cell = self.named(subject, what, op, connections, Patience::None);
+        self.glances = false;
+        cell
+    }
+
     /// Measures work of any kind. Work that ends by itself gets no warm-up, or nothing would be left.
     pub(super) fn work(
         &self,
@@ -132,7 +173,7 @@ impl<'a> Bench<'a> {
         work: Work,
         connections: usize,
     ) -> Result<Cell, Failure> {
-        let warm_up = if matches!(work, Work::Steady { .. }) {
+        let warm_up = if matches!(work, Work::Steady { .. }) && !self.glances {
             self.args.warm_up
         } else {
             Duration::ZERO
@@ -173,7 +214,10 @@ impl<'a> Bench<'a> {
         };
         let started = Instant::now();
         running.measure();
-        let time = Duration::from_secs(self.args.seconds);
+        let time = match self.glances {
+            true => GLANCE,
+            false => Duration::from_secs(self.args.seconds),
+        };
         while !interrupted && !running.is_finished() && started.elapsed() < time {
             interrupted = self
                 .interrupt
@@ -196,6 +240,7 @@ impl<'a> Bench<'a> {
             connections,
             value_bytes: usize::try_from(self.args.value_bytes).unwrap_or(usize::MAX),
             values: subject.values,
+            patience: self.patience,
             work,
         };
         load.start().map_err(|source| Failure::File {

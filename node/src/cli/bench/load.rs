@@ -23,6 +23,9 @@ use super::histogram::Histogram;
 /// Pause of one connection after it failed: a node that is gone must not turn the load into a loop of connects.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
+/// What nodes say in `Retry-After`.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Random bytes that values are cut from: far more than a compressor's window remembers of a block.
 const POOL_BYTES: usize = 1 << 20;
 
@@ -70,6 +73,15 @@ pub(super) enum Values {
     Carts,
 }
 
+/// What a connection does when it is told that a node has too much to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Asks on at once.
+    None,
+    /// Waits as long as `Retry-After` says, half of it more or less, so that not all come back at once.
+    RetryAfter,
+}
+
 /// A load to be put on a cluster.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
@@ -83,6 +95,8 @@ pub(super) struct Load {
     pub(super) value_bytes: usize,
     /// What is written.
     pub(super) values: Values,
+    /// What a connection does after a 503.
+    pub(super) patience: Patience,
     /// The requests.
     pub(super) work: Work,
 }
@@ -244,6 +258,7 @@ impl<'a> Loop<'a> {
                 Ok(status) => {
                     self.answered(status, started.elapsed());
                     connection = Some(sender);
+                    self.wait_after(status).await;
                 }
                 Err(error) => self.failed(format!("connection: {error}")).await,
             }
@@ -261,6 +276,16 @@ impl<'a> Loop<'a> {
                 .record(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
         } else {
             *self.seen.errors.entry(status.to_string()).or_default() += 1;
+        }
+    }
+
+    async fn wait_after(&mut self, status: u16) {
+        if status == 503 && self.load.patience == Patience::RetryAfter {
+            let share = self.draw() % 1000;
+            tokio::time::sleep(
+                RETRY_AFTER / 2 + RETRY_AFTER * u32::try_from(share).unwrap_or(0) / 1000,
+            )
+            .await;
         }
     }
 

@@ -31,14 +31,7 @@ const BLOCK_BYTES: u64 = 512;
 
 /// Measures the baseline, then the cluster synced and buffered.
 pub(super) fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Failure> {
-    let folder = tempfile::Builder::new()
-        .prefix("sibyl-bench-")
-        .tempdir_in(&args.dir);
-    let folder = folder.map_err(|source| Failure::File {
-        doing: "create a folder in",
-        path: args.dir.clone(),
-        source,
-    })?;
+    let folder = folder(args)?;
     let mut report =
         Report::new("what does a quorum operation cost, against HTTP that stores nothing?");
     let mut bench = Bench::new(args, interrupt);
@@ -51,6 +44,34 @@ pub(super) fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Fail
     ratios(&mut report);
     merged::measure(args, &cluster, &bench, &mut report)?;
     Ok(report)
+}
+
+/// Gives a cluster of its own to something that measures it, with a synced bucket.
+pub(super) fn with_cluster(
+    args: &Args,
+    interrupt: &Interrupt,
+    measure: impl FnOnce(&LocalCluster, Subject) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let folder = folder(args)?;
+    let mut cluster = LocalCluster::start(&plan(folder.path())?)?;
+    wait(&mut cluster, interrupt)?;
+    let bucket = "bench-synced";
+    let client = Client::new(&cluster.nodes()[0].url, REQUEST_TIMEOUT)?;
+    create_bucket(&client, bucket, Some("synced"))?;
+    let path = format!("{}/keys", bucket_path(bucket));
+    let subject = subject("synced", &cluster, path)?;
+    measure(&cluster, subject)
+}
+
+fn folder(args: &Args) -> Result<tempfile::TempDir, Failure> {
+    let folder = tempfile::Builder::new()
+        .prefix("sibyl-bench-")
+        .tempdir_in(&args.dir);
+    folder.map_err(|source| Failure::File {
+        doing: "create a folder in",
+        path: args.dir.clone(),
+        source,
+    })
 }
 
 fn plan(folder: &Path) -> Result<Plan, Failure> {

@@ -10,6 +10,7 @@ mod load;
 mod local;
 mod merged;
 mod report;
+mod scenario;
 mod usage;
 
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ Examples:
   sibyl bench --url http://127.0.0.1:7070,http://127.0.0.1:7071,http://127.0.0.1:7072
   sibyl bench --op get --connections 64 --seconds 10 --output json
   sibyl bench --local --keys 100000 --out results.json
+  sibyl bench --local --scenario overload --op put --connections 256
 
 Writes go to new keys, so that no siblings pile up; reads choose among --keys preloaded keys."
 )]
@@ -71,6 +73,9 @@ pub(super) struct Args {
     /// With --local: where the nodes' folders go. It should be on a real disk.
     #[arg(long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
+    /// With --local: measure what is left when something is wrong.
+    #[arg(long, value_enum, requires = "local", value_name = "SCENARIO")]
+    scenario: Option<scenario::Scenario>,
     /// What to do, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Op::Put, Op::Get, Op::Mix])]
     op: Vec<Op>,
@@ -112,7 +117,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return baseline::run(args);
     }
     let interrupt = Interrupt::listen()?;
-    let report = if args.local {
+    let report = if let Some(scenario) = args.scenario {
+        scenario::measure(scenario, args, &interrupt)?
+    } else if args.local {
         local::measure(args, &interrupt)?
     } else {
         measure(args, &interrupt)?

@@ -10,6 +10,7 @@ use sibyl_core::hint::ledger::Kept;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::membership::State;
 use sibyl_core::registry::Member;
+use sibyl_core::room::Level;
 
 use super::{Shared, owners};
 use crate::coordinator::{Coordinator, STOPPING, now_ms};
@@ -19,11 +20,11 @@ use crate::http::cluster::{
     ClusterView, MemberState, MemberView, ReapingView, RegistryMember, RegistryView, RingNode,
     RingView, WasSuspected,
 };
-use crate::http::handoff::{HandoffView, HintsView, SyncView};
+use crate::http::handoff::{HandoffView, HintsView, SyncView, TransferView};
 use crate::http::moment;
 use crate::peer::PeerView;
 use crate::store::disk;
-use crate::tasks::anti_entropy::{self, Status};
+use crate::tasks::anti_entropy::{self, Status, Transfer};
 use crate::tasks::gossip::Published;
 use crate::tasks::handoff;
 use crate::tasks::registry::View;
@@ -138,8 +139,15 @@ impl Shared {
                 "damaged: the storage engine's files are damaged ({why}); a new store is begun once a majority of the members can be reached without this node"
             ));
         }
-        if self.coordinator.is_low_on_disk() {
-            reasons.push("the disk is below its low-water mark: writes are refused".to_owned());
+        match self.coordinator.room() {
+            Level::Enough => {}
+            Level::Low => reasons.push(
+                "the disk is below its low-water mark: values are refused, deletes go on".to_owned(),
+            ),
+            Level::Out => reasons.push(
+                "the disk is below half of its low-water mark: writes and deletes are refused; free space"
+                    .to_owned(),
+            ),
         }
         reasons
     }
@@ -304,6 +312,8 @@ impl Shared {
         Readings {
             registry_number: Some(view.number()),
             members: Some(self.coordinator.gossip().view().view.counts()),
+            ring_version: Some(view.since()),
+            transfers_pending: Some(self.coordinator.anti_entropy().transfers().len() as u64),
             partitions_owned: Some(owned_by(&self.coordinator, &view)),
             merkle_dirty_partitions: Some(self.dirty_partitions() as u64),
             storage_keys: Some(size.records),
@@ -313,6 +323,7 @@ impl Shared {
             salvage_quarantined: self.coordinator.replica().quarantined(),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
+            disk_level: Some(self.coordinator.room() as u64),
             hints: self.hint_readings(),
         }
     }
@@ -323,6 +334,19 @@ impl Shared {
     }
 
     /// What is kept for others.
+    fn transfers(&self) -> Vec<TransferView> {
+        let transfers = self.coordinator.anti_entropy().transfers().into_iter();
+        let view = |transfer: Transfer| TransferView {
+            partition: transfer.partition.0,
+            from: transfer.from.to_string(),
+            to: self.coordinator.me().to_string(),
+            keys: transfer.keys,
+            bytes: transfer.bytes,
+            state: transfer.stage.as_str().to_owned(),
+        };
+        transfers.map(view).collect()
+    }
+
     pub(super) fn handoff(&self) -> HandoffView {
         let now_ms = now_ms();
         let view = |(target, kept): (NodeId, Kept)| HintsView {
@@ -338,7 +362,7 @@ impl Shared {
         let kept = kept.filter(|(_, kept)| kept.count > 0 || kept.refused > 0);
         HandoffView {
             hints: kept.map(view).collect(),
-            transfers: Vec::new(),
+            transfers: self.transfers(),
         }
     }
 

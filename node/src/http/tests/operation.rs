@@ -3,7 +3,7 @@
 use axum::body::Body;
 use sibyl_core::registry::ChangeError;
 
-use super::super::{AdminError, Surface, waiting};
+use super::super::{AdminError, SalvageView, Surface, Waiting, waiting};
 use super::{Setup, setup, surface};
 
 #[tokio::test]
@@ -263,9 +263,9 @@ async fn a_node_that_joins_serves_only_health() {
     tell.send_modify(|told| told.salvage = Some(salvage));
     let cluster = check("GET /v1/cluster", (200, "")).await;
     assert_eq!(cluster.at("/salvage/node_id"), "n4");
-    assert_eq!(cluster.at("/salvage/quarantined"), 3);
+    assert_eq!(cluster.at("/salvage/quarantined"), "3");
     assert_eq!(cluster.at("/salvage/waits_for"), "n1 cannot be reached");
-    assert_eq!(cluster.at("/ready"), false);
+    assert_eq!(cluster.at("/ready"), "false");
 }
 
 #[tokio::test]

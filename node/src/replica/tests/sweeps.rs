@@ -111,6 +111,7 @@ fn tombstones_are_counted_as_they_come_and_go() {
             actor: ACTOR,
             line: LINE + 100,
             hint_quota_bytes: u64::MAX,
+            gauge: crate::store::disk::Gauge::boundless(),
             observer: Box::new(|_| {}),
         })
     };

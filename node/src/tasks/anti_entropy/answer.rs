@@ -62,7 +62,7 @@ impl AntiEntropy {
         self.own_tree(tree)?;
         let parcel: Parcel =
             message::decode(&body).map_err(|error| Failure::Malformed(error.to_string()))?;
-        if !parcel.give.is_empty() && self.inner.paused.load(std::sync::atomic::Ordering::Relaxed) {
+        if !parcel.give.is_empty() && self.is_paused() {
             return Err(Failure::DiskFull);
         }
         let mut objects = Vec::with_capacity(parcel.give.len());

@@ -17,6 +17,7 @@ use sibyl_core::registry::{Change, OwnerChange, Partitions};
 use tokio::time::Instant;
 
 use super::AntiEntropy;
+use super::transfers::Moved;
 use crate::peer::PeerView;
 use crate::tasks::registry::View;
 
@@ -33,8 +34,9 @@ pub(super) struct Progress {
     number: u64,
     /// The document that began the change: exchanges since then count.
     began: u64,
-    needs: BTreeMap<Partition, Vec<Need>>,
-    done: BTreeMap<Partition, BTreeMap<NodeId, bool>>,
+    pub(super) needs: BTreeMap<Partition, Vec<Need>>,
+    pub(super) done: BTreeMap<Partition, BTreeMap<NodeId, bool>>,
+    pub(super) moved: Moved,
     proposed: Option<Instant>,
     proposing: bool,
 }
@@ -76,8 +78,14 @@ impl AntiEntropy {
     /// Looks what this node has to do for the change of owners under way, if there is one.
     pub(super) fn look_at_transfer(&self) {
         let view = self.ground().registry.view();
+        let tracer = self.ground().registry.tracer();
         let Some(change) = &view.document().layout.change else {
-            self.state().transfer = Progress::default();
+            let mut state = self.state();
+            state
+                .transfer
+                .moved
+                .follow(None, 0, || tracer.ring_transfer());
+            state.transfer = Progress::default();
             return;
         };
         self.take_needs(&view, change);
@@ -92,10 +100,11 @@ impl AntiEntropy {
             return;
         }
         (progress.proposing, progress.proposed) = (true, Some(Instant::now()));
+        let span = progress.moved.span();
         drop(state);
         let this = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = this.ground().registry.change(None, wish).await {
+            if let Err(error) = this.ground().registry.change(span.as_deref(), wish).await {
                 tracing::info!(%error, "a step of the change of owners has to be proposed again");
             }
             this.state().transfer.proposing = false;
@@ -110,12 +119,17 @@ impl AntiEntropy {
             return;
         }
         let progress = &mut state.transfer;
-        if progress.began != change.began {
+        let new = (progress.began != change.began).then_some(change.began);
+        if new.is_some() {
             tracing::info!(began = change.began, "owners change");
             progress.done.clear();
         }
         (progress.number, progress.began) = (view.number(), change.began);
         progress.needs = view.document().fill_needs(&self.ground().me);
+        let (tracer, missing) = (self.ground().registry.tracer(), progress.needs.len());
+        progress
+            .moved
+            .follow(new, missing, || tracer.ring_transfer());
         let Progress { needs, done, .. } = &state.transfer;
         let wanted = needs.iter().flat_map(|(at, needs)| {
             let others = needs.iter().flat_map(|need| &need.others);

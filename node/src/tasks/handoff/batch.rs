@@ -34,6 +34,7 @@ const BUSY: usize = 8;
 /// Delivers the next hints of a target, from behind `after` on.
 pub(super) async fn deliver(ground: &Arc<Ground>, target: &NodeId, after: Option<Bytes>) -> End {
     let _flight = ground.net.flights().begin();
+    ground.door.yield_to_clients().await;
     let (hints, next) = match page(ground, target, after.clone()).await {
         Ok(found) => found,
         Err(error) => {
@@ -47,7 +48,7 @@ pub(super) async fn deliver(ground: &Arc<Ground>, target: &NodeId, after: Option
     };
     let mut end = End {
         next,
-        busy: ground.replica.queued() >= BUSY,
+        busy: ground.door.load().waiting > 0 || ground.replica.queued() >= BUSY,
         ..End::default()
     };
     if hints.is_empty() {

@@ -4,10 +4,10 @@
 //! answer also says whether anything of the asker's earlier sessions is left: only then what it had sent in them is
 //! over.
 
-use futures_util::future::join_all;
 use sibyl_core::id::NodeId;
 use sibyl_core::message::{Failure, Reply, Request};
 use sibyl_core::reap::{Event, Word};
+use tokio::task::JoinSet;
 
 use super::{Reaping, members};
 use crate::telemetry::Rpc;
@@ -18,8 +18,13 @@ impl Reaping {
         let ground = self.ground();
         let view = ground.registry.view();
         let others = view.document().layout.members.keys();
-        let others = others.filter(|member| **member != ground.me);
-        join_all(others.map(|member| self.talk_to(member))).await;
+        let mut talks = JoinSet::new();
+        for member in others.filter(|member| **member != ground.me) {
+            let (this, member) = (self.clone(), member.clone());
+            talks.spawn(async move { this.talk_to(&member).await });
+        }
+        // Whoever does not answer in time is asked again in the next round.
+        while talks.join_next().await.is_some() {}
     }
 
     async fn talk_to(&self, member: &NodeId) {

@@ -18,7 +18,8 @@ use super::labels::{
     AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByFromTo, ByKind, ByKindResult,
     ByMethodPeer, ByMethodPeerResult, ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason,
     ByPeer, ByResolver, ByResolverResult, ByResult, CacheResult, Exemplar, GossipKind, HintResult,
-    Op, Outcome, Quorum, QuorumFailure, RepairMode, SalvageResult, StorageOp, Success,
+    KnockResult, Op, Outcome, Quorum, QuorumFailure, RepairMode, SalvageResult, ShedReason,
+    StorageOp, Success,
 };
 use super::merkle;
 
@@ -69,6 +70,7 @@ pub(super) type Of<Labels, Metric> = Family<Labels, Metric>;
 pub(super) struct Families {
     pub(super) requests: Of<ByOpOutcome, Counter>,
     pub(super) request_duration: Of<ByOp, Exemplars>,
+    pub(super) requests_shed: Of<ByOpReason, Counter>,
     pub(super) request_bytes: Of<ByOpDirection, Histogram>,
     pub(super) inflight: Of<ByOp, Gauge>,
     pub(super) quorum_wait: Of<ByOp, Exemplars>,
@@ -98,6 +100,7 @@ pub(super) struct Families {
     pub(super) salvaged: Of<ByResult, Counter>,
     pub(super) storage_duration: Of<ByOp, Histogram>,
     pub(super) merkle: merkle::Families,
+    pub(super) knocks: Of<ByResult, Counter>,
     pub(super) amnesia: Of<ByCause, Counter>,
     pub(super) spans: Of<ByResult, Counter>,
     pub(super) spans_dropped: Of<ByResult, Counter>,
@@ -122,6 +125,7 @@ impl Families {
         Self {
             requests: Family::default(),
             request_duration: Family::new_with_constructor(fast),
+            requests_shed: Family::default(),
             request_bytes: Family::new_with_constructor(bytes),
             inflight: Family::default(),
             quorum_wait: Family::new_with_constructor(fast),
@@ -151,6 +155,7 @@ impl Families {
             salvaged: Family::default(),
             storage_duration: Family::new_with_constructor(storage_fast),
             merkle: merkle::Families::new(),
+            knocks: Family::default(),
             amnesia: Family::default(),
             spans: Family::default(),
             spans_dropped: Family::default(),
@@ -178,6 +183,11 @@ impl Families {
             help,
             Unit::Bytes,
             self.request_bytes.clone(),
+        );
+        to.register(
+            "sibyl_requests_shed",
+            "Requests of clients that were not begun for want of room",
+            self.requests_shed.clone(),
         );
         to.register(
             "sibyl_inflight_requests",
@@ -311,6 +321,8 @@ impl Families {
             unit,
             self.storage_duration.clone(),
         );
+        let help = "Questions of nodes that are no members, by what they were told";
+        to.register("sibyl_knocks", help, self.knocks.clone());
         let help = "Starts as a new actor because the store could not prove that it remembers";
         to.register("sibyl_amnesia", help, self.amnesia.clone());
         to.register(
@@ -337,6 +349,9 @@ impl Families {
             for outcome in Outcome::ALL.iter().map(|outcome| outcome.as_str()) {
                 zero(&self.requests, ByOpOutcome { op, outcome });
             }
+            for reason in ShedReason::ALL.iter().map(|reason| reason.as_str()) {
+                zero(&self.requests_shed, ByOpReason { op, reason });
+            }
             zero(&self.request_duration, ByOp { op });
             zero(&self.inflight, ByOp { op });
         }
@@ -358,6 +373,9 @@ impl Families {
         }
         for result in SalvageResult::ALL.iter().map(|result| result.as_str()) {
             zero(&self.salvaged, ByResult { result });
+        }
+        for result in KnockResult::ALL.iter().map(|result| result.as_str()) {
+            zero(&self.knocks, ByResult { result });
         }
         for cause in AmnesiaCause::ALL.iter().map(|cause| cause.as_str()) {
             zero(&self.amnesia, ByCause { cause });

@@ -21,6 +21,10 @@ pub struct Readings {
     pub registry_number: Option<u64>,
     /// Members by this node's view: alive, suspect, down, left.
     pub members: Option<[u64; 4]>,
+    /// The last document that changed who owns what.
+    pub ring_version: Option<u64>,
+    /// Partitions that are on their way here, each from one owner of before.
+    pub transfers_pending: Option<u64>,
     /// Partitions this node owns.
     pub partitions_owned: Option<u64>,
     /// Partitions that are to be compared with other owners, or whose trees are computed anew.
@@ -39,6 +43,8 @@ pub struct Readings {
     pub disk_available_bytes: Option<u64>,
     /// Size of the store's disk.
     pub disk_total_bytes: Option<u64>,
+    /// What that leaves room for: 0 everything, 1 no values, 2 nothing.
+    pub disk_level: Option<u64>,
     /// What is kept for other nodes, by target.
     pub hints: Vec<HintReading>,
 }
@@ -147,6 +153,14 @@ impl Collector for Gauges {
             bytes,
             readings.disk_total_bytes,
         )?;
+        let help = "What the disk leaves room for: 0 everything, 1 no values, 2 nothing";
+        gauge(
+            &mut to,
+            "sibyl_storage_disk_level",
+            help,
+            None,
+            readings.disk_level,
+        )?;
         members(&mut to, readings.members)?;
         hints(&mut to, &readings.hints)
     }
@@ -161,6 +175,16 @@ fn standing(to: &mut DescriptorEncoder<'_>, readings: &Readings) -> fmt::Result 
         help,
         None,
         readings.registry_number,
+    )?;
+    let help = "Number of the last registry document that changed who owns what";
+    gauge(to, "sibyl_ring_version", help, None, readings.ring_version)?;
+    let help = "Partitions on their way here, counted once for each owner they are fetched from";
+    gauge(
+        to,
+        "sibyl_ring_transfers_pending",
+        help,
+        None,
+        readings.transfers_pending,
     )?;
     let help = "Partitions this node owns";
     gauge(

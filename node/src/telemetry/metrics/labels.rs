@@ -259,6 +259,30 @@ words! {
 }
 
 words! {
+    /// What a node that knocked was told.
+    KnockResult {
+        /// The document that names it.
+        Named = "named",
+        /// To wait, or to knock again.
+        Waiting = "waiting",
+        /// To bring what it holds, since its store was removed.
+        Brings = "brings",
+        /// That it is never taken in so.
+        Refused = "refused",
+    }
+}
+
+words! {
+    /// Why a request of a client was not begun.
+    ShedReason {
+        /// As many waited as may.
+        Full = "full",
+        /// It waited, and no place came free in time.
+        Waited = "waited",
+    }
+}
+
+words! {
     /// Why a store could not prove that it remembers its counters.
     AmnesiaCause {
         /// There is no store.

@@ -93,13 +93,4 @@ impl Metrics {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         self.families.merkle.succeeded.get_or_create(&by).set(now);
     }
-
-    /// Requests of clients that are not answered yet.
-    pub fn requests_in_flight(&self) -> usize {
-        let inflight = super::Op::ALL.iter().map(|op| {
-            let by = super::ByOp { op: op.as_str() };
-            self.families.inflight.get_or_create(&by).get()
-        });
-        usize::try_from(inflight.sum::<i64>()).unwrap_or(0)
-    }
 }

@@ -23,9 +23,9 @@ use sibyl_core::membership::State;
 pub use self::gauges::{HintReading, Readings};
 pub use self::labels::SalvageResult;
 pub use self::labels::{
-    AmnesiaCause, CacheResult, Direction, GossipKind, HintResult, MAX_BUCKETS, MAX_PEERS,
-    MAX_RESOLVERS, Op, Outcome, Quorum, QuorumFailure, RepairMode, Repaired, Resolution,
-    ResolverResult, RpcResult, StorageOp, Success,
+    AmnesiaCause, CacheResult, Direction, GossipKind, HintResult, KnockResult, MAX_BUCKETS,
+    MAX_PEERS, MAX_RESOLVERS, Op, Outcome, Quorum, QuorumFailure, RepairMode, Repaired, Resolution,
+    ResolverResult, RpcResult, ShedReason, StorageOp, Success,
 };
 pub use self::text::Page;
 
@@ -98,6 +98,15 @@ impl Metrics {
             began: Instant::now(),
             ended: false,
         }
+    }
+
+    /// A client's request, or one of a batch, was not begun.
+    pub fn request_shed(&self, op: Op, why: ShedReason) {
+        let by = ByOpReason {
+            op: op.as_str(),
+            reason: why.as_str(),
+        };
+        self.families.requests_shed.get_or_create(&by).inc();
     }
 
     /// A quorum was reached or lost, `wait` after it began.
@@ -272,6 +281,14 @@ impl Metrics {
             cause: cause.as_str(),
         };
         self.families.amnesia.get_or_create(&by).inc();
+    }
+
+    /// A node that is no member knocked, and was told this.
+    pub fn knock(&self, result: KnockResult) {
+        let by = ByResult {
+            result: result.as_str(),
+        };
+        self.families.knocks.get_or_create(&by).inc();
     }
 
     /// A question of gossip ended.

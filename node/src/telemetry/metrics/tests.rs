@@ -59,6 +59,8 @@ fn count_everything(node: &Telemetry) {
     metrics.salvaged(SalvageResult::Imported);
     metrics.storage(StorageOp::Get, Duration::from_micros(70));
     metrics.amnesia(AmnesiaCause::Missing);
+    metrics.knock(KnockResult::Named);
+    metrics.request_shed(Op::Get, ShedReason::Full);
     metrics.gossip_round(GossipKind::Pull, Success::Ok);
     metrics.gossip_message(GossipKind::Pull, 400);
     metrics.gossip_changed(State::Alive, State::Suspect);
@@ -68,6 +70,8 @@ fn count_everything(node: &Telemetry) {
         registry_number: Some(7),
         members: Some([3, 0, 0, 0]),
         partitions_owned: Some(256),
+        ring_version: Some(6),
+        transfers_pending: Some(0),
         merkle_dirty_partitions: Some(3),
         storage_keys: Some(10),
         storage_bytes: Some(u64::MAX),
@@ -76,6 +80,7 @@ fn count_everything(node: &Telemetry) {
         salvage_quarantined: Some(1),
         disk_available_bytes: Some(1),
         disk_total_bytes: Some(2),
+        disk_level: Some(1),
         hints: vec![HintReading {
             target: "n2".into(),
             pending: 3,
