@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::Answers;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::peer::Knocked;
-use crate::replica::{Slot, Claim};
+use crate::replica::{Claim, Slot};
 use crate::tasks::registry::{JOINED, REBUILDING, View};
 use crate::telemetry::metrics::SalvageResult;
 
