@@ -20,7 +20,8 @@ fn brought(counter: u64) -> Object {
         actor: Actor(9),
         counter,
     };
-    Object::written(dot, write("only here", None).content)
+    let sibling = sibyl_core::object::Sibling::written(dot, write("only here", None).content);
+    Object::from_parts(Context::of(dot), vec![sibling])
 }
 
 impl Bench {
@@ -57,7 +58,7 @@ async fn what_nobody_knew_is_joined_and_on_disk_before_it_is_said() {
     bench.logged();
     let admitted = bench.admit(&key, brought(1), in_epoch(0)).await;
     assert_eq!(admitted.verdict, Verdict::Imported);
-    assert_eq!(bench.logged(), ["sync"]);
+    assert_eq!(bench.logged(), ["apply", "sync"]);
     let held = bench.replica.object(&key).unwrap();
     assert_eq!(
         admitted.object.as_ref(),
@@ -145,18 +146,22 @@ async fn a_sealed_copy_that_takes_something_over_is_not_forgotten() {
     assert_eq!(bench.replica.object(&key).unwrap().live().count(), 1);
 }
 
+fn numbered(at: usize) -> Slot {
+    let mut slot = slot(0, 1, "");
+    slot.place.key = format!("{at:03}").into();
+    slot
+}
+
 #[tokio::test]
 async fn all_of_a_store_is_read_whatever_is_damaged() {
     let bench = Bench::new();
     for at in 0..600 {
-        bench
-            .minted(&slot(0, 1, &format!("{at:03}")), write("v", None))
-            .unwrap();
+        bench.minted(&numbered(at), write("v", None)).unwrap();
     }
     bench
         .minted(&slot(5, 1, "other"), write("v", None))
         .unwrap();
-    let damaged = slot(0, 1, "300").record();
+    let damaged = numbered(300).record();
     bench.disk.damaged.lock().unwrap().insert(damaged);
     let store = bench.replica.store();
     assert_eq!(
