@@ -9,6 +9,7 @@ use super::super::{AdminError, BucketRefused};
 use super::fake::Faults;
 use super::setup;
 use crate::coordinator::{GetError, ListError, PutError};
+use crate::door::Shed;
 
 const GET: &str = "GET /v1/buckets/default/keys/k";
 const PUT: &str = "PUT /v1/buckets/default/keys/k";
@@ -72,6 +73,13 @@ async fn reads_fail_as_documented() {
         GET,
         (503, "too_few_nodes"),
         &[("/need", "3"), ("/members", "1")],
+    )
+    .await;
+    check(
+        get(GetError::Shed(Shed::Waited)),
+        GET,
+        (503, "overloaded"),
+        &[],
     )
     .await;
     check(
@@ -166,6 +174,13 @@ async fn writes_say_whether_they_may_still_become_visible() {
         put(PutError::NotServing("stopping".into())),
         PUT,
         (503, "not_serving"),
+        &certain,
+    )
+    .await;
+    check(
+        put(PutError::Shed(Shed::Full)),
+        PUT,
+        (503, "overloaded"),
         &certain,
     )
     .await;
