@@ -95,6 +95,10 @@ impl Service for Answers {
             let gossip = coordinator.gossip();
             return gossip.hear(peer.clone(), &incoming.body, incoming.span, reply, number);
         }
+        if let Request::Epoch(word) = request {
+            let said = coordinator.reaping().hear(peer, from.session, word);
+            return answer(reply, &said, Bytes::new(), number);
+        }
         let span = self
             .tracer
             .rpc_server(rpc_of(&request), peer, incoming.span);
@@ -190,6 +194,10 @@ fn rpc_of(request: &Request) -> Rpc {
         Request::MerkleNodes { .. } => Rpc::MerkleLevel,
         Request::MerkleKeys { .. } => Rpc::MerkleKeys,
         Request::MerkleExchange { .. } => Rpc::MerkleExchange,
+        Request::Epoch(_) => Rpc::ReapEpoch,
+        Request::Seals { .. } => Rpc::ReapSeals,
+        Request::Reap { .. } => Rpc::ReapForget,
+        Request::Horizon { .. } => Rpc::ReapHorizon,
     }
 }
 
@@ -245,7 +253,7 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
         waits => {
             let coordinator = coordinator.clone();
             tokio::spawn(async move {
-                let (head, body) = wait(&coordinator, waits, body, &span, timeout).await;
+                let (head, body) = wait(&coordinator, waits, (by, body), &span, timeout).await;
                 if let Reply::Failed(failure) = &head {
                     span.fail("failed", failure);
                 }
@@ -259,7 +267,7 @@ fn dispatch(coordinator: &Coordinator, asked: Asked) {
 async fn wait(
     coordinator: &Coordinator,
     request: Request,
-    body: Bytes,
+    (by, body): (u64, Bytes),
     span: &Span,
     timeout: Duration,
 ) -> (Reply, Bytes) {
@@ -309,6 +317,9 @@ async fn wait(
         trees @ (Request::MerkleNodes { .. }
         | Request::MerkleKeys { .. }
         | Request::MerkleExchange { .. }) => coordinator.anti_entropy().answer(trees, body).await,
+        reaps @ (Request::Seals { .. } | Request::Reap { .. } | Request::Horizon { .. }) => {
+            coordinator.reaping().answer(reaps, by, body).await
+        }
         Request::Replicate { .. }
         | Request::Repair { .. }
         | Request::Object { .. }
@@ -317,6 +328,7 @@ async fn wait(
         | Request::Handoff { .. }
         | Request::Collect
         | Request::Registry
+        | Request::Epoch(_)
         | Request::Gossip => plain(Reply::Failed(Failure::Malformed(
             "answered elsewhere".into(),
         ))),

@@ -39,6 +39,9 @@ pub const LEAST_SILENT_INTERVALS: u32 = 3;
 /// Shortest gossip interval: ten rounds a second among a few peers are still noise.
 pub const MIN_GOSSIP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Shortest reaping interval: a question to each member, ten times a second.
+pub const MIN_REAP_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Everything a node needs to know to start. Built by [`Config::resolve`] and consistent from then on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -86,6 +89,8 @@ pub struct Config {
     pub low_water_bytes: Option<u64>,
     /// Whether copies are compared with other owners without being asked.
     pub anti_entropy: bool,
+    /// Time between two rounds of reaping; `None`: this node takes no part.
+    pub reap_interval: Option<Duration>,
     /// Threads of the runtime; `None`: one per core.
     pub workers: Option<usize>,
     /// Filter of log lines, as `tracing` understands it.

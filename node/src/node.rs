@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::membership::{Standing, Timing};
+use sibyl_core::reap::RETRY_WINDOW_MS;
 use sibyl_core::registry::{Document, Farewell};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
@@ -33,6 +34,7 @@ use crate::store::{self, Watermark};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
 use crate::tasks::gossip::{self, Listed, Notice};
 use crate::tasks::handoff::{self, Owned};
+use crate::tasks::reap::{self, Reaping};
 use crate::tasks::registry::{Opened, Registry, StartError, View};
 use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
@@ -77,14 +79,15 @@ pub enum Ended {
 
 async fn run_once(config: Config) -> anyhow::Result<Ended> {
     let data_dir = config.data_dir.clone();
+    let mut told = told_to_stop()?;
     let node = tokio::select! {
         node = Node::start(config) => node?,
         // A node that waits to be taken in has nothing to drain.
-        signal = told_to_stop() => return signal.map(|()| Ended::Told),
+        _ = told.wait_for(|told| *told) => return Ok(Ended::Told),
     };
     let mut failed = node.coordinator.replica().failed();
     let failure = tokio::select! {
-        signal = told_to_stop() => signal.map(|()| None)?,
+        _ = told.wait_for(|told| *told) => None,
         failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
     };
     let renewed = failure.is_some() && disk::can_be_renewed(&node.coordinator);
@@ -95,22 +98,32 @@ async fn run_once(config: Config) -> anyhow::Result<Ended> {
     match failure {
         Some(why) if renewed => {
             tracing::error!(%why, "the store is given up: the next start begins a new one");
-            Ok(Ended::GivenUp)
+            // Whoever wants it to end meanwhile wants no other start.
+            let told = *told.borrow();
+            Ok(if told { Ended::Told } else { Ended::GivenUp })
         }
         Some(why) => anyhow::bail!("the store failed: {why}"),
         None => Ok(Ended::Told),
     }
 }
 
-async fn told_to_stop() -> anyhow::Result<()> {
+/// Becomes true with the first signal to stop, and stays so: one that comes while the node is doing something else
+/// is not forgotten.
+fn told_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("interrupted: draining"),
-    }
-    Ok(())
+    let (tell, told) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("interrupted: draining"),
+        }
+        tell.send_replace(true);
+        // As long as somebody may ask.
+        tell.closed().await;
+    });
+    Ok(told)
 }
 
 /// A running node.
@@ -176,6 +189,7 @@ impl Node {
             gossip: gossip.handle(),
             platform,
             metrics: Arc::clone(&telemetry.metrics),
+            reaping: reaping(&config, &anti_entropy, &telemetry),
             anti_entropy: anti_entropy.clone(),
             door,
         });
@@ -186,19 +200,17 @@ impl Node {
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
         let (stop, stopped) = watch::channel(false);
-        let (listen, servers) =
-            listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
-        tracing::info!(node = %coordinator.me(), %listen, "serving");
+        let served = listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
+        tracing::info!(node = %coordinator.me(), listen = %served.0, "serving");
         Ok(Self {
             coordinator,
             telemetry,
             watermark,
-            listen,
+            listen: served.0,
             stop,
-            servers,
+            servers: served.1,
         })
     }
-
     /// Where clients connect.
     pub fn listen(&self) -> SocketAddr {
         self.listen
@@ -496,6 +508,22 @@ fn start_replica(
     })
 }
 
+/// What forgets deleted keys, over what stands already.
+fn reaping(config: &Config, beside: &AntiEntropy, telemetry: &Telemetry) -> Reaping {
+    let (ground, leftover) = (beside.ground(), beside.clone());
+    Reaping::new(reap::Ground {
+        me: ground.me.clone(),
+        replica: ground.replica.clone(),
+        net: ground.net.clone(),
+        registry: ground.registry.clone(),
+        interval: config.reap_interval,
+        window_ms: RETRY_WINDOW_MS,
+        leftover: Box::new(move || leftover.has_leftover()),
+        now_ms: crate::coordinator::now_ms,
+        metrics: Arc::clone(&telemetry.metrics),
+    })
+}
+
 /// Begins to deliver what this node keeps for others.
 fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: handoff::Inbox) {
     let (by, numbers) = (
@@ -529,6 +557,7 @@ fn deliver_hints(coordinator: &Coordinator, tracer: telemetry::Tracer, inbox: ha
 
 /// What goes on beside requests.
 fn look_after(coordinator: &Coordinator, config: &Config) {
+    coordinator.reaping().start();
     tokio::spawn(follow_returns(coordinator.clone()));
     tokio::spawn(coordinator.clone().keep_up());
     tokio::spawn(coordinator.clone().sweep_up());

@@ -28,6 +28,8 @@ mod command;
 mod hints;
 mod keeper;
 pub mod leaves;
+mod reaper;
+mod reaping;
 mod repeat;
 mod sweep;
 mod trees;
@@ -36,6 +38,7 @@ mod writer;
 use command::Command;
 pub use command::Terms;
 pub use hints::{Hinting, Kept, KeptHint};
+pub use reaping::Sealing;
 pub use repeat::Once;
 pub use sweep::Swept;
 pub use trees::Damaged;
@@ -175,6 +178,7 @@ struct Facts {
     tombstones: AtomicU64,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     trees: trees::Shared,
+    reaping: reaper::Shared,
 }
 
 impl Facts {
@@ -259,6 +263,7 @@ impl Replica {
             tombstones: AtomicU64::new(0),
             thread: Mutex::new(None),
             trees: trees::Shared::default(),
+            reaping: reaper::Shared::open(ground.store.as_ref()),
         });
         let store = Arc::clone(&ground.store);
         let writer = Writer::new(ground, Arc::clone(&facts));
@@ -543,7 +548,7 @@ impl Replica {
     pub fn object(&self, slot: &Slot) -> Result<Object, Failure> {
         match self.encoded(slot)? {
             Some(bytes) => {
-                codec::decode(&bytes).map_err(|error| Failure::Unreadable(error.to_string()))
+                codec::decode(&bytes).map_err(|error| Failure::Fenced(error.to_string()))
             }
             None => Ok(Object::default()),
         }
@@ -580,12 +585,15 @@ impl Replica {
             .map_err(|error| unreadable(&error))?;
         let object = |(key, bytes): (Bytes, Bytes)| match codec::decode(&bytes) {
             Ok(object) => Ok((key.slice(RECORD_HEAD..), object)),
-            Err(error) => Err(Failure::Unreadable(error.to_string())),
+            Err(error) => Err(Failure::Fenced(error.to_string())),
         };
         pairs.into_iter().map(object).collect()
     }
 }
 
 fn unreadable(error: &ReadError) -> Failure {
-    Failure::Unreadable(error.to_string())
+    match error {
+        ReadError::Corrupt { .. } => Failure::Fenced(error.to_string()),
+        ReadError::Failed(_) => Failure::Unreadable(error.to_string()),
+    }
 }

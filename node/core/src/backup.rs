@@ -55,7 +55,7 @@ pub struct Header {
     pub members: u32,
     /// The node's clock, in milliseconds since 1970. Shown, never believed.
     pub taken_at_ms: u64,
-    /// The last reaping epoch that the node had confirmed; 0 while there is no reaping.
+    /// The reaping epoch the node was in, or was about to enter; 0 if it never was in any.
     pub reap_epoch: u64,
     /// The build that wrote it.
     pub build: String,

@@ -21,6 +21,7 @@ pub mod message;
 pub mod object;
 pub mod pace;
 pub mod quorum;
+pub mod reap;
 pub mod record;
 pub mod refill;
 pub mod registry;

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::context::Context;
-use crate::id::{Digest, Dot, Incarnation, NodeId, Trace, WriteId};
+use crate::id::{Digest, Dot, Incarnation, NodeId, Partition, Trace, WriteId};
 use crate::merkle::Tree;
 use crate::object::Refused;
+use crate::reap::Word;
 use crate::registry::Durability;
 
 /// The version of heads that this code writes and reads.
@@ -143,6 +144,25 @@ pub enum Request {
     Gossip,
     /// Coordinate a write that its client may repeat, if it was not written before; its value is the body.
     CoordinateOnce(Box<Coordinate>),
+    /// Reaping: this is what the asker says of itself; say the same of yourself.
+    Epoch(Word),
+    /// Say in which epochs the objects in the body were sealed.
+    Seals {
+        /// Where they lie.
+        partition: Partition,
+    },
+    /// Every owner had sealed the objects in the body: forget them, if their seals hold.
+    Reap {
+        /// Where they lie.
+        partition: Partition,
+        /// The asker's epoch.
+        epoch: u64,
+    },
+    /// Say in which epoch something of this partition was last reaped.
+    Horizon {
+        /// Which one.
+        partition: Partition,
+    },
 }
 
 /// One entry of the conflict feed: a key that no resolver made one value of.
@@ -241,6 +261,25 @@ pub enum Reply {
     Gossip,
     /// The write was there before; nothing was minted, and W copies have it.
     Repeated(Written),
+    /// What the peer says of itself.
+    Epoch {
+        /// It.
+        word: Word,
+        /// Whether nothing of the asker's earlier sessions is left with it.
+        settled: bool,
+    },
+    /// The body is the epochs, one for each object; none for one that is not sealed.
+    Seals,
+    /// So many were forgotten.
+    Reaped {
+        /// How many.
+        keys: u64,
+    },
+    /// The epoch of the partition's last reap.
+    Horizon {
+        /// It; 0 if there was none. None if that node lost its data since and does not know.
+        epoch: Option<u64>,
+    },
 }
 
 /// A coordinated write.
@@ -274,7 +313,7 @@ pub enum Failure {
     /// The node may not mint yet.
     #[error("that node is rebuilding its data and takes no writes to coordinate yet")]
     Rebuilding,
-    /// The record fails its checksum, or the disk cannot be read.
+    /// The disk cannot be read now; the copy may well be there.
     #[error("that node cannot read its copy: {0}")]
     Unreadable(String),
     /// The disk is full, or failed.
@@ -335,6 +374,12 @@ pub enum Failure {
         /// How many were needed.
         need: u32,
     },
+    /// The record fails its checksum: this copy is lost until other owners were asked for it.
+    #[error("that node's copy is damaged and fenced: {0}")]
+    Fenced(String),
+    /// The node takes no part in reaping.
+    #[error("that node does not reap (--reap-interval 0): so nobody does")]
+    NotReaping,
 }
 
 /// Bytes that are not a head of this version.

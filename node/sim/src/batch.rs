@@ -58,7 +58,7 @@ impl Room {
 
     fn play(self, seed: u64, bug: Option<Bug>) -> Report {
         match self {
-            Self::World => careful(&Plan::draw(seed), bug),
+            Self::World => careful(&Plan::for_bug(seed, bug), bug),
             Self::Gossip => careful_gossip(&gossip::Plan::draw(seed), bug),
         }
     }

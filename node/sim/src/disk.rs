@@ -2,13 +2,14 @@
 //!
 //! The store's batches are ordered and unsynced until a sync; a crash keeps any subset of the unsynced
 //! ones. The watermark (actor, reserved counters, promises) is small and synced on its own. A wipe takes
-//! all of it: what comes after is another actor.
+//! all of it: what comes after is another actor. So does an engine that is behind its watermark, or does not open;
+//! a backup that is restored is a new store with memories. A record may fail its checksum until it is replaced.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use sibyl::store::memory::Memory;
-use sibyl::store::{Space, Store as _};
+use sibyl::store::{Batch, ReadError, Space, Store};
 use sibyl_core::codec;
 use sibyl_core::hint::Hint;
 use sibyl_core::id::{Actor, Partition};
@@ -36,10 +37,31 @@ pub struct Disk {
     pub rebuilding: bool,
     /// Partitions that have come back.
     pub filled: BTreeSet<Partition>,
+    /// The reaping epoch.
+    pub epoch: Option<u64>,
     /// Until when syncs are slow.
     pub slow_until_us: u64,
+    /// Until when there is no room.
+    pub full_until_us: u64,
+    /// Partitions whose leaves are not known to be right, and say so.
+    pub spoiled: BTreeSet<Partition>,
+    /// Records that fail their checksum.
+    pub damaged: BTreeSet<Vec<u8>>,
+    backup: Option<Backup>,
     crashes: u64,
 }
+
+/// What a backup keeps: objects, hints and the registry document of a store, and whose it was.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    records: Vec<(Space, Bytes, Bytes)>,
+    actor: Actor,
+    reserved: u64,
+}
+
+/// A record that fails its checksum: never the same as absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fenced;
 
 impl Disk {
     /// An empty disk of a new actor.
@@ -51,7 +73,12 @@ impl Disk {
             promises: None,
             rebuilding: false,
             filled: BTreeSet::new(),
+            epoch: None,
             slow_until_us: 0,
+            full_until_us: 0,
+            spoiled: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+            backup: None,
             crashes: 0,
         }
     }
@@ -64,6 +91,75 @@ impl Disk {
         self.promises = None;
         self.rebuilding = false;
         self.filled.clear();
+        self.spoiled.clear();
+        self.damaged.clear();
+        self.epoch = None;
+    }
+
+    /// A record fails its checksum from now on, or was replaced.
+    pub fn damage(&mut self, record: &[u8], damaged: bool) {
+        match damaged {
+            true => self.damaged.insert(record.to_vec()),
+            false => self.damaged.remove(record),
+        };
+        self.store
+            .fault(|faults| faults.damage(Space::Objects, record, damaged));
+    }
+
+    /// A lying disk: the last so many batches are gone. Answers whether the next start may go on with the rest.
+    pub fn truncate(&mut self, batches: u64) -> bool {
+        let last = self.store.synced().saturating_sub(batches);
+        self.store.truncate_synced(last);
+        self.store.reopen().is_ok()
+    }
+
+    /// The engine does not open. Answers whether the next start may go on all the same.
+    pub fn refuse(&mut self) -> bool {
+        self.store.fault(|faults| faults.refuse_to_open = true);
+        self.store.reopen().is_ok()
+    }
+
+    /// Takes a backup: what a picture of the engine shows, unreadable records left out.
+    pub fn back_up(&mut self, chosen: &[u8], records: &[Vec<u8>]) {
+        let picture = self.store.picture().expect("a picture in memory is a copy");
+        let read = |space: Space, key: &[u8]| {
+            let found = picture.scan(space, key, &[key, &[0]].concat(), 1).ok()?;
+            let (_, value) = found.into_iter().next()?;
+            Some((space, Bytes::copy_from_slice(key), value))
+        };
+        let objects = records.iter().filter_map(|key| read(Space::Objects, key));
+        let hints = records.iter().filter_map(|key| read(Space::Hints, key));
+        let kept = objects.chain(hints).chain(read(Space::Meta, chosen));
+        self.backup = Some(Backup {
+            records: kept.collect(),
+            actor: self.actor,
+            reserved: self.reserved,
+        });
+    }
+
+    /// Whether there is something to restore.
+    pub fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    /// Puts the backup into the empty store of another actor, as `sibyl restore` does.
+    pub fn restore(&mut self) {
+        let Some(backup) = &self.backup else { return };
+        let mut batch = Batch::new();
+        for (space, key, value) in &backup.records {
+            batch.put(*space, key, value.clone());
+        }
+        let restored = self.store.apply(batch).and_then(|()| self.store.sync());
+        restored.expect("an empty store takes what a store held");
+        self.rebuilding = true;
+    }
+
+    /// A known bug: the restored store goes on as the one that was backed up.
+    pub fn pretend(&mut self) {
+        if let Some(backup) = &self.backup {
+            (self.actor, self.reserved) = (backup.actor, backup.reserved);
+            self.rebuilding = false;
+        }
     }
 
     /// Makes sure that this counter may be used.
@@ -88,16 +184,25 @@ impl Disk {
         lost
     }
 
-    /// What lies under a record.
+    /// What lies under a record, as its node reads it.
+    ///
+    /// # Errors
+    /// [`Fenced`].
+    pub fn read(&self, record: &[u8]) -> Result<Option<Bytes>, Fenced> {
+        self.store
+            .get(Space::Objects, record)
+            .map_err(|_: ReadError| Fenced)
+    }
+
+    /// What lies under a record, as the ledger counts it: one that cannot be read is no copy.
     pub fn encoded(&self, record: &[u8]) -> Option<Bytes> {
-        let bytes = self.store.get(Space::Objects, record);
-        bytes.expect("no read fault is switched on")
+        self.read(record).ok().flatten()
     }
 
     /// What is kept of a key for its owners.
     pub fn hint(&self, record: &[u8]) -> Option<Hint> {
         let bytes = self.store.get(Space::Hints, record);
-        let bytes = bytes.expect("no read fault is switched on")?;
+        let bytes = bytes.expect("only copies are damaged here")?;
         Some(Hint::decode(&bytes).expect("only encoded hints are stored"))
     }
 

@@ -3,12 +3,14 @@
 //! A failing batch prints the seed, what broke, the smallest plan that still breaks it, and the command
 //! that replays it; it exits with 1. A batch that never met something that it should also fails.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sibyl_sim::batch::{Batch, Failure, Room, run_batch};
 use sibyl_sim::gossip;
 use sibyl_sim::plan::Plan;
+use sibyl_sim::regression::{Kept, ReadError, Regression};
 use sibyl_sim::shrink::{shrink, shrink_gossip};
 use sibyl_sim::world::{Report, run};
 use sibyl_sim::zoo::Bug;
@@ -46,11 +48,19 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
-    /// Runs one seed and says what happened.
+    /// Names the known bugs, each of which `run --zoo` must find.
+    Zoo,
+    /// Runs one seed, or a kept plan, and says what happened.
     Replay {
         /// The seed.
+        #[arg(long, required_unless_present = "plan", conflicts_with = "plan")]
+        seed: Option<u64>,
+        /// A file of `regressions/` instead of a seed.
         #[arg(long)]
-        seed: u64,
+        plan: Option<PathBuf>,
+        /// Keeps what was replayed as such a file.
+        #[arg(long)]
+        save: Option<PathBuf>,
         /// A known bug to switch on.
         #[arg(long)]
         zoo: Option<Bug>,
@@ -86,20 +96,37 @@ fn main() -> ExitCode {
                 jobs,
             })
         }
+        Command::Zoo => {
+            Bug::ALL.iter().for_each(|bug| println!("{bug}"));
+            ExitCode::SUCCESS
+        }
         Command::Replay {
             seed,
+            plan,
+            save,
             zoo,
             verbose,
             gossip,
             shrink,
         } => {
             let gossip = gossip || zoo.is_some_and(|bug| bug.gossip().is_some());
-            let report = if gossip {
-                replay_gossip(seed, zoo, verbose, shrink)
-            } else {
-                replay(seed, zoo, verbose, shrink)
+            let drawn = match (plan, seed.unwrap_or_default()) {
+                (Some(path), _) => Regression::read(&path).map(|kept| kept.plan),
+                (None, seed) if gossip => Ok(Kept::Gossip(gossip::Plan::draw(seed))),
+                (None, seed) => Ok(Kept::World(Plan::for_bug(seed, zoo))),
             };
-            show(report)
+            let replayed = drawn.and_then(|drawn| {
+                let plan = if shrink { smaller(drawn, zoo) } else { drawn };
+                keep(save.as_deref(), &plan, zoo)?;
+                Ok(replay(&plan, zoo, verbose))
+            });
+            replayed.map_or_else(
+                |error| {
+                    eprintln!("{error}");
+                    ExitCode::FAILURE
+                },
+                show,
+            )
         }
     }
 }
@@ -113,6 +140,11 @@ fn run_many(batch: Batch) -> ExitCode {
         outcome.rate()
     );
     match (outcome.failure.as_ref(), batch.bug) {
+        (Some(failure), Some(bug)) if !bug.breaks().contains(&failure.violation.check) => {
+            println!("{bug} is known for breaking {:?}", bug.breaks());
+            report(failure, Some(bug));
+            ExitCode::FAILURE
+        }
         (Some(failure), Some(bug)) => {
             println!(
                 "{bug} found with seed {}: {}",
@@ -128,7 +160,7 @@ fn run_many(batch: Batch) -> ExitCode {
             ExitCode::FAILURE
         }
         (Some(failure), None) => {
-            report(failure);
+            report(failure, None);
             ExitCode::FAILURE
         }
         (None, None) => {
@@ -147,7 +179,7 @@ fn run_many(batch: Batch) -> ExitCode {
     }
 }
 
-fn report(failure: &Failure) {
+fn report(failure: &Failure, bug: Option<Bug>) {
     let Failure {
         room,
         seed,
@@ -159,14 +191,15 @@ fn report(failure: &Failure) {
         *at_us as f64 / 1000.0
     );
     let (small, flag) = match room {
-        Room::World => (quietly(|| shrink(&Plan::draw(*seed), None).to_string()), ""),
+        Room::World => (quietly(|| shrink(&Plan::for_bug(*seed, bug), bug).to_string()), ""),
         Room::Gossip => (
-            quietly(|| shrink_gossip(&gossip::Plan::draw(*seed), None).to_string()),
+            quietly(|| shrink_gossip(&gossip::Plan::draw(*seed), bug).to_string()),
             "--gossip ",
         ),
     };
     println!("the smallest plan that breaks it:\n{small}");
-    println!("replay: cargo run -p sibyl-sim -- replay {flag}--seed {seed} --shrink -v");
+    let zoo = bug.map_or(String::new(), |bug| format!("--zoo {bug} "));
+    println!("replay: cargo run -p sibyl-sim -- replay {flag}{zoo}--seed {seed} --shrink -v");
 }
 
 /// Shrinks a plan without a word of each panic that it meets on the way.
@@ -178,26 +211,34 @@ fn quietly<T>(shrink: impl FnOnce() -> T) -> T {
     small
 }
 
-fn replay(seed: u64, bug: Option<Bug>, verbose: bool, smaller: bool) -> Report {
-    let drawn = Plan::draw(seed);
-    let plan = if smaller {
-        quietly(|| shrink(&drawn, bug))
-    } else {
-        drawn
-    };
-    print!("{plan}");
-    run(&plan, bug, verbose)
+fn smaller(plan: Kept, bug: Option<Bug>) -> Kept {
+    quietly(|| match plan {
+        Kept::World(plan) => Kept::World(shrink(&plan, bug)),
+        Kept::Gossip(plan) => Kept::Gossip(shrink_gossip(&plan, bug)),
+    })
 }
 
-fn replay_gossip(seed: u64, bug: Option<Bug>, verbose: bool, smaller: bool) -> Report {
-    let drawn = gossip::Plan::draw(seed);
-    let plan = if smaller {
-        quietly(|| shrink_gossip(&drawn, bug))
-    } else {
-        drawn
+fn keep(path: Option<&Path>, plan: &Kept, bug: Option<Bug>) -> Result<(), ReadError> {
+    let Some(path) = path else { return Ok(()) };
+    let kept = Regression {
+        story: "tell here what went wrong, and why it cannot any more".into(),
+        catches: bug.map(|bug| bug.to_string()),
+        plan: plan.clone(),
     };
-    print!("{plan}");
-    gossip::run(&plan, bug, verbose)
+    kept.write(path)
+}
+
+fn replay(plan: &Kept, bug: Option<Bug>, verbose: bool) -> Report {
+    match plan {
+        Kept::World(plan) => {
+            print!("{plan}");
+            run(plan, bug, verbose)
+        }
+        Kept::Gossip(plan) => {
+            print!("{plan}");
+            gossip::run(plan, bug, verbose)
+        }
+    }
 }
 
 fn show(report: Report) -> ExitCode {

@@ -1,9 +1,9 @@
-//! Links between nodes: delay, loss, doubling, overtaking, and cuts of one direction.
+//! Links between nodes: delay, loss, doubling, overtaking, clogs, and cuts of one direction.
 //!
 //! What happens to a message is drawn from the seed, its link and its number on that link. A cut loses
 //! what is sent while it lasts and what is under way when it begins. Nothing here knows what a message says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::draw::Draw;
 
@@ -51,6 +51,8 @@ pub struct Network {
     stuck: u64,
     delay_us: u64,
     cut: BTreeSet<(usize, usize)>,
+    /// Until when what is sent in a direction waits.
+    clogged: BTreeMap<(usize, usize), u64>,
     sent: Vec<u64>,
 }
 
@@ -71,6 +73,7 @@ impl Network {
             stuck: STUCK,
             delay_us,
             cut: BTreeSet::new(),
+            clogged: BTreeMap::new(),
             sent: vec![0; nodes * nodes],
         }
     }
@@ -85,9 +88,21 @@ impl Network {
         self.cut.remove(&(from, to));
     }
 
+    /// Until then what is sent in this direction waits.
+    pub fn clog(&mut self, from: usize, to: usize, until_us: u64) {
+        self.clogged.insert((from, to), until_us);
+    }
+
+    /// How long what is sent in this direction now waits.
+    pub fn waits(&self, from: usize, to: usize, now_us: u64) -> u64 {
+        let until_us = self.clogged.get(&(from, to)).copied();
+        until_us.unwrap_or_default().saturating_sub(now_us)
+    }
+
     /// Mends everything; nothing is lost, stuck or slow any more.
     pub fn calm(&mut self) {
         self.cut.clear();
+        self.clogged.clear();
         (self.lost, self.doubled, self.stuck) = (0, 0, 0);
         self.delay_us = self.delay_us.min(CALM_DELAY_US);
     }

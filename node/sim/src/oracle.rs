@@ -92,12 +92,24 @@ pub struct Oracle {
     /// In the order of minting.
     pub writes: Vec<Minted>,
     by_dot: BTreeMap<Dot, usize>,
+    /// What all owners agreed to forget.
+    reaped: Writes,
 }
 
 impl Oracle {
     /// The write of a dot, if it was ever minted.
     pub fn find(&self, dot: Dot) -> Option<usize> {
         self.by_dot.get(&dot).copied()
+    }
+
+    /// All owners are to forget these: nothing of them need be anywhere, and nothing may live.
+    pub fn reap(&mut self, writes: Writes) {
+        self.reaped = self.reaped.and(writes);
+    }
+
+    /// What was reaped so far.
+    pub fn reaped(&self) -> Writes {
+        self.reaped
     }
 
     /// Notes a mint; answers its number, or the write that has the dot already.

@@ -5,12 +5,15 @@
 //! whether read repair and hinted handoff are on, because a repair that is always there hides what it
 //! repairs. A plan is data: an entry can be dropped and the rest means the same, see `shrink`.
 
-use std::fmt;
-
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
+use crate::script::{self, Script};
 use crate::world::owners;
+use crate::zoo::Bug;
+
+mod troubles;
 
 /// Forming is left alone until here, unless the setting says otherwise.
 pub const FORMED_US: u64 = 400_000;
@@ -22,7 +25,8 @@ pub const PATIENCE_US: u64 = 300_000;
 const MAX_REQUESTS: u32 = 90;
 
 /// The world a plan happens in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Setting {
     /// Nodes, 1 to 5; copies are at most 3.
     pub nodes: usize,
@@ -62,10 +66,47 @@ pub struct Setting {
     pub believes: bool,
     /// Whether faults begin before the cluster has formed.
     pub troubled_forming: bool,
+    /// How far the clocks of two nodes may be apart.
+    pub skew_ms: u64,
+    /// Whether reads alone bring owners together in the end: nodes compare no copies but to fill a new one.
+    pub reads_mend: bool,
+    /// Whether deleted keys are reaped; then more is deleted.
+    pub reaps: bool,
+}
+
+/// Three calm nodes: what a kept plan does not say.
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            clients: 1,
+            keys: 1,
+            r: 2,
+            w: 2,
+            lost: 0,
+            doubled: 0,
+            delay_us: 1_000,
+            sync_us: 2_000,
+            read_repair: true,
+            sloppy: 0,
+            handoff: true,
+            hint_quota: u64::MAX,
+            polite: false,
+            senses: true,
+            frail: false,
+            exchanges: false,
+            believes: false,
+            troubled_forming: false,
+            skew_ms: 0,
+            reads_mend: false,
+            reaps: false,
+        }
+    }
 }
 
 /// A client's wish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Wish {
     /// Read, and keep the answer's context.
     Read,
@@ -84,7 +125,8 @@ pub enum Wish {
 }
 
 /// Something that happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the variants say what their fields are")]
 pub enum What {
     /// A client asks a node.
@@ -111,6 +153,26 @@ pub enum What {
     SlowDisk { node: usize, for_us: u64 },
     /// A node's next sync fails.
     BadSync { node: usize },
+    /// A node's record of a key fails its checksum from now on.
+    Damage { node: usize, key: usize },
+    /// A node dies, and its engine comes back without the last so many batches, synced or not.
+    Truncate {
+        node: usize,
+        batches: u64,
+        down_us: u64,
+    },
+    /// A node dies, and its engine refuses to open.
+    Refuse { node: usize, down_us: u64 },
+    /// A backup of a node is taken.
+    Backup { node: usize },
+    /// A node dies, and its operator restores its last backup.
+    Restore { node: usize, down_us: u64 },
+    /// A node's disk is full for a while.
+    Full { node: usize, for_us: u64 },
+    /// A node stands still for a while, and then does all at once.
+    Pause { node: usize, for_us: u64 },
+    /// What is sent in this direction waits, and then comes at once.
+    Clog { from: usize, to: usize, for_us: u64 },
     /// A registry change is asked of a node.
     Change { node: usize, which: u64 },
     /// A node is asked to let a member leave.
@@ -122,26 +184,10 @@ pub enum What {
 }
 
 /// Something that happens, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its number in the plan as drawn: what its randomness hangs on.
-    pub id: u32,
-    /// When.
-    pub at_us: u64,
-    /// What.
-    pub what: What,
-}
+pub type Entry = script::Entry<What>;
 
 /// A run to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// Where everything comes from.
-    pub seed: u64,
-    /// The world.
-    pub setting: Setting,
-    /// What happens, in the order of time.
-    pub entries: Vec<Entry>,
-}
+pub type Plan = Script<Setting, What>;
 
 /// Which kinds of faults a run has.
 struct Kinds {
@@ -157,6 +203,15 @@ struct Kinds {
 impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64) -> Self {
+        Self::drawn(seed, true)
+    }
+
+    /// The plan of a seed for a known bug: the others were measured before anything was reaped.
+    pub fn for_bug(seed: u64, bug: Option<Bug>) -> Self {
+        Self::drawn(seed, bug.is_none_or(Bug::is_of_reaping))
+    }
+
+    fn drawn(seed: u64, reaps: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut setting = setting(&mut rng);
         let drill = rng.random_bool(0.15);
@@ -175,14 +230,11 @@ impl Plan {
         requests(&mut rng, &setting, &mut drawn);
         faults(&mut rng, &setting, &kinds, &mut drawn);
         owner_changes(seed, &setting, &mut drawn);
-        drawn.sort_by_key(|(at_us, _)| *at_us);
-        let numbered = drawn.into_iter().zip(0..);
-        let entries = numbered.map(|((at_us, what), id)| Entry { id, at_us, what });
-        Self {
-            seed,
-            setting,
-            entries: entries.collect(),
+        troubles::draw(seed, &mut setting, &mut drawn);
+        if reaps {
+            reaping(seed, &mut setting, &mut drawn);
         }
+        Self::of(seed, setting, drawn)
     }
 }
 
@@ -227,6 +279,9 @@ fn setting(rng: &mut ChaCha8Rng) -> Setting {
         exchanges: rng.random_bool(0.6),
         believes: rng.random_bool(0.5),
         troubled_forming: rng.random_bool(0.2),
+        skew_ms: 0,
+        reads_mend: false,
+        reaps: false,
     }
 }
 
@@ -317,6 +372,26 @@ fn faults(rng: &mut ChaCha8Rng, setting: &Setting, kinds: &Kinds, drawn: &mut Dr
             }
         }
     }
+}
+
+/// In some runs much is deleted, and what is deleted is reaped. Drawn apart, as below.
+fn reaping(seed: u64, setting: &mut Setting, drawn: &mut Drawn) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed.rotate_left(32) ^ 0x7ea9);
+    setting.reaps = !setting.polite && rng.random_bool(0.4);
+    if !setting.reaps {
+        return;
+    }
+    // Fewer requests leave time between two of them, in which a key is deleted and nothing else.
+    let share = [0.2, 0.5, 1.0][rng.random_range(0..3)];
+    drawn.retain_mut(|(_, what)| {
+        let What::Ask { wish, .. } = what else {
+            return true;
+        };
+        if matches!(wish, Wish::Blind | Wish::Modify | Wish::Stale) && rng.random_bool(0.4) {
+            *wish = Wish::Delete;
+        }
+        rng.random_bool(share)
+    });
 }
 
 /// Members that go, fail for good and come. Drawn apart, so that the rest of a plan is as it was without.
@@ -420,15 +495,5 @@ fn cut(rng: &mut ChaCha8Rng, nodes: usize, from_us: u64, drawn: &mut Drawn) {
                 drawn.push((end_us, What::Heal { from, to }));
             }
         }
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}: {:?}", self.seed, self.setting)?;
-        for Entry { id, at_us, what } in &self.entries {
-            writeln!(f, "{:>9.3} ms  #{id} {what:?}", *at_us as f64 / 1000.0)?;
-        }
-        Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! A failing plan, made small: entries are dropped as long as the same promise still breaks.
 //!
 //! Works because an entry's randomness hangs on its own number and a message's on its link, not on what
-//! else is in the plan. Ends: every round halves the piece that is dropped, or makes the plan shorter.
+//! else is in the plan. Ends: every round halves the piece that is dropped, or makes the plan shorter. Then the
+//! setting is made simpler, one thing after the other.
 
 use crate::batch::{careful, careful_gossip};
 use crate::gossip;
-use crate::plan::Plan;
+use crate::plan::{Plan, Setting};
+use crate::script::{Entry, Script};
 use crate::zoo::Bug;
 
 /// The most runs a shrinking may take: some ten seconds.
@@ -13,36 +15,52 @@ const MAX_RUNS: usize = 1_000;
 
 /// The smallest plan found that breaks the same promise.
 pub fn shrink(plan: &Plan, bug: Option<Bug>) -> Plan {
-    let with = |entries: &[_]| Plan {
-        entries: entries.to_vec(),
-        ..plan.clone()
-    };
-    let broken = |entries: &[_]| {
-        let found = careful(&with(entries), bug).violation;
+    let broken = |plan: &Plan| {
+        let found = careful(plan, bug).violation;
         found.map(|(_, violation)| violation.check)
     };
-    with(&smallest(&plan.entries, broken))
+    let Some(first) = broken(plan) else {
+        return plan.clone();
+    };
+    let mut best = smallest(plan, |smaller| broken(smaller) == Some(first));
+    for simplify in SIMPLER {
+        let mut simpler = best.clone();
+        simplify(&mut simpler.setting);
+        if simpler != best && broken(&simpler) == Some(first) {
+            best = simpler;
+        }
+    }
+    best
 }
+
+/// What a setting can do without.
+const SIMPLER: &[fn(&mut Setting)] = &[
+    |setting| setting.lost = 0,
+    |setting| setting.doubled = 0,
+    |setting| setting.hint_quota = u64::MAX,
+    |setting| setting.skew_ms = 0,
+    |setting| setting.sync_us = 2_000,
+    |setting| setting.delay_us = 1_000,
+];
 
 /// The same for the room of gossip.
 pub fn shrink_gossip(plan: &gossip::Plan, bug: Option<Bug>) -> gossip::Plan {
-    let with = |entries: &[_]| gossip::Plan {
-        entries: entries.to_vec(),
-        ..plan.clone()
-    };
-    let broken = |entries: &[_]| {
-        let found = careful_gossip(&with(entries), bug).violation;
+    let broken = |plan: &gossip::Plan| {
+        let found = careful_gossip(plan, bug).violation;
         found.map(|(_, violation)| violation.check)
     };
-    with(&smallest(&plan.entries, broken))
+    match broken(plan) {
+        Some(first) => smallest(plan, |smaller| broken(smaller) == Some(first)),
+        None => plan.clone(),
+    }
 }
 
-/// The smallest part of these entries that breaks what all of them break.
-fn smallest<E: Clone>(entries: &[E], broken: impl Fn(&[E]) -> Option<&'static str>) -> Vec<E> {
-    let mut best = entries.to_vec();
-    let Some(first) = broken(&best) else {
-        return best;
-    };
+/// The plan with the fewest of these entries that is still broken.
+fn smallest<S: Clone, W: Clone>(
+    plan: &Script<S, W>,
+    broken: impl Fn(&Script<S, W>) -> bool,
+) -> Script<S, W> {
+    let mut best: Vec<Entry<W>> = plan.entries.clone();
     let mut runs = 0;
     let mut piece = best.len().div_ceil(2);
     while piece > 0 && runs < MAX_RUNS {
@@ -53,7 +71,7 @@ fn smallest<E: Clone>(entries: &[E], broken: impl Fn(&[E]) -> Option<&'static st
             let end = (at + piece).min(smaller.len());
             smaller.drain(at..end);
             runs += 1;
-            if broken(&smaller) == Some(first) {
+            if broken(&plan.with(smaller.clone())) {
                 (best, dropped) = (smaller, true);
             } else {
                 at += piece;
@@ -63,5 +81,5 @@ fn smallest<E: Clone>(entries: &[E], broken: impl Fn(&[E]) -> Option<&'static st
             piece /= 2;
         }
     }
-    best
+    plan.with(best)
 }

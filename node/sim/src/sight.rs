@@ -30,6 +30,10 @@ sights! {
     Switched => "a partition switched to its new owners",
     /// A question went by owners that are not those of now.
     Stale => "a question by an older layout refused",
+    /// A minted write went to the owners of a newer document.
+    BegunAgain => "a minted write begun again on a newer layout",
+    /// A read asked the owners of a newer document.
+    ReadAgain => "a read begun again on a newer layout",
     /// A hint was given to other targets.
     Rerouted => "a hint re-routed to the owners of now",
     /// A node forgot a key that it owned.
@@ -80,6 +84,30 @@ sights! {
     Wiped => "a wipe",
     /// A wipe was not done, because a promise could not have been kept.
     WipeSpared => "a wipe spared by the budget",
+    /// A node found its engine behind its watermark.
+    Behindhand => "an engine behind its watermark, found out at start",
+    /// An engine refused to open.
+    Refused => "an engine that refuses to open",
+    /// A backup was restored.
+    Restored => "a backup restored",
+    /// A node met a record that fails its checksum.
+    Fenced => "a record that fails its checksum, fenced",
+    /// A join of what cannot be read was refused.
+    FencedJoin => "a join refused at a fenced record",
+    /// A mint on what cannot be read was refused.
+    FencedMint => "a mint refused at a fenced record",
+    /// What other owners hold took its place.
+    Healed => "a fenced record replaced by what other owners hold",
+    /// A node took nothing because its disk was full.
+    DiskFull => "a write refused by a full disk",
+    /// A delete was taken all the same.
+    DeletedWhenFull => "a delete coordinated on a full disk",
+    /// A node stood still.
+    Stood => "a node that stood still",
+    /// A message waited in a clogged link.
+    Clogged => "a message that waited in a clogged link",
+    /// Reads alone brought owners together.
+    MendedByReads => "owners brought together by reads alone",
     /// A node without data was filled again.
     Refilled => "a refill after a wipe",
     /// An exchange found nothing.
@@ -122,6 +150,8 @@ sights! {
     Collected => "a returned node that asks for what is kept for it",
     /// A hint counted in a read.
     FallbackRead => "a read answered with the help of a fallback",
+    /// An owner forgot what all had sealed.
+    Reaped => "a deleted key reaped",
     /// A registry ballot was refused for a higher one.
     Outvoted => "a registry round lost to a higher ballot",
     /// A change came into force.

@@ -6,9 +6,9 @@
 //! counts and trees follow from the objects. Objects and hints come as they were; they join with what the others
 //! hold, and until enough of those were asked nothing here answers or mints.
 //!
-//! Tombstones are not reaped yet, so a key that was deleted since is deleted at its other owners, and stays so.
-//! Once they are, keys that nobody else knows must be judged against the epoch of their partition's last reap:
-//! the backup's header stays in the store for that, under [`ORIGIN`].
+//! A key that was deleted since is deleted at its other owners, and stays so; one that was reaped since is unknown
+//! to them. So nothing of a restored store is shown to anybody before its partition was held against the epoch of
+//! its last reap (`tasks/reap`): the epoch of the backup stays in the store for that, under [`IMAGE`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use sibyl_core::registry::{BadDocument, ChangeError, Held};
 
 use super::{NotWhole, Parts, UNFINISHED, verify};
 use crate::resolver;
-use crate::store::{self, Batch, OpenError, Opened, Space, Store as _, WriteError};
+use crate::store::{self, Batch, IMAGE, OpenError, Opened, Space, Store as _, WriteError};
 use crate::tasks::registry::{CHOSEN, REBUILDING};
 
 /// Where a restored store says what it was restored from.
@@ -134,7 +134,8 @@ impl Fill<'_> {
                     self.batch.put(space, &key, value);
                 }
                 Some(Space::Meta) if key == CHOSEN.as_bytes() => self.chosen = Some(value),
-                Some(Space::Meta | Space::Leaves) => {}
+                // What was aside then is no part of what this node knew.
+                Some(Space::Meta | Space::Leaves | Space::Aside) => {}
                 None => return Err(RestoreError::Space(space)),
             },
             // Absent here: its other owners hold it.
@@ -169,6 +170,9 @@ impl Fill<'_> {
                 self.batch.put(Space::Meta, CHOSEN.as_bytes(), chosen);
                 let mark = Bytes::from_static(b"1");
                 self.batch.put(Space::Meta, REBUILDING.as_bytes(), mark);
+                // What was reaped since must not come back with it.
+                let epoch = self.header.reap_epoch.to_le_bytes().to_vec();
+                self.batch.put(Space::Meta, IMAGE.as_bytes(), epoch);
             }
         }
         self.store.store.apply(self.batch)?;

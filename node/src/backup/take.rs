@@ -14,6 +14,7 @@ use sibyl_core::registry::{BadDocument, Document, Held};
 
 use crate::resolver::Platform;
 use crate::store::{Picture, ReadError, Space, Store, Watermark, following};
+use crate::tasks::reap::EPOCH;
 use crate::tasks::registry::CHOSEN;
 
 /// Records read at a time, at most; a scan's bytes are bounded by the store.
@@ -64,8 +65,12 @@ impl Source {
         let chosen = picture.scan(Space::Meta, CHOSEN.as_bytes(), &until, 1)?;
         let (_, chosen) = chosen.first().ok_or(TakeError::Forming)?;
         let document = Held::decode(chosen)?.document;
+        let reap_epoch = reap_epoch(picture.as_ref())?;
         let mut out = Vec::with_capacity(CHUNK_BYTES);
-        let writer = Writer::begin(&self.header(picture.as_ref(), &document), &mut out);
+        let writer = Writer::begin(
+            &self.header(picture.as_ref(), &document, reap_epoch),
+            &mut out,
+        );
         let mut copy = Copy { writer, out, sink };
         for space in SPACES {
             copy.space(picture.as_ref(), space)?;
@@ -90,7 +95,7 @@ impl Source {
     }
 
     /// The watermark is read after the picture was taken: it knows at least every counter that is in it.
-    fn header(&self, picture: &dyn Picture, document: &Document) -> Header {
+    fn header(&self, picture: &dyn Picture, document: &Document, reap_epoch: u64) -> Header {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_millis();
         Header {
@@ -104,10 +109,20 @@ impl Source {
             registry: document.number,
             members: u32::try_from(document.layout.members.len()).unwrap_or(u32::MAX),
             taken_at_ms: u64::try_from(now).unwrap_or(u64::MAX),
-            reap_epoch: 0,
+            reap_epoch,
             build: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+}
+
+/// The epoch the node was in when the picture was taken, or was about to enter; 0 if it never was in any.
+fn reap_epoch(picture: &dyn Picture) -> Result<u64, ReadError> {
+    let until = following(EPOCH.as_bytes());
+    let kept = picture.scan(Space::Meta, EPOCH.as_bytes(), &until, 1)?;
+    let bytes = kept
+        .first()
+        .and_then(|(_, value)| value.as_ref().try_into().ok());
+    Ok(bytes.map_or(0, u64::from_le_bytes))
 }
 
 struct Copy<S> {

@@ -33,6 +33,7 @@ const MARK: &str = "dev.json";
 Examples:
   sibyl dev
   sibyl dev --nodes 5 --port 8080 --data-dir /tmp/five
+  sibyl dev --nodes 6 -- --tokens 4 --down-after 5m
   sibyl dev --otlp-endpoint http://127.0.0.1:4317")]
 pub(super) struct Args {
     /// How many nodes.

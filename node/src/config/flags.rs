@@ -186,6 +186,12 @@ pub const FLAGS: &[Flag] = &[
         "Whether copies are compared with other owners all the time, or only when asked for (POST /v1/cluster/anti-entropy). A node that lost its data is refilled either way",
     ),
     value(
+        "reap-interval",
+        "TIME",
+        "60s",
+        "How often members tell each other what is over, so that deleted keys can be forgotten after some ten of these; 0: this node takes no part, and so no node forgets any",
+    ),
+    value(
         "workers",
         "COUNT",
         "one per core",

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::{
     Config, Conflict, Error, Forming, LEAST_SILENT_INTERVALS, LogFormat, MAX_MEMBERS,
-    MAX_NAME_BYTES, MAX_PARTITIONS, MAX_TOKENS, MIN_GOSSIP_INTERVAL, Member, Settings,
+    MAX_NAME_BYTES, MAX_PARTITIONS, MAX_TOKENS, MIN_GOSSIP_INTERVAL, MIN_REAP_INTERVAL, Member,
+    Settings,
 };
 
 /// As long as a night and a day: a machine that is being repaired comes back.
@@ -55,6 +56,8 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         insecure: read(settings, "insecure", switch)?.unwrap_or(false),
         otlp_endpoint: read(settings, "otlp-endpoint", url)?,
         trace_ratio: read(settings, "trace-ratio", share)?.unwrap_or(1.0),
+        reap_interval: read(settings, "reap-interval", reap_interval)?
+            .unwrap_or(Some(Duration::from_secs(60))),
         workers: read(settings, "workers", workers)?,
         hint_quota_bytes: read(settings, "hint-quota-bytes", bytes)?,
         max_requests: read(settings, "max-requests", requests)?,
@@ -429,6 +432,21 @@ fn time(value: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(value)
         .map_err(|_| "expected a time with its unit, for example 500ms, 5s or 24h".into())
+}
+
+/// `None`: off.
+fn reap_interval(value: &str) -> Result<Option<Duration>, String> {
+    let interval = time(value)?;
+    if interval.is_zero() {
+        return Ok(None);
+    }
+    if interval < MIN_REAP_INTERVAL {
+        return Err(format!(
+            "at least {}, or 0 to turn reaping off",
+            humantime::format_duration(MIN_REAP_INTERVAL)
+        ));
+    }
+    Ok(Some(interval))
 }
 
 fn gossip_interval(value: &str) -> Result<Duration, String> {

@@ -30,6 +30,31 @@ fn share(left: Duration, once: bool, is_last: bool) -> Duration {
 }
 
 impl Coordinator {
+    /// What other hints held becomes part of this node's, if it stands in.
+    pub(super) fn relays(&self, stands_in: bool) {
+        if stands_in {
+            self.net().flights().relay();
+        }
+    }
+
+    /// Why this node does not mint in the owners' place.
+    pub(super) fn may_stand_in(
+        &self,
+        placement: &Placement,
+        w: usize,
+        sloppy: bool,
+    ) -> Result<(), Failure> {
+        if !sloppy || placement.also.contains(self.me()) {
+            return Err(Failure::NotOwner);
+        }
+        if placement.in_reach() < w {
+            // What is kept here alone would help nobody now.
+            let few = "too few nodes can be reached that may take the write";
+            return Err(Failure::NotServing(few.into()));
+        }
+        Ok(())
+    }
+
     /// Gives the write to the first node that may coordinate it, can be reached and takes it. Only if its client
     /// may repeat it is it tried again where it may have been minted; what was unknown once is so to the end.
     pub(super) async fn hand_on(

@@ -56,6 +56,7 @@ use crate::resolver::Platform;
 use crate::tasks::anti_entropy::AntiEntropy;
 use crate::tasks::gossip::Gossip;
 use crate::tasks::handoff::Handoff;
+use crate::tasks::reap::Reaping;
 use crate::tasks::registry::{Registry, View};
 use crate::telemetry::Metrics;
 
@@ -87,6 +88,8 @@ pub struct Ground {
     pub metrics: Arc<Metrics>,
     /// What compares copies with other owners in the background.
     pub anti_entropy: AntiEntropy,
+    /// What forgets what is deleted.
+    pub reaping: Reaping,
     /// Where clients' requests wait for their turn.
     pub door: Door,
 }
@@ -199,12 +202,17 @@ impl Coordinator {
 
     /// Whether this node's copies of a partition count and may be minted on.
     pub fn vouches(&self, partition: Partition) -> bool {
-        self.registry().vouches(partition)
+        self.registry().vouches(partition) && self.replica().is_judged(partition)
     }
 
     /// What compares copies with other owners in the background.
     pub fn anti_entropy(&self) -> &AntiEntropy {
         &self.inner.ground.anti_entropy
+    }
+
+    /// What forgets what is deleted.
+    pub fn reaping(&self) -> &Reaping {
+        &self.inner.ground.reaping
     }
 
     /// From now on this node says that it is not ready. What was accepted, and what peers ask, is still served.
@@ -323,6 +331,7 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::NotOwner
             | Failure::Rebuilding
             | Failure::Unreadable(_)
+            | Failure::Fenced(_)
             | Failure::DiskFull
             | Failure::Overloaded
             | Failure::NotServing(_)
@@ -331,5 +340,6 @@ fn was_not_minted(failure: &Failure) -> bool {
             | Failure::Closing
             | Failure::Stale(_)
             | Failure::Unsure { .. }
+            | Failure::NotReaping
     )
 }

@@ -22,6 +22,7 @@ use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{GetError, GetRequest, Got};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, slot};
+use crate::peer::Flight;
 use crate::replica::Slot;
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{Quorum, RepairMode, StorageOp, Success};
@@ -62,6 +63,8 @@ struct Reading {
     refusals: usize,
     /// A replica goes by a newer registry document, which changed owners.
     stale: bool,
+    /// Until nothing of what was read is in this node's hands.
+    flight: Flight,
 }
 
 impl Coordinator {
@@ -156,6 +159,7 @@ impl Coordinator {
             repairs: Vec::new(),
             refusals: 0,
             stale: false,
+            flight: self.net().flights().begin(),
         };
         let (outcome, stale) = reading.run(effects).await;
         Ok((outcome, stale, r))
@@ -173,6 +177,9 @@ impl Coordinator {
         span: &Span,
     ) -> Result<(Option<Bytes>, bool), Failure> {
         let (partition, n) = (slot.partition, slot.n);
+        if !self.replica().is_judged(partition) {
+            return Err(Failure::Rebuilding);
+        }
         let owns = view.placed.counting(partition, n).contains(self.me());
         let holds = owns || view.placed.holds(self.me(), partition, n);
         // Asked first: what is refilled while it is read was not in it.
@@ -398,6 +405,7 @@ impl Reading {
             slot,
             span,
             repairs,
+            flight,
             ..
         } = self;
         if repairs.is_empty() {
@@ -406,6 +414,7 @@ impl Reading {
         let root = span.read_repair(false);
         drop(span);
         tokio::spawn(async move {
+            let _flight = flight;
             let sent = repairs
                 .into_iter()
                 .map(|(to, object)| coordinator.repair_one(&root, &slot, to, object));

@@ -27,6 +27,7 @@ use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
+use crate::peer::Flight;
 use crate::replica::{Minted, Once, Slot, StandIn, Terms};
 use crate::tasks::registry::View;
 use crate::telemetry::metrics::{HintResult, Quorum};
@@ -189,18 +190,15 @@ impl Coordinator {
         let placement = self.placement(&view, bucket, slot.partition, sloppy);
         let owners = &placement.owners;
         let (w, owns) = (coordinate.w as usize, owners.contains(self.me()));
-        if !owns && (!sloppy || placement.also.contains(self.me())) {
-            return Err(Failure::NotOwner);
+        if !owns {
+            self.may_stand_in(&placement, w, sloppy)?;
         }
-        if !owns && placement.in_reach() < w {
-            // What is kept here alone would help nobody now.
-            let few = "too few nodes can be reached that may take the write";
-            return Err(Failure::NotServing(few.into()));
-        }
+        let flight = self.net().flights().begin();
         let mut found = None;
         if once {
             let look = self.look_back(span, (&view, &slot), &coordinate, timeout);
             found = Some(look.await?);
+            self.relays(!owns);
         }
         let timeout = deadline.saturating_duration_since(Deadline::now());
         let span = span.quorum_write(owners.len(), w);
@@ -230,6 +228,7 @@ impl Coordinator {
             waiting: FuturesUnordered::new(),
             minted: None,
             refusals: 0,
+            _flight: flight,
         };
         tokio::spawn(writing.run(coordinate, value));
         answered
@@ -284,6 +283,8 @@ struct Writing {
     minted: Option<Minted>,
     /// Owners that said that they could not.
     refusals: usize,
+    /// Until nothing of it is in this node's hands.
+    _flight: Flight,
 }
 
 impl Writing {

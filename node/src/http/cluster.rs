@@ -89,8 +89,29 @@ pub struct ClusterView {
     pub owner_change: Option<OwnerChangeView>,
     /// Who asks this node to be taken in, or waits to be named.
     pub candidates: Vec<CandidateView>,
+    /// How far forgetting deleted keys is.
+    pub reaping: ReapingView,
     /// The last time, since its start, that the answering node learnt that it was itself suspected.
     pub was_suspected: Option<WasSuspected>,
+}
+
+/// How far forgetting deleted keys is, on the answering node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ReapingView {
+    /// Whether this node takes part; if one does not, nobody forgets anything.
+    pub active: bool,
+    /// The epoch it is in.
+    pub epoch: u64,
+    /// How long it has been in it.
+    pub epoch_age_ms: u64,
+    /// What has to end, or whom it has to hear, before the next begins.
+    pub waits_for: Vec<String>,
+    /// Deleted keys whose copy here will be forgotten if it stays as it is.
+    pub sealed: u64,
+    /// Deleted keys forgotten here since the start.
+    pub reaped: u64,
+    /// Records of a restored backup that may have been deleted and forgotten since: nobody sees them.
+    pub aside: usize,
 }
 
 /// A node learnt that it was suspected.

@@ -54,7 +54,8 @@ pub use self::api::{
 };
 pub use self::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
-    ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
+    ClusterView, MemberState, MemberView, ReapingView, RegistryMember, RegistryView, RingNode,
+    RingView,
 };
 pub use self::handoff::{HandoffView, HintsView, SyncView, TransferView};
 pub use self::owners::{CandidateView, MoveView, OwnerChangeView, OwnersChanged, ShareView};

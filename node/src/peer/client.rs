@@ -87,6 +87,7 @@ async fn attend(link: &Arc<Link>, shared: &Arc<Shared>) -> (Close, Option<Durati
         registry: 0,
     };
     let why = pump::run(open, &outbox, &mut client).await;
+    link.lock().sent.ended();
     link.lost(&why, &outbox);
     (why, Some(began.elapsed()))
 }
@@ -201,6 +202,7 @@ impl Role for Client<'_> {
                     continue;
                 }
             };
+            state.sent.answered(frame.id);
             state.calls.complete(frame.id, result, &mut self.wakers);
         }
         drop(state);
@@ -216,6 +218,11 @@ impl Role for Client<'_> {
     fn sending(&mut self, frames: &mut Vec<Out>, now: Instant) {
         let mut state = self.link.lock();
         frames.retain(|frame| frame.kind != Kind::Request || state.calls.sending(frame.id, now));
+        let epoch = self.shared.flights.tag();
+        let carrying = |frame: &&Out| frame.kind == Kind::Request && !frame.body.is_empty();
+        for frame in frames.iter().filter(carrying) {
+            state.sent.written(frame.id, epoch);
+        }
     }
 
     fn moved(&mut self, read: usize, written: usize) {

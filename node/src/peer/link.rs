@@ -21,6 +21,7 @@ use super::handshake::Identity;
 use super::limits::{MAX_BODY_BYTES, MAX_HEAD_BYTES, MAX_PEER_BYTES, MAX_TIMEOUT};
 use super::outbox::Outbox;
 use super::pump::Close;
+use super::sent::Sent;
 use super::shared::Shared;
 use super::wire::{Kind, Out};
 
@@ -66,6 +67,8 @@ pub(super) struct State {
     pub(super) addr: String,
     door: Door,
     pub(super) calls: Calls,
+    /// What the peer may still act on.
+    pub(super) sent: Sent,
     pub(super) session: Option<u64>,
     pub(super) identity: Option<Identity>,
     pub(super) refused: Option<String>,
@@ -105,6 +108,7 @@ impl Link {
                 addr,
                 door: Door::Open(Arc::default()),
                 calls: Calls::default(),
+                sent: Sent::default(),
                 session: None,
                 identity: None,
                 refused: None,

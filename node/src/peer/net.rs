@@ -4,6 +4,7 @@
 //! [`Net::shutdown`] (a service that keeps a handle of its own needs the latter). It knows peers only by what
 //! it is told ([`Net::set_peer`]): membership and placement are decided elsewhere.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client;
 use super::error::Reason;
+use super::flights::Flights;
 use super::handshake::Identity;
 use super::limits::{DRAIN_STEP, FAREWELL, MAX_IDENTITY_BYTES, SILENT_AFTER_PROBES};
 use super::link::{Call, Link, Outgoing};
@@ -261,6 +263,45 @@ impl Net {
     pub fn is_reachable(&self, node: &NodeId) -> bool {
         let link = self.shared.link(node);
         link.is_some_and(|link| link.reachable.load(Ordering::Acquire))
+    }
+
+    /// What is under way on this node, by epoch.
+    pub fn flights(&self) -> &Arc<Flights> {
+        &self.shared.flights
+    }
+
+    /// Peers that may still act on something that was sent to them, and the epoch of the oldest such message.
+    pub fn unsettled(&self) -> BTreeMap<NodeId, u64> {
+        let links = self.shared.links();
+        let oldest = |link: &Arc<Link>| Some((link.node.clone(), link.lock().sent.oldest()?));
+        links.iter().filter_map(oldest).collect()
+    }
+
+    /// The number of the session that stands with a peer, opened by this node.
+    pub fn session(&self, node: &NodeId) -> Option<u64> {
+        self.shared.link(node)?.lock().session
+    }
+
+    /// A peer said in this session that nothing of earlier ones is left with it. Void if another one stands now.
+    pub fn settle(&self, node: &NodeId, session: u64) {
+        if let Some(link) = self.shared.link(node) {
+            let mut state = link.lock();
+            if state.session == Some(session) {
+                state.sent.settled();
+            }
+        }
+    }
+
+    /// Whether nothing is left here of a peer's sessions but this one: no connection, and no request of one that is
+    /// not answered.
+    pub fn has_only(&self, node: &NodeId, session: u64) -> bool {
+        let held = self.shared.held(node);
+        held.into_iter().all(|number| number == session)
+    }
+
+    /// Every node of whose sessions something is left.
+    pub fn callers(&self) -> BTreeSet<NodeId> {
+        self.shared.holders()
     }
 
     /// Changes when a peer connects, disconnects, is refused, or its reachability changes.

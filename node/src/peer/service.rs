@@ -83,8 +83,8 @@ impl Responder {
         self.deadline
     }
 
-    /// Answers. `registry` is this node's registry number. An answer after the deadline is not sent; one
-    /// over the limits of head or body becomes an error at the caller, and so does one that would leave
+    /// Answers. `registry` is this node's registry number. After the deadline only that is said; an
+    /// answer over the limits of head or body becomes an error at the caller, and so does one that would leave
     /// more than the connection's share of bytes waiting for a peer that does not read.
     pub fn answer(mut self, head: Bytes, body: Bytes, registry: u64) {
         self.answered = true;
@@ -92,6 +92,9 @@ impl Responder {
             self.session.fault(self.id, &Fault::TooLarge);
         } else if Instant::now() < self.deadline {
             self.session.answer(self.id, head, body, registry);
+        } else {
+            // Nobody waits for it, but the peer counts what it sent until it hears that it is over.
+            self.session.fault(self.id, &Fault::Expired);
         }
     }
 

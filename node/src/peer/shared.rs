@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::flights::Flights;
 use super::handshake::{self, Identity, Refusal};
 use super::limits::MAX_KNOCKS;
 use super::link::{Link, Meters};
@@ -39,8 +40,12 @@ pub(super) struct Shared {
     pub(super) cuts: RwLock<BTreeSet<NodeId>>,
     /// Room for knocks that are being answered.
     pub(super) knocks: Semaphore,
+    /// What is under way here, by epoch.
+    pub(super) flights: Arc<Flights>,
     identity: RwLock<Arc<Identity>>,
     sessions: Mutex<HashMap<NodeId, Arc<Session>>>,
+    /// Every session that something still holds: its connection, or a request of it that is not answered.
+    held: Mutex<HashMap<NodeId, Vec<Weak<Session>>>>,
     rng: Mutex<StdRng>,
     /// What was last said about a refusal of an unknown peer; the same again is not worth a warning.
     last_refusal: Mutex<String>,
@@ -68,6 +73,8 @@ impl Shared {
             knocks: Semaphore::new(MAX_KNOCKS),
             identity: RwLock::new(Arc::new(identity)),
             sessions: Mutex::default(),
+            held: Mutex::default(),
+            flights: Arc::default(),
             rng: Mutex::new(options.rng),
             last_refusal: Mutex::default(),
             started: Instant::now(),
@@ -250,6 +257,7 @@ impl Shared {
 
     /// Enters a session; an older one of the same node ends. The peer is there: dial it, if need be.
     pub(super) fn enter_session(&self, session: &Arc<Session>) {
+        self.hold(session);
         let older = lock(&self.sessions).insert(session.node.clone(), Arc::clone(session));
         if let Some(older) = older {
             older.outbox.close(Close::Replaced, true);
@@ -261,6 +269,32 @@ impl Shared {
             }
         }
         self.note_change();
+    }
+
+    fn hold(&self, session: &Arc<Session>) {
+        let mut held = lock(&self.held);
+        held.retain(|_, sessions| {
+            sessions.retain(|session| session.strong_count() > 0);
+            !sessions.is_empty()
+        });
+        let sessions = held.entry(session.node.clone()).or_default();
+        sessions.push(Arc::downgrade(session));
+    }
+
+    /// The numbers of a node's sessions that something still holds.
+    pub(super) fn held(&self, node: &NodeId) -> Vec<u64> {
+        let held = lock(&self.held);
+        let sessions = held.get(node).into_iter().flatten();
+        let alive = sessions.filter_map(Weak::upgrade);
+        alive.map(|session| session.number).collect()
+    }
+
+    /// Every node with a session that something still holds.
+    pub(super) fn holders(&self) -> BTreeSet<NodeId> {
+        let held = lock(&self.held);
+        let alive = |sessions: &[Weak<Session>]| sessions.iter().any(|it| it.strong_count() > 0);
+        let nodes = held.iter().filter(|(_, sessions)| alive(sessions));
+        nodes.map(|(node, _)| node.clone()).collect()
     }
 
     /// Takes a session out again, unless a newer one took its place.

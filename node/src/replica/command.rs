@@ -12,7 +12,7 @@ use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 use sibyl_core::room::Taking;
 
-use super::{Asked, Done, Slot, keeper, trees};
+use super::{Asked, Done, Slot, keeper, reaper, trees};
 
 /// By what a write is minted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,6 +87,8 @@ pub(super) enum Command {
     Flush {
         counts: Done<()>,
     },
+    /// Something about seals and what was reaped.
+    Reaping(reaper::Asked),
 }
 
 impl Command {
@@ -140,6 +142,7 @@ impl Command {
                 counts(Err(failure.clone()));
             }
             Self::Step(asked) => (asked.done)(Err(failure.clone())),
+            Self::Reaping(asked) => asked.refuse(failure.clone()),
         }
     }
 }

@@ -224,6 +224,15 @@ impl Writer {
         }
     }
 
+    /// A hint goes with whatever is in it.
+    pub(super) fn forget_hint(&mut self, record: &Bytes, round: &mut Round) {
+        let slot = Slot::of_hint(record);
+        match slot.map(|slot| (self.load_hint(&slot, round), slot)) {
+            Some((Ok(held), slot)) => self.rewrite(&slot, held, None, round),
+            _ => round.batch.delete(Space::Hints, record),
+        }
+    }
+
     /// Writes a hint's record; answers `false`, and writes nothing, if the quota forbids it.
     fn write_hint(
         &self,
@@ -265,7 +274,7 @@ impl Writer {
                     hint,
                     bytes: (record.len() + bytes.len()) as u64,
                 })),
-                Err(error) => Err(Failure::Unreadable(error.to_string())),
+                Err(error) => Err(Failure::Fenced(error.to_string())),
             },
             Err(error) => Err(unreadable(&error)),
         };

@@ -43,7 +43,7 @@ impl Replica {
         let mut swept = Swept::default();
         for partition in (0..partitions).map(Partition) {
             match self.sweep_one(partition, known, number, &mut swept) {
-                Err(failure @ Failure::Unreadable(_)) => {
+                Err(failure @ (Failure::Unreadable(_) | Failure::Fenced(_))) => {
                     swept.unread += 1;
                     swept.why = Some(failure);
                 }

@@ -16,6 +16,7 @@ use crate::store::memory::Memory;
 use crate::store::{self, Batch, Picture, Size};
 
 mod hints;
+mod reaping;
 mod sweeps;
 
 const ACTOR: Actor = Actor(7);
@@ -351,6 +352,31 @@ fn a_key_of_one_node_stays_one_interval_above_the_line() {
         "102 went to another key, so claiming it claims nothing"
     );
     assert_eq!(context(&other), [(101, 102)]);
+}
+
+#[test]
+fn a_record_that_fails_its_checksum_is_fenced_and_a_disk_that_is_away_is_not() {
+    let bench = Bench::new();
+    let place = slot(3, 1, "k");
+    bench.minted(&place, write("a", None)).unwrap();
+    let record = place.record();
+    let memory = &bench.disk.memory;
+    memory.fault(|faults| faults.damage(Space::Objects, &record, true));
+    assert!(matches!(
+        bench.replica.encoded(&place),
+        Err(Failure::Fenced(_))
+    ));
+    assert!(matches!(
+        bench.join(&place, Object::default()),
+        Err(Failure::Fenced(_))
+    ));
+    memory.fault(|faults| faults.damage(Space::Objects, &record, false));
+    let range = record.clone()..store::following(&record);
+    memory.fault(|faults| faults.unreadable = Some((Space::Objects, range)));
+    assert!(matches!(
+        bench.replica.encoded(&place),
+        Err(Failure::Unreadable(_))
+    ));
 }
 
 #[test]

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::census::{Census, is_deleted, is_deleted_record};
 use super::leaves::{Changes, Leaves};
+use super::reaper::Reaper;
 use super::repeat::{minted, repeated};
 use super::{
     Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, taken_apart, trees, unreadable,
@@ -37,6 +38,11 @@ pub(super) struct Completions {
 }
 
 impl Completions {
+    /// Tells once the batch is on disk.
+    pub(super) fn synced(&mut self, counts: Done<()>) {
+        self.synced.push(counts);
+    }
+
     pub(super) fn count(&mut self, durability: Durability, counts: Done<()>) {
         match durability {
             Durability::Synced => self.synced.push(counts),
@@ -47,9 +53,15 @@ impl Completions {
 
 /// A key's object, and the tag under which its leaf counts it.
 #[derive(Clone, Default)]
-struct Held {
+pub(super) struct Held {
     object: Object,
     tag: Sum,
+}
+
+impl Held {
+    pub(super) fn into_object(self) -> Object {
+        self.object
+    }
 }
 
 /// One batch in the making.
@@ -101,10 +113,20 @@ pub(super) struct Writer {
     lines: HashMap<Partition, u64>,
     leaves: Leaves,
     census: Census,
+    pub(super) reaper: Reaper,
     /// What was asked by an older registry document is refused: owners changed in this one.
     since: u64,
     /// Buckets that are about to be deleted, and until when they take no writes.
     closed: HashMap<Incarnation, Instant>,
+}
+
+/// Where a command writes what comes from elsewhere.
+fn written(command: &Command) -> Option<&Slot> {
+    match command {
+        Command::Mint(Asked { slot, .. }) | Command::Join { slot, .. } => Some(slot),
+        Command::Hint(change) => change.keeps(),
+        _ => None,
+    }
 }
 
 impl Writer {
@@ -112,6 +134,7 @@ impl Writer {
         let leaves = Leaves::open(ground.store.as_ref());
         facts.trees.publish(leaves.marks());
         let (lines, census) = (HashMap::new(), Census::open(ground.store.as_ref()));
+        let reaper = Reaper::open(ground.store.as_ref());
         facts
             .tombstones
             .store(census.tombstones(), Ordering::Relaxed);
@@ -120,6 +143,7 @@ impl Writer {
             facts,
             lines,
             census,
+            reaper,
             since: 0,
             closed: HashMap::new(),
             leaves,
@@ -260,9 +284,7 @@ impl Writer {
             command.refuse(&failure);
             return Ok(());
         }
-        if let Command::Join { object, .. } | Command::Replace { object, .. } = &command {
-            self.check_memory(object.context())?;
-        }
+        self.check_command(&command)?;
         match command {
             Command::Mint(asked) => return self.mint(asked, round),
             Command::Hint(change) => return self.change_hint(change, round),
@@ -301,7 +323,7 @@ impl Writer {
                 gained,
                 counts,
             } => {
-                self.owners_changed(since, gained);
+                self.owners_changed(since, gained, round);
                 round.done.buffered.push(counts);
             }
             Command::Replace {
@@ -322,8 +344,18 @@ impl Writer {
                 round.done.synced.push(counts);
             }
             Command::Flush { counts } => round.done.synced.push(counts),
+            Command::Reaping(asked) => self.reaping(asked, round),
         }
         Ok(())
+    }
+
+    fn check_command(&self, command: &Command) -> Result<(), Fatal> {
+        match command {
+            Command::Join { object, .. } | Command::Replace { object, .. } => {
+                self.check_memory(object.context())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn join(&mut self, slot: &Slot, object: &Object, round: &mut Round) -> Result<(), Failure> {
@@ -361,7 +393,9 @@ impl Writer {
         let is_stale = command.number().is_some_and(|number| number < self.since);
         let closing = self.is_closed(command).then_some(Failure::Closing);
         let has_room = self.facts.gauge.level().takes(command.taking());
+        let hidden = self.is_hidden(command).then_some(Failure::Rebuilding);
         closing
+            .or(hidden)
             .or(is_stale.then_some(Failure::Stale(self.since)))
             .or((!has_room).then_some(Failure::DiskFull))
             .or(command.is_over().then_some(Failure::Overloaded))
@@ -373,9 +407,13 @@ impl Writer {
         self.closed.insert(bucket, until);
     }
 
-    fn owners_changed(&mut self, since: u64, gained: Vec<Partition>) {
+    fn owners_changed(&mut self, since: u64, gained: Vec<Partition>, round: &mut Round) {
         self.since = self.since.max(since);
-        gained.into_iter().for_each(|at| self.raise_line(at));
+        for at in gained {
+            self.raise_line(at);
+            self.gained(at, round);
+        }
+        self.reaper.seals.break_all();
     }
 
     fn readable(&mut self, slot: &Slot, round: &mut Round) {
@@ -385,16 +423,14 @@ impl Writer {
 
     /// Whether a command would write to a bucket that is about to be deleted.
     fn is_closed(&self, command: &Command) -> bool {
-        let slot = match command {
-            Command::Mint(Asked { slot, .. }) | Command::Join { slot, .. } => slot,
-            Command::Hint(change) => match change.keeps() {
-                Some(slot) => slot,
-                None => return false,
-            },
-            _ => return false,
-        };
-        let until = self.closed.get(&slot.place.bucket);
+        let until = written(command).and_then(|slot| self.closed.get(&slot.place.bucket));
         until.is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// Whether a command would write to a partition that may be set aside as a whole: what is acknowledged stays.
+    fn is_hidden(&self, command: &Command) -> bool {
+        let reaping = &self.facts.reaping;
+        written(command).is_some_and(|slot| !reaping.is_judged(slot.partition))
     }
 
     fn mint(&mut self, asked: Asked, round: &mut Round) -> Result<(), Fatal> {
@@ -481,11 +517,13 @@ impl Writer {
         let (leaves, batch) = (&mut round.leaves, &mut round.batch);
         self.leaves.change(leaves, batch, slot, gone, tag);
         let record = slot.record();
+        self.reaper.seals.break_one(&record[..]);
         round.batch.put(Space::Objects, &record, encoded);
         round.fresh.insert(record, Held { object, tag });
     }
 
-    fn erase(&mut self, record: &[u8], round: &mut Round) {
+    pub(super) fn erase(&mut self, record: &[u8], round: &mut Round) {
+        self.reaper.seals.break_one(record);
         let gone = match round.fresh.insert(record.to_vec(), Held::default()) {
             Some(held) => Some(codec::encode(&held.object)),
             // What cannot be read is erased all the same; its leaf is no longer known to be right.
@@ -513,6 +551,7 @@ impl Writer {
                 self.census.change(false, is_deleted(&object));
                 if object.is_empty() {
                     let record = slot.record();
+                    self.reaper.seals.break_one(&record[..]);
                     round.batch.delete(Space::Objects, &record);
                     round.fresh.insert(record, Held::default());
                 } else {
@@ -525,7 +564,7 @@ impl Writer {
 
     /// A key's object as the batch leaves it so far. A copy that cannot be read raises its partition's line,
     /// and is fetched from other owners.
-    fn load(&mut self, slot: &Slot, round: &Round) -> Result<Held, Failure> {
+    pub(super) fn load(&mut self, slot: &Slot, round: &Round) -> Result<Held, Failure> {
         let record = slot.record();
         if let Some(held) = round.fresh.get(&record) {
             return Ok(held.clone());
@@ -537,13 +576,14 @@ impl Writer {
                     let tag = self.leaves.tag(*bucket, key, &bytes);
                     Ok(Held { object, tag })
                 }
-                Err(error) => Err(Failure::Unreadable(error.to_string())),
+                Err(error) => Err(Failure::Fenced(error.to_string())),
             },
             Ok(None) => Ok(Held::default()),
             Err(error) => Err(unreadable(&error)),
         };
         if loaded.is_err() {
             self.raise_line(slot.partition);
+            self.reaper.seals.break_one(&record[..]);
             self.facts.trees.note_damage(slot);
         }
         loaded

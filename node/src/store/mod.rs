@@ -38,13 +38,22 @@ pub enum Space {
     Leaves = 3,
     /// Hints by the same keys as objects: what is kept for owners that could not take it.
     Hints = 4,
+    /// What a restored store held of partitions that were reaped since, under the number of its space and its key:
+    /// nobody sees it but an operator.
+    Aside = 5,
 }
 
 impl Space {
     /// The space of a number.
     #[must_use]
     pub fn of(number: u8) -> Option<Self> {
-        let all = [Self::Objects, Self::Meta, Self::Leaves, Self::Hints];
+        let all = [
+            Self::Objects,
+            Self::Meta,
+            Self::Leaves,
+            Self::Hints,
+            Self::Aside,
+        ];
         all.into_iter().find(|space| *space as u8 == number)
     }
 
@@ -66,6 +75,10 @@ impl Space {
         (self.place(from), end)
     }
 }
+
+/// Among the node's own records of a store that was made of an older state: the reaping epoch in which that was
+/// taken, 0 if nobody knows.
+pub const IMAGE: &str = "reap/image";
 
 /// The longest key in bytes: 1 KiB of the user's, and room for prefixes.
 pub const MAX_KEY_BYTES: usize = 4 * 1024;

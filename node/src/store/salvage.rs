@@ -15,7 +15,7 @@ use bytes::Bytes;
 use sibyl_core::id::Actor;
 
 use super::fjall::Fjall;
-use super::{Batch, Space, Store as _, WriteError, disk, following};
+use super::{Batch, IMAGE, Space, Store as _, WriteError, disk, following};
 
 /// Beside a watermark that disowned its store: the store that is to be salvaged.
 const MARK: &str = "salvage";
@@ -131,6 +131,11 @@ impl Copy<'_> {
     }
 
     fn end(mut self) -> Result<u64, WriteError> {
+        if self.records > 0 {
+            // What had been deleted may be read again where the engine's files are damaged.
+            let unknown = 0_u64.to_le_bytes().to_vec();
+            self.batch.put(Space::Meta, IMAGE.as_bytes(), unknown);
+        }
         self.write();
         self.failed.map_or(Ok(self.records), Err)
     }

@@ -191,7 +191,8 @@ impl AntiEntropy {
         state.peers.values().map(|peer| peer.due.len()).sum()
     }
 
-    fn ground(&self) -> &Ground {
+    /// What it stands on.
+    pub fn ground(&self) -> &Ground {
         &self.inner.ground
     }
 
@@ -311,7 +312,9 @@ impl AntiEntropy {
             let from = peer.tried.map_or(0, |tried| tried.0.saturating_add(1));
             let behind = peer.due.range(Partition(from)..);
             let round = behind.chain(peer.due.range(..Partition(from)));
-            let due = round.copied().find(|at| ground.replica.is_clean(*at));
+            let may =
+                |at: &Partition| ground.replica.is_clean(*at) && ground.replica.is_judged(*at);
+            let due = round.copied().find(may);
             if let Some(partition) = due {
                 peer.due.remove(&partition);
                 peer.running = Some(partition);
@@ -339,6 +342,7 @@ impl AntiEntropy {
 
     /// Compares one partition with one peer, all its trees.
     async fn compare(&self, peer: NodeId, partition: Partition) {
+        let _flight = self.ground().net.flights().begin();
         let view = self.ground().registry.view();
         let mut whole = true;
         let mut counts = true;

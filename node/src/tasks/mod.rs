@@ -5,4 +5,5 @@
 pub mod anti_entropy;
 pub mod gossip;
 pub mod handoff;
+pub mod reap;
 pub mod registry;

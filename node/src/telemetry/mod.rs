@@ -12,6 +12,7 @@ mod merkle;
 pub mod metrics;
 pub mod names;
 pub mod propagation;
+mod reap;
 mod ring;
 mod rpc;
 mod sampler;

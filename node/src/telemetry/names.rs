@@ -41,6 +41,8 @@ pub mod span {
     pub const RING_TRANSFER: &str = "ring.transfer";
     /// Fetching a record that cannot be read here from other owners.
     pub const RECORD_HEAL: &str = "record.heal";
+    /// All owners forget what they sealed of a partition.
+    pub const REAP_FORGET: &str = "reap.forget";
     /// Left behind by an unsampled request that met a conflict.
     pub const CONFLICT_DETECTED: &str = "conflict.detected";
     /// Left behind by an unsampled request that missed its quorum.
@@ -61,6 +63,8 @@ pub mod attribute {
     pub const KEY_HASH: &str = "sibyl.key.hash";
     /// The partition of the key.
     pub const PARTITION: &str = "sibyl.partition";
+    /// Keys that were forgotten.
+    pub const REAP_KEYS: &str = "sibyl.reap.keys";
     /// Copies of the key.
     pub const QUORUM_N: &str = "sibyl.quorum.n";
     /// Replies a read needs.

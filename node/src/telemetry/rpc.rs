@@ -74,6 +74,14 @@ calls! {
     MerkleKeys = "Merkle/Keys",
     /// Ship objects both ways.
     MerkleExchange = "Merkle/Exchange",
+    /// Say and hear what is cleared of which reaping epoch.
+    ReapEpoch = "Reap/Epoch",
+    /// Ask whether an owner sealed the same objects.
+    ReapSeals = "Reap/Seals",
+    /// Have an owner forget what all sealed.
+    ReapForget = "Reap/Forget",
+    /// Ask when a partition was last reaped.
+    ReapHorizon = "Reap/Horizon",
     /// Ask to be taken in. The node that asks has no spans yet.
     NodeKnock = "Node/Knock",
     /// Ask a node how it is.

@@ -117,8 +117,13 @@ impl Ask {
 
     /// Sends it and waits for the answer.
     pub(crate) fn send(&self, to: SocketAddr) -> io::Result<Answer> {
+        self.send_within(to, PATIENCE)
+    }
+
+    /// Sends it and waits so long for each part of the answer.
+    pub(crate) fn send_within(&self, to: SocketAddr, patience: Duration) -> io::Result<Answer> {
         let mut stream = TcpStream::connect(to)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.write_all(self.head().as_bytes())?;
         // A node that refuses a body closes while it is still coming; its answer says why.
         let _refused = stream.write_all(&self.body);

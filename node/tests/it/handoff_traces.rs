@@ -68,7 +68,10 @@ async fn a_delivery_links_to_the_write_that_it_carries() {
     assert_eq!(said(store, "sibyl.hint.target"), owner);
     assert_eq!(said(store, "sibyl.hint.result"), "stored");
     assert_eq!(said(quorum, "sibyl.quorum.sloppy"), "true");
-    assert_eq!(of_write("Replica/Hint").parent_span_id, store.span_id);
+    // On a busy machine a second fallback may have been asked for, too.
+    let asked =
+        |span: &&ExportedSpan| span.name == "Replica/Hint" && span.parent_span_id == store.span_id;
+    assert!(spans.iter().any(|span| asked(&span)), "{spans:?}");
     let events: Vec<&str> = quorum
         .events
         .iter()

@@ -3,6 +3,7 @@
 mod anti_entropy;
 mod ask;
 mod backup;
+mod chaos;
 mod cli;
 mod cluster_metrics;
 mod cluster_resolvers;
@@ -25,6 +26,8 @@ mod nodes;
 mod otlp;
 mod overload;
 mod quorum;
+mod reap;
+mod reference;
 mod registry;
 mod resolver;
 mod restart;

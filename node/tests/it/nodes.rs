@@ -26,7 +26,7 @@ use crate::ask::{Answer, Ask, get, post};
 pub(crate) const SIBYL: &str = env!("CARGO_BIN_EXE_sibyl");
 
 /// Far beyond what a busy machine needs: running out means that it never happens.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at something observable.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -114,6 +114,18 @@ impl Node {
         let name = format!("--{name}=");
         self.flags.retain(|flag| !flag.starts_with(&name));
         self.flags.push(format!("{name}{value}"));
+    }
+
+    /// If nobody is left of those whom it is told to ask at its start, it asks these from now on.
+    pub(crate) fn ask_at_start(&mut self, peers: &[String]) {
+        let asks = |flag: &&String| flag.starts_with("--members=") || flag.starts_with("--join=");
+        let asked = self.flags.iter().find(asks).expect("it has others");
+        if !peers.iter().any(|peer| asked.contains(peer)) {
+            let gone = ["--members=", "--cluster-id=", "--join="];
+            self.flags
+                .retain(|flag| !gone.iter().any(|gone| flag.starts_with(gone)));
+            self.flags.push(format!("--join={}", peers.join(",")));
+        }
     }
 
     /// Where its output goes.

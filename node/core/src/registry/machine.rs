@@ -106,6 +106,12 @@ impl Machine {
         }
     }
 
+    /// The next document as far as this node accepted one: it may be chosen, and nobody may know.
+    pub fn accepted(&self) -> Option<&Document> {
+        let accepted = self.acceptor.accepted.as_ref();
+        accepted.map(|(_, document)| document.as_ref())
+    }
+
     /// The chosen document that is in force here.
     pub fn held(&self) -> &Held {
         &self.held

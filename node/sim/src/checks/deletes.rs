@@ -34,6 +34,18 @@ pub fn step(oracle: &Oracle, before: Copy, after: Copy) -> Held {
     )
 }
 
+/// What was reaped lives nowhere.
+pub fn reaped(oracle: &Oracle, live: Writes) -> Held {
+    let woken = live.common(oracle.reaped());
+    if woken.is_empty() {
+        return Ok(());
+    }
+    broken(
+        CHECK,
+        format!("reaped, and live again: {}", oracle.names(woken)),
+    )
+}
+
 /// What lives, against these acknowledged writes.
 pub fn check(oracle: &Oracle, acknowledged: Writes, live: Writes) -> Held {
     for delete in acknowledged.iter() {

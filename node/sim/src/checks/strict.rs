@@ -11,7 +11,8 @@ use crate::oracle::{Oracle, Writes};
 
 /// The answer of a read that began when `acknowledged` was what had been promised.
 pub fn check(oracle: &Oracle, key: usize, acknowledged: Writes, answer: &Object) -> Held {
-    let missed = acknowledged.without(oracle.held(key, answer));
+    let due = acknowledged.without(oracle.reaped());
+    let missed = due.without(oracle.held(key, answer));
     if missed.is_empty() {
         return Ok(());
     }

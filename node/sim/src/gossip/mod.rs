@@ -9,5 +9,5 @@ mod plan;
 mod watch;
 mod world;
 
-pub use plan::{Entry, Plan, Setting, What};
+pub use plan::{Plan, Setting, What};
 pub use world::run;

@@ -2,10 +2,11 @@
 //!
 //! Times are true microseconds; what a node's clocks make of them is the world's affair.
 
-use std::fmt;
-
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::script::Script;
 
 /// A heartbeat's interval and the silence that is suspect: the shape of production, five times as fast.
 pub(super) const INTERVAL_MS: u64 = 1_000;
@@ -17,7 +18,8 @@ pub(super) const CALM_US: u64 = 25_000_000;
 pub(super) const END_US: u64 = CALM_US + 14_000_000;
 
 /// The world a plan happens in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Setting {
     /// Nodes, 2 to 6.
     pub nodes: usize,
@@ -34,7 +36,8 @@ pub struct Setting {
 }
 
 /// Something that happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the variants say what their fields are")]
 pub enum What {
     /// Messages of this direction are lost.
@@ -65,27 +68,8 @@ pub enum What {
     Remove { node: usize, heard: u64, kind: u64 },
 }
 
-/// Something that happens, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its number in the plan as drawn.
-    pub id: u32,
-    /// When.
-    pub at_us: u64,
-    /// What.
-    pub what: What,
-}
-
 /// A run to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// Where everything comes from.
-    pub seed: u64,
-    /// The world.
-    pub setting: Setting,
-    /// What happens, in the order of time.
-    pub entries: Vec<Entry>,
-}
+pub type Plan = Script<Setting, What>;
 
 impl Plan {
     /// The plan of a seed.
@@ -94,14 +78,7 @@ impl Plan {
         let setting = setting(&mut rng);
         let mut drawn = Vec::new();
         faults(&mut rng, setting.nodes, &mut drawn);
-        drawn.sort_by_key(|(at_us, _)| *at_us);
-        let numbered = drawn.into_iter().zip(0..);
-        let entries = numbered.map(|((at_us, what), id)| Entry { id, at_us, what });
-        Self {
-            seed,
-            setting,
-            entries: entries.collect(),
-        }
+        Self::of(seed, setting, drawn)
     }
 }
 
@@ -204,15 +181,5 @@ fn cut(rng: &mut ChaCha8Rng, nodes: usize, begin_us: u64, drawn: &mut Vec<(u64, 
                 drawn.push((end_us, What::Heal { from, to }));
             }
         }
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}: {:?}", self.seed, self.setting)?;
-        for Entry { id, at_us, what } in &self.entries {
-            writeln!(f, "{:>9.3} ms  #{id} {what:?}", *at_us as f64 / 1000.0)?;
-        }
-        Ok(())
     }
 }

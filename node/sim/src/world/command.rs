@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sibyl_core::context::Context;
 use sibyl_core::hint::Hint;
+use sibyl_core::id::Digest;
 use sibyl_core::message::Place;
 use sibyl_core::object::{Caps, Object, Write};
 
@@ -54,6 +55,14 @@ pub(crate) enum Command {
     Reroute { key: usize, target: NodeId },
     /// Forget a key that is not this node's any more by a document.
     Forget { key: usize, number: u64 },
+    /// Put what other owners hold in the place of a record that cannot be read.
+    Replace { key: usize, object: Box<Object> },
+    /// Forget a key that all owners sealed.
+    Reap {
+        key: usize,
+        digest: Digest,
+        number: u64,
+    },
     /// Keep the registry's chosen document.
     Keep { bytes: Bytes },
     /// Everything in front of it is synced.
@@ -80,6 +89,10 @@ pub(crate) enum Why {
     Write,
     Repair,
     Handoff,
+    /// Fetched by this exchange.
+    Fetched(u64),
+    /// Given by a peer's exchange, which is this call.
+    Given(usize, u64),
 }
 
 /// Who is told once the batch counts.
@@ -105,19 +118,32 @@ pub(super) enum Counts {
 pub(super) struct Group {
     pub(super) counts: Vec<Counts>,
     pub(super) changed: BTreeMap<usize, Object>,
+    /// Of those, what takes the place of a record that cannot be read.
+    pub(super) replaced: BTreeSet<usize>,
+    /// Calls whose objects could not all be joined.
+    pub(super) broken: BTreeSet<(usize, u64)>,
     /// Keys of others: an empty object stands for what goes.
     pub(super) forgotten: BTreeSet<usize>,
     /// Hints as the batch leaves them; `None` if one goes.
     pub(super) hints: BTreeMap<usize, Option<Hint>>,
 }
 
+impl Group {
+    /// A copy is another now.
+    pub(super) fn change(&mut self, key: usize, object: Object) {
+        self.forgotten.remove(&key);
+        self.changed.insert(key, object);
+    }
+}
+
 impl Command {
     /// The document whose owners it was meant for.
     pub(super) fn number(&self) -> Option<u64> {
         match self {
-            Self::Mint { number, .. } | Self::Hint { number, .. } | Self::Forget { number, .. } => {
-                Some(*number)
-            }
+            Self::Mint { number, .. }
+            | Self::Hint { number, .. }
+            | Self::Forget { number, .. }
+            | Self::Reap { number, .. } => Some(*number),
             Self::Join { number, .. } => *number,
             _ => None,
         }

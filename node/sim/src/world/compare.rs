@@ -32,6 +32,8 @@ pub(crate) struct Comparing {
     /// The document in force when it began.
     number: u64,
     exchange: Exchange,
+    /// Objects that could not be joined here.
+    pub(crate) failed: usize,
 }
 
 impl World {
@@ -61,34 +63,40 @@ impl World {
     pub(crate) fn open_leaves(&mut self, node: usize) {
         self.process(node).leaves = Leaves::open(&self.nodes[node].disk.store);
         self.know_cluster_key(node);
-        if self.plan.setting.believes {
-            return;
-        }
-        let copies = self.copies();
         for partition in self.partitions() {
-            let Self { nodes, .. } = self;
-            let node = &mut nodes[node];
-            let Some(process) = node
-                .process
-                .as_mut()
-                .filter(|process| process.held.document.number > 1)
-            else {
-                return;
-            };
-            if process.leaves.marks().is_clean(partition) {
-                continue;
+            let spoiled = self.nodes[node].disk.spoiled.contains(&partition);
+            let clean = self.process(node).leaves.marks().is_clean(partition);
+            if spoiled || !clean && !self.plan.setting.believes {
+                self.count_leaves(node, partition);
             }
-            let mut batch = Batch::new();
-            let mut step = || {
-                process
-                    .leaves
-                    .step(&node.disk.store, partition, &copies, &mut batch)
-            };
-            while !step().expect("no read fault is switched on").done {}
-            node.disk
-                .store
-                .apply(batch)
-                .expect("a store that failed has stopped its node");
+        }
+    }
+
+    /// Computes the leaves of a partition anew, in one go; what cannot be read is left out and noted.
+    pub(crate) fn count_leaves(&mut self, node: usize, partition: Partition) {
+        let copies = self.copies();
+        let Self { nodes, .. } = self;
+        let this = &mut nodes[node];
+        let process = this.process.as_mut();
+        let Some(process) = process.filter(|process| process.held.document.number > 1) else {
+            return;
+        };
+        let (store, mut batch, mut damaged) = (&this.disk.store, Batch::new(), BTreeSet::new());
+        loop {
+            let step = process.leaves.step(store, partition, &copies, &mut batch);
+            let step = step.expect("only records are damaged here, no blocks");
+            damaged.extend(step.damaged);
+            if step.done {
+                break;
+            }
+        }
+        let applied = store.apply(batch);
+        applied.expect("a store that failed has stopped its node");
+        for record in damaged {
+            let found = self.keys.iter().position(|key| key.record == record);
+            if let Some(key) = found {
+                self.note_damage(node, key);
+            }
         }
     }
 
@@ -110,7 +118,7 @@ impl World {
 
     /// A node begins to compare everything it shares with a peer.
     pub(crate) fn compare(&mut self, node: usize, peer: usize) {
-        if node == peer || self.nodes[node].process.is_none() {
+        if node == peer || self.nodes[node].process.is_none() || self.is_full_disk(node) {
             return;
         }
         let other = self.nodes[peer].id.clone();
@@ -149,6 +157,7 @@ impl World {
                     tree,
                     number,
                     exchange,
+                    failed: 0,
                 },
             );
             self.perform_exchange(node, flow, effects);
@@ -199,7 +208,7 @@ impl World {
                     None
                 }
                 Effect::Join(objects) => {
-                    self.take_in_objects(node, objects);
+                    self.take_in_objects(node, objects, Why::Fetched(flow));
                     self.submit(
                         node,
                         Command::After {
@@ -283,10 +292,16 @@ impl World {
     /// A parcel is synced.
     pub(crate) fn after(&mut self, node: usize, then: Then) {
         match then {
-            Then::Joined { flow } => self.step_exchange(node, flow, Event::Joined { failed: 0 }),
+            Then::Joined { flow } => {
+                let comparing = self.process(node).exchanges.get_mut(&flow);
+                let failed = comparing.map_or(0, |own| std::mem::take(&mut own.failed));
+                self.step_exchange(node, flow, Event::Joined { failed });
+            }
             Then::Kept { key, context } => {
                 let me = self.nodes[node].id.clone();
-                self.hint_ended(node, &me, key, Some(context));
+                let own = self.nodes[node].disk.object(&self.keys[key].record);
+                let joined = own.context().covers(&context);
+                self.hint_ended(node, &me, key, joined.then_some(context));
             }
             Then::Deliver { by, call, want } => {
                 let delivery = self.pack(node, &want);
@@ -359,10 +374,8 @@ impl World {
                 .compared
                 .get(&self.keys[key].slot.partition)
                 .unwrap_or(&nobody);
-            let met = match self.bug {
-                Some(Bug::RefillAfterOne) => done.values().any(|counts| *counts),
-                _ => need.is_met(done, |other| process.reachable[self.index(other)]),
-            };
+            let one = self.bug == Some(Bug::RefillAfterOne) && done.values().any(|counts| *counts);
+            let met = one || need.is_met(done, |other| process.reachable[self.index(other)]);
             if met {
                 self.nodes[node]
                     .disk
@@ -395,7 +408,7 @@ impl World {
     }
 
     fn own_page(
-        &self,
+        &mut self,
         node: usize,
         tree: Tree,
         leaves: &[u16],
@@ -409,15 +422,22 @@ impl World {
             copies: &copies,
         };
         let page = read::page(&self.nodes[node].disk.store, &self.tagger(node)?, &asked);
-        page.ok().map(|(page, _)| page)
+        let (page, damaged) = page.ok()?;
+        for record in damaged {
+            let found = self.keys.iter().position(|key| key.record == record);
+            if let Some(key) = found {
+                self.note_damage(node, key);
+            }
+        }
+        Some(page)
     }
 
-    fn pack(&self, node: usize, places: &[Place]) -> Delivery {
+    fn pack(&mut self, node: usize, places: &[Place]) -> Delivery {
         let mut delivery = Delivery::default();
         for place in places {
             let key = self.key(place);
-            let record = key.map(|key| &self.keys[key].record);
-            match record.and_then(|record| self.nodes[node].disk.encoded(record)) {
+            let read = key.map(|key| self.read(node, key));
+            match read.and_then(|read| read.ok().flatten()) {
                 Some(object) => delivery.objects.push((place.clone(), object)),
                 None => delivery.without.push(place.clone()),
             }
@@ -425,9 +445,9 @@ impl World {
         delivery
     }
 
-    fn take_in_objects(&mut self, node: usize, objects: Vec<(Place, Object)>) {
+    fn take_in_objects(&mut self, node: usize, objects: Vec<(Place, Object)>, why: Why) {
         for (place, object) in objects {
-            self.join_for(node, (None, None), &place, object, Why::Write);
+            self.join_for(node, (None, None), &place, object, why);
         }
     }
 
@@ -481,7 +501,12 @@ impl World {
                 codec::decode(&bytes).expect("what was encoded here can be decoded"),
             )
         };
-        self.take_in_objects(node, give.into_iter().map(object).collect());
+        if !give.is_empty() && self.is_full_disk(node) {
+            let failed = Reply::Failed(Failure::DiskFull);
+            return self.reply(node, by, call, failed, Bytes::new());
+        }
+        let objects = give.into_iter().map(object).collect();
+        self.take_in_objects(node, objects, Why::Given(by, call));
         self.submit(
             node,
             Command::After {
@@ -547,7 +572,12 @@ impl World {
         let Some(tagger) = key.map(|key| Tagger::new(&key)) else {
             return;
         };
-        let held = self.keys.iter().filter_map(|key| {
+        let disk = &self.nodes[node].disk;
+        let known = |key: &&super::Key| {
+            let damaged = disk.damaged.contains(&key.record);
+            !damaged && !disk.spoiled.contains(&key.slot.partition)
+        };
+        let held = self.keys.iter().filter(known).filter_map(|key| {
             let object = self.nodes[node].disk.encoded(&key.record)?;
             Some((&key.slot, object))
         });

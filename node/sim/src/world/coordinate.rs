@@ -1,8 +1,7 @@
 //! Writes, as their coordinator and the node that took the request see them.
 //!
-//! As `coordinator/write.rs` does it: the first reachable owner mints; a forward is tried elsewhere only if
-//! the one before certainly did not mint; the flow of the core says when to answer. An answer that never
-//! comes is `unknown`.
+//! As `coordinator/write.rs` does it: the flow of the core says when to answer, and begins again with the owners of a
+//! newer document when it meets them. Who coordinates is `handing`'s affair.
 
 use sibyl_core::context::Context;
 use sibyl_core::flow::Replicas;
@@ -12,14 +11,17 @@ use sibyl_core::message::{Coordinate, Failure, Reply, Request, Written};
 use sibyl_core::object::{Caps, Content, Write};
 use sibyl_core::registry::{BucketConfig, Durability};
 
-use super::client::Answer;
 use super::command::Command;
 use super::frames::Waiting;
 use super::once::Look;
-use super::{Bytes, Event, NodeId, VecDeque, World, Writing};
+use super::{Bytes, Event, NodeId, World, Writing};
+use crate::draw::Draw;
 use crate::plan::PATIENCE_US;
 use crate::sight::Sight;
+use crate::zoo::Bug;
 
+/// Purpose of the draws of this file.
+const PURPOSE: u64 = 14;
 /// The most intervals a context may take, as in the node.
 const MAX_CONTEXT_INTERVALS: usize = 400;
 
@@ -32,18 +34,26 @@ pub(crate) enum Origin {
     Peer { by: usize, call: u64 },
 }
 
-/// A write looking for its coordinator.
-pub(crate) struct Handing {
-    request: usize,
-    candidates: VecDeque<NodeId>,
-    coordinate: Coordinate,
-    value: Bytes,
-    until_us: u64,
-    tried: bool,
-    /// Its client may repeat it, and so may this node.
-    once: bool,
-    /// It may have been minted somewhere.
-    unknown: bool,
+/// What a node said to a copy or a hint that it was to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Took {
+    /// It lies there, and counts.
+    Counts,
+    /// It goes by a newer document, which changed owners.
+    Stale,
+    /// It does not count, or nobody knows.
+    Failed,
+}
+
+impl Took {
+    /// What an answer says.
+    pub(crate) fn of(reply: &Reply) -> Self {
+        match reply {
+            Reply::Joined => Self::Counts,
+            Reply::Failed(Failure::Stale(_)) => Self::Stale,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// A minted write.
@@ -57,39 +67,6 @@ pub(crate) struct Minted {
 }
 
 impl World {
-    /// A client writes through this node.
-    pub(crate) fn put(
-        &mut self,
-        node: usize,
-        request: usize,
-        (coordinate, once): (Coordinate, bool),
-        value: Bytes,
-    ) {
-        let key = self.requests[request].key;
-        let (away, fallbacks) = self.around(node, key, coordinate.sloppy);
-        let owners = self.counting(node, key).into_iter();
-        let (gone, mut candidates): (Vec<NodeId>, Vec<NodeId>) =
-            owners.partition(|owner| away.contains(owner));
-        candidates.extend(fallbacks);
-        candidates.extend(gone);
-        let candidates: VecDeque<NodeId> = candidates.into();
-        let until_us = self.scheduler.now_us() + PATIENCE_US;
-        let handing = Handing {
-            request,
-            candidates,
-            coordinate,
-            value,
-            until_us,
-            tried: false,
-            once,
-            unknown: false,
-        };
-        let process = self.process(node);
-        let id = process.fresh();
-        process.handings.insert(id, handing);
-        self.hand_on(node, id);
-    }
-
     /// Which owners of a key this node cannot reach, and who may stand in for them.
     pub(crate) fn around(
         &self,
@@ -109,98 +86,6 @@ impl World {
         let mut fallbacks = self.fallbacks(node, key);
         fallbacks.retain(|node| sloppy && here(&node));
         (away, fallbacks)
-    }
-
-    /// Gives the write to the next candidate; ends as each turn takes one.
-    fn hand_on(&mut self, node: usize, id: u64) {
-        loop {
-            let now_us = self.scheduler.now_us();
-            let Some(handing) = self.process(node).handings.get_mut(&id) else {
-                return;
-            };
-            let mut left_us = handing.until_us.saturating_sub(now_us);
-            let (once, unknown) = (handing.once, handing.unknown);
-            let next = handing.candidates.pop_front();
-            let Some(owner) = next.filter(|_| !unknown || left_us > 0) else {
-                let answer = match unknown {
-                    true => Answer::Unknown,
-                    false => Answer::NotWritten,
-                };
-                return self.conclude(node, id, answer);
-            };
-            if once && !handing.candidates.is_empty() {
-                left_us /= 2;
-            }
-            if unknown {
-                self.sights.met(Sight::HandedOnUnsure);
-            }
-            let Some(handing) = self.process(node).handings.get_mut(&id) else {
-                return;
-            };
-            let again = std::mem::replace(&mut handing.tried, true);
-            let (coordinate, value) = (handing.coordinate.clone(), handing.value.clone());
-            if again {
-                self.sights.met(Sight::Retried);
-            }
-            let to = self.index(&owner);
-            if to == node {
-                match self.coordinate(
-                    node,
-                    Origin::Own { handing: id },
-                    (coordinate, Look::of(once)),
-                    value,
-                    left_us,
-                ) {
-                    Ok(()) => return,
-                    Err(_) => continue,
-                }
-            }
-            let request = match once {
-                true => Request::CoordinateOnce(Box::new(coordinate)),
-                false => Request::Coordinate(Box::new(coordinate)),
-            };
-            if self.ask(
-                node,
-                to,
-                request,
-                value,
-                left_us,
-                Waiting::Forward { handing: id },
-            ) {
-                self.sights.met(Sight::Forwarded);
-                return;
-            }
-        }
-    }
-
-    /// What came of a hand-over; `Err(None)` if nobody knows.
-    pub(crate) fn handed(
-        &mut self,
-        node: usize,
-        id: u64,
-        result: Result<Written, Option<Failure>>,
-    ) {
-        let Some(handing) = self.process(node).handings.get_mut(&id) else {
-            return;
-        };
-        match result {
-            Ok(written) => self.conclude(node, id, Answer::Written(written)),
-            Err(Some(failure)) if was_not_minted(&failure) => self.hand_on(node, id),
-            Err(Some(Failure::Refused(_))) if !handing.unknown => {
-                self.conclude(node, id, Answer::NotWritten);
-            }
-            Err(_) if handing.once => {
-                handing.unknown = true;
-                self.hand_on(node, id);
-            }
-            Err(_) => self.conclude(node, id, Answer::Unknown),
-        }
-    }
-
-    fn conclude(&mut self, node: usize, id: u64, answer: Answer) {
-        if let Some(handing) = self.process(node).handings.remove(&id) {
-            self.answer(handing.request, answer);
-        }
     }
 
     pub(crate) fn asked_to_coordinate(
@@ -248,8 +133,14 @@ impl World {
         Ok(owns)
     }
 
-    /// The flow of a write, to both layouts while its key changes hands.
-    fn put_by_both(&mut self, node: usize, key: usize, w: usize, sloppy: bool) -> Put {
+    /// The flow of a write, to both layouts while its key changes hands; or of one that begins again.
+    fn put_by_both(
+        &mut self,
+        node: usize,
+        key: usize,
+        w: usize,
+        (sloppy, before): (bool, Option<&Put>),
+    ) -> Put {
         let (me, owners) = (self.nodes[node].id.clone(), self.counting(node, key));
         let (away, fallbacks) = self.around(node, key, sloppy);
         let replicas = Replicas {
@@ -258,7 +149,11 @@ impl World {
             spared: &[],
             fallbacks: &fallbacks,
         };
-        let (put, also) = (Put::new(me, replicas, w, sloppy), self.also(node, key));
+        let put = match before {
+            None => Put::new(me, replicas, w, sloppy),
+            Some(before) => before.again(replicas, w, sloppy),
+        };
+        let also = self.also(node, key);
         if also.is_empty() {
             return put;
         }
@@ -266,6 +161,12 @@ impl World {
         let all = w == owners.len();
         let w = if all { also.len() } else { w.min(also.len()) };
         put.also(&also, &away, w)
+    }
+
+    /// How far a node's clock is ahead.
+    fn skew_us(&self, node: usize) -> u64 {
+        let most_us = self.plan.setting.skew_ms * 1000;
+        Draw::of(self.plan.seed, PURPOSE, node as u64).below(most_us + 1)
     }
 
     /// Begins a write on this node's own copy.
@@ -279,6 +180,13 @@ impl World {
     ) -> Result<(), Failure> {
         let key = self.key(&coordinate.place).ok_or(Failure::Bucket)?;
         let (w, sloppy) = (coordinate.w as usize, coordinate.sloppy);
+        if self.is_full_disk(node) {
+            if !coordinate.deletes {
+                self.sights.met(Sight::DiskFull);
+                return Err(Failure::DiskFull);
+            }
+            self.sights.met(Sight::DeletedWhenFull);
+        }
         let owns = self.may_coordinate(node, key, w, sloppy)?;
         let found = match look {
             Look::First => {
@@ -289,9 +197,10 @@ impl World {
             Look::Never => None,
         };
         let now_us = self.scheduler.now_us();
+        let wall_us = now_us + self.skew_us(node);
         let process = self.process(node);
         let caps = caps(&process.held.document.buckets["default"].config);
-        let put = self.put_by_both(node, key, w, sloppy);
+        let put = self.put_by_both(node, key, w, (sloppy, None));
         let process = self.process(node);
         let number = process.held.document.number;
         let (flow, life) = (process.fresh(), process.life);
@@ -302,9 +211,13 @@ impl World {
                 put,
                 key,
                 w,
+                sloppy,
                 origin,
                 minted: None,
                 until_us,
+                number,
+                stands_in: !owns,
+                counted: false,
             },
         );
         self.scheduler
@@ -312,7 +225,7 @@ impl World {
         self.scheduler
             .after(left_us / 3, Event::Patience { node, life, flow });
         let request = request_of(&coordinate);
-        let write = Box::new(write(coordinate, value, now_us));
+        let write = Box::new(write(coordinate, value, wall_us));
         self.submit(
             node,
             Command::Mint {
@@ -354,16 +267,46 @@ impl World {
     }
 
     /// A copy counts, or will not.
-    pub(crate) fn copy_counts(&mut self, node: usize, flow: u64, owner: &NodeId, acked: bool) {
+    pub(crate) fn copy_counts(&mut self, node: usize, flow: u64, owner: &NodeId, said: Took) {
+        let own = self.nodes[node].id == *owner;
+        let counts_stale = self.bug == Some(Bug::StaleCounts);
+        let again = match counts_stale {
+            true => None,
+            false => self.begin_again(node, flow, said),
+        };
         let Some(writing) = self.process(node).puts.get_mut(&flow) else {
             return;
         };
-        let effects = match acked {
-            true => writing.put.handle(PutEvent::Acked(owner)),
-            false => writing.put.handle(PutEvent::Failed(owner)),
-        };
+        writing.counted |= own && said == Took::Counts;
+        let effects = again.unwrap_or_else(|| match said {
+            Took::Counts => writing.put.handle(PutEvent::Acked(owner)),
+            Took::Stale if counts_stale => writing.put.handle(PutEvent::Acked(owner)),
+            Took::Stale | Took::Failed => writing.put.handle(PutEvent::Failed(owner)),
+        });
         self.perform_write(node, flow, effects);
         self.end_write(node, flow);
+    }
+
+    /// Owners changed on the way: what is minted goes to those of now, be it late. Ends because each time goes by
+    /// a newer document; `None` if there is none.
+    fn begin_again(&mut self, node: usize, flow: u64, said: Took) -> Option<Vec<Effect>> {
+        let id = self.nodes[node].id.clone();
+        let newest = self.process(node).held.document.number;
+        let writing = self.process(node).puts.get(&flow)?;
+        if said != Took::Stale || writing.stands_in || newest <= writing.number {
+            return None;
+        }
+        let (key, w, sloppy) = (writing.key, writing.w, writing.sloppy);
+        let before = writing.put.clone();
+        let put = self.put_by_both(node, key, w, (sloppy, Some(&before)));
+        self.sights.met(Sight::BegunAgain);
+        let writing = self.process(node).puts.get_mut(&flow)?;
+        (writing.put, writing.number) = (put, newest);
+        let mut effects = writing.put.handle(PutEvent::Minted);
+        if writing.counted {
+            effects.extend(writing.put.handle(PutEvent::Acked(&id)));
+        }
+        Some(effects)
     }
 
     /// A hint counts, or will not.
@@ -372,15 +315,16 @@ impl World {
         node: usize,
         flow: u64,
         (by, target): (&NodeId, &NodeId),
-        kept: bool,
+        said: Took,
     ) {
+        let again = self.begin_again(node, flow, said);
         let Some(writing) = self.process(node).puts.get_mut(&flow) else {
             return;
         };
-        let effects = match kept {
-            true => writing.put.handle(PutEvent::Kept { by, target }),
-            false => writing.put.handle(PutEvent::Refused { by, target }),
-        };
+        let effects = again.unwrap_or_else(|| match said {
+            Took::Counts => writing.put.handle(PutEvent::Kept { by, target }),
+            Took::Stale | Took::Failed => writing.put.handle(PutEvent::Refused { by, target }),
+        });
         self.perform_write(node, flow, effects);
         self.end_write(node, flow);
     }
@@ -455,7 +399,7 @@ impl World {
             left_us,
             Waiting::Copy { flow },
         ) {
-            self.copy_counts(node, flow, to, false);
+            self.copy_counts(node, flow, to, Took::Failed);
         }
     }
 
@@ -479,16 +423,26 @@ impl World {
             target: target.clone(),
         };
         if !self.ask(node, peer, request, shipment, PATIENCE_US, waiting) {
-            self.hint_counts(node, flow, (to, &target), false);
+            self.hint_counts(node, flow, (to, &target), Took::Failed);
         }
     }
 
     fn settle_write(&mut self, node: usize, flow: u64, outcome: Outcome) {
         let me = self.nodes[node].id.clone();
+        let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let outcome = match outcome {
+            Outcome::Written { owners, fallbacks } if self.bug == Some(Bug::HintsAsOwners) => {
+                let owners = owners + fallbacks;
+                Outcome::Written {
+                    owners,
+                    fallbacks: 0,
+                }
+            }
+            outcome => outcome,
+        };
         let Some(writing) = self.process(node).puts.get(&flow) else {
             return;
         };
-        let few = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (origin, w) = (writing.origin, few(writing.w));
         let result = match (outcome, &writing.minted) {
             (Outcome::Written { owners, fallbacks }, Some(minted)) => Ok(Written {
@@ -566,17 +520,4 @@ fn write(coordinate: Coordinate, value: Bytes, now_us: u64) -> Write {
 fn request_of(coordinate: &Coordinate) -> usize {
     let [.., a, b, c, d] = coordinate.write_id.0;
     u32::from_be_bytes([a, b, c, d]) as usize
-}
-
-/// Whether a failure says that the write was certainly not minted there.
-fn was_not_minted(failure: &Failure) -> bool {
-    matches!(
-        failure,
-        Failure::Bucket
-            | Failure::NotOwner
-            | Failure::Rebuilding
-            | Failure::NotServing(_)
-            | Failure::HintsFull
-            | Failure::Unsure { .. }
-    )
 }

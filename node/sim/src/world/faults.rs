@@ -3,18 +3,19 @@
 //! A restart raises the line to the end of the reserved counters. A wipe begins a new store under a new
 //! actor, which mints nothing and whose reads do not count until it is filled again. Wipes keep to a budget:
 //! one that would leave a promise on fewer than W other synced copies (in frail runs: on none), or the last
-//! registry document nowhere, is spared, so that every loss found is a bug.
+//! registry document nowhere, is spared, so that every loss found is a bug. An engine that is behind its watermark, or
+//! does not open, is a wipe that the node finds out itself; a restored backup is one with memories.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use sibyl::replica::leaves::Leaves;
-use sibyl::store::{Space, Store as _};
-use sibyl_core::registry::{Faults, Machine};
+use sibyl::store::{Batch, Space, Store as _};
+use sibyl_core::registry::{Document, Faults, Machine, Member};
 
+use super::reap::Part;
 use super::registry::Registry;
 use super::writer::{CHOSEN, Writer};
-use super::{Event, Process, World, actor};
+use super::{Event, NodeId, Process, World, actor};
 use crate::checks::Violation;
 use crate::draw::Draw;
 use crate::oracle::Writes;
@@ -56,6 +57,31 @@ impl World {
                 .disk
                 .store
                 .fault(|faults| faults.fail_next_sync = true),
+            What::Damage { node, key } => self.damage(node, key),
+            What::Truncate {
+                node,
+                batches,
+                down_us,
+            } => self.truncate(node, batches, down_us),
+            What::Refuse { node, down_us } => self.refuse(node, down_us),
+            What::Backup { node } => {
+                let records: Vec<_> = self.keys.iter().map(|key| key.record.clone()).collect();
+                self.nodes[node].disk.back_up(CHOSEN, &records);
+            }
+            What::Restore { node, down_us } => self.restore(node, down_us),
+            What::Full { node, for_us } => {
+                self.nodes[node].disk.full_until_us = self.scheduler.now_us() + for_us;
+            }
+            What::Pause { node, for_us } => {
+                if self.nodes[node].process.is_some() {
+                    self.sights.met(Sight::Stood);
+                    self.nodes[node].paused_until_us = self.scheduler.now_us() + for_us;
+                }
+            }
+            What::Clog { from, to, for_us } => {
+                let until_us = self.scheduler.now_us() + for_us;
+                self.network.clog(from, to, until_us);
+            }
             What::Change { node, which } => self.change(node, which, entry),
             what @ (What::Leave { .. } | What::Join { .. } | What::Remove { .. }) => {
                 self.change_members(what);
@@ -104,6 +130,8 @@ impl World {
             compared: Default::default(),
             handoff: Default::default(),
             deliveries: Default::default(),
+            healing: Default::default(),
+            part: Part::new(this.id.clone(), disk.actor, disk.epoch),
             ids: 0,
         };
         this.number = process.held.document.number;
@@ -121,6 +149,7 @@ impl World {
         self.open_registry(node);
         self.open_handoff(node);
         self.look_at_owners(node);
+        self.open_reaping(node);
     }
 
     /// The registry's machine of what the disk holds.
@@ -152,6 +181,17 @@ impl World {
         if self.nodes[node].process.is_some() {
             self.die(node);
             self.scheduler.after(down_us, Event::Start { node });
+        }
+    }
+
+    /// Every record is read once, as clients and listings would in the end.
+    pub(crate) fn look_for_damage(&mut self) {
+        for node in 0..self.nodes.len() {
+            for key in 0..self.keys.len() {
+                if self.nodes[node].process.is_some() && self.is_holder(node, key) {
+                    let _noted = self.read(node, key);
+                }
+            }
         }
     }
 
@@ -194,6 +234,73 @@ impl World {
         self.scheduler.after(down_us, Event::Start { node });
     }
 
+    /// The engine comes back without its last batches, and its node finds out by the watermark.
+    fn truncate(&mut self, node: usize, batches: u64, down_us: u64) {
+        if self.nodes[node].process.is_none() || !self.may_wipe(node) {
+            return self.sights.met(Sight::WipeSpared);
+        }
+        self.die(node);
+        let held: Vec<Writes> = self.nodes[node].synced.clone();
+        let chosen = self.nodes[node].disk.store.get(Space::Meta, CHOSEN);
+        let is_whole = self.nodes[node].disk.truncate(batches);
+        if self.bug == Some(Bug::WatermarkIgnored) {
+            // The registry's promises would find it out: only data is lost here.
+            let mut batch = Batch::new();
+            if let Ok(Some(chosen)) = chosen {
+                batch.put(Space::Meta, CHOSEN, chosen);
+            }
+            let store = &self.nodes[node].disk.store;
+            store.fault(|faults| faults.fail_next_sync = false);
+            let kept = store.apply(batch).and_then(|()| store.sync());
+            kept.expect("a reopened store takes what it held");
+        }
+        if !is_whole && self.bug != Some(Bug::WatermarkIgnored) {
+            self.sights.met(Sight::Behindhand);
+            self.forget_disk(node);
+            self.nodes[node].disk.rebuilding = true;
+        } else {
+            self.read_disk(node);
+            for (held, left) in held.into_iter().zip(self.nodes[node].synced.clone()) {
+                for write in held.without(left).iter() {
+                    self.oracle.writes[write].destroyed += 1;
+                }
+            }
+        }
+        self.scheduler.after(down_us, Event::Start { node });
+    }
+
+    /// The engine refuses to open.
+    fn refuse(&mut self, node: usize, down_us: u64) {
+        if self.nodes[node].process.is_none() || !self.may_wipe(node) {
+            return self.sights.met(Sight::WipeSpared);
+        }
+        self.die(node);
+        if !self.nodes[node].disk.refuse() {
+            self.sights.met(Sight::Refused);
+            self.forget_disk(node);
+            self.nodes[node].disk.rebuilding = true;
+        }
+        self.scheduler.after(down_us, Event::Start { node });
+    }
+
+    /// An operator puts a node's backup in the place of its disk: another actor, with memories.
+    fn restore(&mut self, node: usize, down_us: u64) {
+        let this = &self.nodes[node];
+        if this.process.is_none() || !this.disk.has_backup() || !self.lose(node) {
+            return self.sights.met(Sight::WipeSpared);
+        }
+        self.sights.met(Sight::Restored);
+        let partitions: Vec<_> = self.keys.iter().map(|key| key.slot.partition).collect();
+        let disk = &mut self.nodes[node].disk;
+        disk.restore();
+        disk.spoiled.extend(partitions);
+        if self.bug == Some(Bug::BackupGoesOn) {
+            disk.pretend();
+        }
+        self.read_disk(node);
+        self.scheduler.after(down_us, Event::Start { node });
+    }
+
     /// A node dies and loses its disk, unless a promise hangs on it; answers whether it did. What starts on the
     /// next one may be a member or not.
     pub(crate) fn lose(&mut self, node: usize) -> bool {
@@ -201,6 +308,12 @@ impl World {
             return false;
         }
         self.die(node);
+        self.forget_disk(node);
+        true
+    }
+
+    /// What lay on a dead node's disk is gone.
+    fn forget_disk(&mut self, node: usize) {
         for write in self.nodes[node].synced.iter().flat_map(|copy| copy.iter()) {
             self.oracle.writes[write].destroyed += 1;
         }
@@ -210,7 +323,6 @@ impl World {
         this.number = 1;
         this.synced.fill(Writes::default());
         (0..self.keys.len()).for_each(|key| self.check_durable(key));
-        true
     }
 
     /// Whether all promises can be kept without this node's disk.
@@ -223,6 +335,14 @@ impl World {
         };
         let highest = self.chosen.highest();
         let documented = highest < 2 || others().any(|(_, other)| other.number >= highest);
+        let keys = 0..self.keys.len();
+        documented
+            && self.majority_without(node)
+            && keys.into_iter().all(|key| self.may_lose(node, key))
+    }
+
+    /// Whether all promises can be kept without this node's copy of a key.
+    pub(crate) fn may_lose(&self, node: usize, key: usize) -> bool {
         // An acknowledgement of this copy may be on its way to a client that waits.
         let relied_on = |write: &usize| {
             let minted = &self.oracle.writes[*write];
@@ -233,42 +353,52 @@ impl World {
         } else {
             self.plan.setting.w
         };
+        // Hints do not count: they may be forgotten on a word that this node has given already.
+        let owners = self.owners_now(key).into_iter();
+        let others: Vec<usize> = owners.filter(|other| *other != node).collect();
         let keepable = |write: usize| {
-            let key = self.oracle.writes[write].key;
-            // Hints do not count: they may be forgotten on a word that this node has given already.
-            let owners = self.owners_now(key);
-            let owners = others().filter(|(other, _)| owners.contains(other));
-            let copies = owners
-                .filter(|(_, other)| other.synced[key].contains(write))
-                .count();
-            copies >= needed
+            let holds = |other: &&usize| self.nodes[**other].synced[key].contains(write);
+            others.iter().filter(holds).count() >= needed
         };
-        let here = self.nodes[node].synced.iter().flat_map(|copy| copy.iter());
-        documented && self.majority_without(node) && here.filter(relied_on).all(keepable)
+        let here = self.nodes[node].synced[key].iter();
+        here.filter(relied_on).all(keepable)
     }
 
     /// Whether enough stores that the registry names are left to name another one. Without them a lost store is
-    /// an operator's business, and stays lost here.
+    /// an operator's business, and stays lost here. A document that was accepted may be chosen already, though
+    /// nobody knows it yet.
     fn majority_without(&self, node: usize) -> bool {
         let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
         let newest = processes.max_by_key(|process| process.held.document.number);
-        let members = newest.map(|process| &process.held.document.layout.members);
-        let votes = |other: &super::Node| {
-            let named = match members {
-                Some(members) => members.get(&other.id).map(|member| member.store),
-                None => Some(None),
-            };
-            named.is_some_and(|named| {
-                named.map_or(other.stores == 0, |store| store == other.disk.actor)
-            })
+        let held = newest.map(|process| &process.held.document);
+        if !self.votes_without(node, held) {
+            return false;
+        }
+        (0..self.nodes.len()).all(|other| {
+            let machine = self.open_machine(other).ok();
+            let accepted = machine.as_ref().and_then(Machine::accepted);
+            accepted.is_none_or(|accepted| self.votes_without(node, Some(accepted)))
+        })
+    }
+
+    /// With a document, and with the one after it if somebody is about to leave by that.
+    fn votes_without(&self, node: usize, document: Option<&Document>) -> bool {
+        let Some(document) = document else {
+            let whole = |other: &usize| *other != node && self.nodes[*other].stores == 0;
+            return (0..self.nodes.len()).filter(whole).count() * 2 > self.nodes.len();
         };
-        let others = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != node);
-        let voters = members.map_or(self.nodes.len(), BTreeMap::len);
-        others.filter(|(_, other)| votes(other)).count() * 2 > voters
+        let members = &document.layout.members;
+        let votes = |(id, member): &(&NodeId, &Member)| {
+            let other = self.index(id);
+            let disk = &self.nodes[other].disk;
+            let named = member.store.map(|store| store == disk.actor);
+            other != node && named.unwrap_or(self.nodes[other].stores == 0)
+        };
+        let enough = |stay: &dyn Fn(&Member) -> bool| {
+            let left = members.iter().filter(|(_, member)| stay(member));
+            left.clone().filter(votes).count() * 2 > left.count()
+        };
+        enough(&|_| true) && enough(&|member| !member.leaving)
     }
 
     /// A node compares its copies with all others now.
@@ -298,6 +428,8 @@ impl World {
         self.network.calm();
         for node in &mut self.nodes {
             node.disk.slow_until_us = 0;
+            node.disk.full_until_us = 0;
+            node.paused_until_us = 0;
             node.disk
                 .store
                 .fault(|faults| faults.fail_next_sync = false);

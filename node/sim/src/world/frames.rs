@@ -5,7 +5,10 @@
 //! may have done anything. A question of a higher registry number waits until that document was fetched.
 
 use super::command::{Command, Why};
+use super::coordinate::Took;
+use super::reap::seal_of;
 use super::{Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
+use crate::disk::Fenced;
 use crate::network::Fate;
 use crate::sight::Sight;
 use crate::zoo::Bug;
@@ -33,12 +36,27 @@ pub(crate) struct Frame {
     call: u64,
     says: Says,
     body: Bytes,
+    /// Its number among what carries objects.
+    carrier: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
 enum Says {
     Asks(Box<Request>),
     Answers(Box<Reply>),
+}
+
+impl Frame {
+    /// Whom it is for.
+    pub(crate) fn to(&self) -> usize {
+        self.to
+    }
+}
+
+impl Says {
+    fn is_stale(&self) -> bool {
+        matches!(self, Self::Answers(reply) if matches!(**reply, Reply::Failed(Failure::Stale(_))))
+    }
 }
 
 /// A question that waits for its answer.
@@ -66,8 +84,14 @@ pub(crate) enum Waiting {
     Collect,
     /// The registry.
     Registry,
+    /// Reaping, for what a member says of itself.
+    Word,
+    /// Reaping, for the seals of an owner.
+    Seals { flow: u64 },
     /// An exchange.
     Exchange { flow: u64 },
+    /// A record that could not be read here.
+    Heal { key: usize },
 }
 
 impl World {
@@ -122,7 +146,13 @@ impl World {
                 }
                 for after_us in delays {
                     let sent = self.scheduler.now_us();
+                    let waits_us = self.network.waits(from, to, sent);
+                    if waits_us > 0 {
+                        self.sights.met(Sight::Clogged);
+                    }
+                    let carrier = self.carrier(from, to, &says, &body);
                     let frame = Frame {
+                        carrier,
                         from,
                         to,
                         sent,
@@ -131,15 +161,34 @@ impl World {
                         says: says.clone(),
                         body: body.clone(),
                     };
-                    self.scheduler.after(after_us, Event::Deliver(frame));
+                    self.scheduler
+                        .after(waits_us + after_us, Event::Deliver(frame));
                 }
             }
+        }
+    }
+
+    /// Counts a question that carries an object, until it is taken in or lost.
+    fn carrier(&mut self, from: usize, to: usize, says: &Says, body: &Bytes) -> Option<u64> {
+        let carries = matches!(says, Says::Asks(_)) && !body.is_empty();
+        carries.then(|| {
+            let epoch = self.epoch_of_question(from);
+            self.carried += 1;
+            self.carriers.insert(self.carried, (from, to, epoch));
+            self.carried
+        })
+    }
+
+    fn landed(&mut self, frame: &Frame) {
+        if let Some(carrier) = frame.carrier {
+            self.carriers.remove(&carrier);
         }
     }
 
     pub(crate) fn deliver(&mut self, frame: Frame) {
         let Frame { from, to, .. } = frame;
         if !self.network.passes(from, to) || self.nodes[to].process.is_none() {
+            self.landed(&frame);
             return;
         }
         self.note(&[3, from as u64, to as u64, frame.call], || {
@@ -149,10 +198,11 @@ impl World {
         self.overtaken(&frame);
         let asks_node =
             matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry));
+        // Whoever hears that owners have changed goes on by the newer document.
+        let waits = asks_node || frame.says.is_stale();
         let process = self.process(to);
         process.numbers[from] = frame.number.max(process.numbers[from]);
-        if frame.number > process.held.document.number && (asks_node || frame.number > process.seen)
-        {
+        if frame.number > process.held.document.number && (waits || frame.number > process.seen) {
             process.seen = frame.number;
             self.sights.met(Sight::Behind);
             let event = registry::Event::Seen {
@@ -160,7 +210,7 @@ impl World {
                 number: frame.number,
             };
             self.tell_registry(to, event);
-            if asks_node {
+            if waits {
                 let patience_us = self.scheduler.now_us() + CATCH_UP_US;
                 return self
                     .scheduler
@@ -172,6 +222,7 @@ impl World {
 
     pub(crate) fn retry(&mut self, frame: Frame, patience_us: u64) {
         let Some(process) = &self.nodes[frame.to].process else {
+            self.landed(&frame);
             return;
         };
         if process.held.document.number >= frame.number || self.scheduler.now_us() >= patience_us {
@@ -192,6 +243,7 @@ impl World {
     }
 
     fn take_in(&mut self, frame: Frame) {
+        self.landed(&frame);
         let Frame {
             from,
             to,
@@ -264,6 +316,10 @@ impl World {
                 from: place,
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
+            Request::Epoch(_) | Request::Seals { .. } | Request::Reap { .. } => {
+                let (reply, body) = self.asked_to_reap(node, (from, number), &request, &body);
+                self.reply(node, from, call, reply, body);
+            }
             Request::Object { ref place } | Request::Digest { ref place } => {
                 let digests = matches!(request, Request::Digest { .. });
                 let (reply, body) = self.asked_to_read(node, number, place, digests);
@@ -289,7 +345,10 @@ impl World {
         if self.key(place).is_none() {
             return (Reply::Failed(Failure::Bucket), Bytes::new());
         }
-        let (body, counts) = self.copy(node, place);
+        let Ok((body, counts)) = self.copy(node, place) else {
+            let failed = Failure::Fenced("its checksum does not match".into());
+            return (Reply::Failed(failed), Bytes::new());
+        };
         let body = body.unwrap_or_else(|| codec::encode(&Object::default()));
         if !digests {
             return (Reply::Object { counts }, body);
@@ -316,6 +375,10 @@ impl World {
                 let asked = (Some((from, call)), Some(number));
                 return self.join_for(node, asked, place, object, Why::Write);
             }
+            if self.lacks_room(node, &object) {
+                let failed = Reply::Failed(Failure::DiskFull);
+                return self.reply(node, from, call, failed, Bytes::new());
+            }
             let hint = Command::Hint {
                 key,
                 number,
@@ -334,11 +397,10 @@ impl World {
         let peer = self.nodes[to].id.clone();
         match (waiting, reply) {
             (Waiting::Copy { flow }, reply) => {
-                self.copy_counts(node, flow, &peer, matches!(reply, Reply::Joined));
+                self.copy_counts(node, flow, &peer, Took::of(&reply));
             }
             (Waiting::Hint { flow, target }, reply) => {
-                let kept = matches!(reply, Reply::Joined);
-                self.hint_counts(node, flow, (&peer, &target), kept);
+                self.hint_counts(node, flow, (&peer, &target), Took::of(&reply));
             }
             (Waiting::Handoff { key }, Reply::Delivered { context }) => {
                 self.hint_ended(node, &peer, key, Some(context));
@@ -357,7 +419,12 @@ impl World {
             (Waiting::Read { flow }, Reply::Digest { digest, counts, .. }) => {
                 self.said(node, flow, &peer, Said::Digest(digest), counts);
             }
-            (Waiting::Read { flow }, _) => self.said(node, flow, &peer, Said::Failed, false),
+            (Waiting::Read { flow }, reply) => {
+                if let Some(reading) = self.process(node).gets.get_mut(&flow) {
+                    reading.stale |= matches!(reply, Reply::Failed(Failure::Stale(_)));
+                }
+                self.said(node, flow, &peer, Said::Failed, false);
+            }
             (Waiting::Forward { handing }, Reply::Written(written)) => {
                 self.handed(node, handing, Ok(written));
             }
@@ -366,7 +433,21 @@ impl World {
             }
             (Waiting::Forward { handing }, _) => self.handed(node, handing, Err(None)),
             (Waiting::Exchange { flow }, reply) => self.exchange_heard(node, flow, reply, body),
-            (Waiting::Repair | Waiting::Registry | Waiting::Collect, _) => {}
+            (Waiting::Heal { key }, Reply::Object { counts }) => {
+                let object = codec::decode(body).expect("what was encoded here can be decoded");
+                self.heard_of(node, key, &peer, Some((object, counts)));
+            }
+            (Waiting::Heal { key }, Reply::Failed(Failure::Fenced(_))) => {
+                let nothing = (self.bug != Some(Bug::FencedWait)).then(Default::default);
+                self.heard_of(node, key, &peer, nothing);
+            }
+            (Waiting::Heal { key }, _) => self.heard_of(node, key, &peer, None),
+            (Waiting::Word, Reply::Epoch { word, .. }) => self.heard_word(node, to, word),
+            (Waiting::Seals { flow }, Reply::Seals) => {
+                self.sealed_by(node, flow, Some(seal_of(body)));
+            }
+            (Waiting::Seals { flow }, _) => self.sealed_by(node, flow, Some(None)),
+            (Waiting::Repair | Waiting::Registry | Waiting::Collect | Waiting::Word, _) => {}
         }
     }
 
@@ -377,7 +458,7 @@ impl World {
         };
         let peer = self.nodes[to].id.clone();
         match waiting {
-            Waiting::Copy { flow } => self.copy_counts(node, flow, &peer, false),
+            Waiting::Copy { flow } => self.copy_counts(node, flow, &peer, Took::Failed),
             Waiting::Read { flow } => self.said(node, flow, &peer, Said::Failed, false),
             Waiting::Forward { handing } => {
                 self.sights.met(Sight::ForwardLost);
@@ -385,9 +466,13 @@ impl World {
             }
             Waiting::Registry => self.tell_registry(node, registry::Event::Unreachable(peer)),
             Waiting::Exchange { flow } => self.exchange_failed(node, flow),
-            Waiting::Hint { flow, target } => self.hint_counts(node, flow, (&peer, &target), false),
+            Waiting::Hint { flow, target } => {
+                self.hint_counts(node, flow, (&peer, &target), Took::Failed);
+            }
             Waiting::Handoff { key } => self.hint_ended(node, &peer, key, None),
-            Waiting::Repair | Waiting::Collect => {}
+            Waiting::Heal { key } => self.heard_of(node, key, &peer, None),
+            Waiting::Seals { flow } => self.sealed_by(node, flow, Some(None)),
+            Waiting::Repair | Waiting::Collect | Waiting::Word => {}
         }
     }
 
@@ -429,19 +514,23 @@ impl World {
     }
 
     /// What this node has of a key, its copy or a hint, and whether that counts in a read.
-    pub(crate) fn copy(&self, node: usize, place: &super::Place) -> (Option<Bytes>, bool) {
+    pub(crate) fn copy(
+        &mut self,
+        node: usize,
+        place: &super::Place,
+    ) -> Result<(Option<Bytes>, bool), Fenced> {
         let Some(key) = self.key(place) else {
-            return (None, false);
+            return Ok((None, false));
         };
         let owns = self.counting(node, key).contains(&self.nodes[node].id);
         let holds = self.is_holder(node, key);
         let copy = match holds {
-            true => self.nodes[node].disk.encoded(&self.keys[key].record),
+            true => self.read(node, key)?,
             false => self.hinted(node, key),
         };
         let vouched = self.vouches(node, key) || self.bug == Some(Bug::RebuildingReads);
         let there = owns || !holds && copy.is_some() || self.bug == Some(Bug::AbsentFallback);
-        (copy, vouched && there && self.is_member(node))
+        Ok((copy, vouched && there && self.is_member(node)))
     }
 
     /// Which key a place is.

@@ -24,7 +24,7 @@ use crate::checks::{self, Violation};
 use crate::disk::Disk;
 use crate::network::{Links, Network};
 use crate::oracle::{Oracle, Writes};
-use crate::plan::{CALM_US, Plan};
+use crate::plan::{CALM_US, Plan, What};
 use crate::scheduler::Scheduler;
 use crate::sight::Sights;
 use crate::trace::Trace;
@@ -36,19 +36,24 @@ mod compare;
 mod coordinate;
 mod faults;
 mod frames;
+mod handing;
 mod handoff;
+mod heal;
 mod hints;
+mod mint;
 mod once;
 mod owners;
 mod read;
+mod reap;
 mod registry;
 mod settle;
 mod writer;
 
 use client::{Client, RequestRecord};
 use compare::Comparing;
-use coordinate::{Handing, Minted, Origin};
+use coordinate::{Minted, Origin};
 use frames::{Call, Frame};
+use handing::Handing;
 use handoff::Delivery;
 use once::{Looking, Reader};
 use registry::Registry;
@@ -88,6 +93,10 @@ pub(crate) enum Event {
     Again { request: usize },
     /// A node looks at its part of a change of owners.
     Look { node: usize, life: u64 },
+    /// A node looks at a record that it could not read.
+    Heal { node: usize, life: u64, key: usize },
+    /// A node speaks about epochs, and seals and reaps.
+    Reap { node: usize, life: u64 },
     /// A question to a peer has no answer.
     CallOver { node: usize, life: u64, call: u64 },
     /// A dead node starts.
@@ -122,6 +131,8 @@ pub(crate) struct Node {
     pub(crate) stores: u64,
     /// It failed for good: nothing starts it again but its operator.
     pub(crate) gone: bool,
+    /// Until when its process stands still.
+    pub(crate) paused_until_us: u64,
 }
 
 /// A running node.
@@ -160,6 +171,9 @@ pub(crate) struct Process {
     pub(crate) compared: BTreeMap<Partition, BTreeMap<NodeId, bool>>,
     pub(crate) handoff: Handoff,
     pub(crate) deliveries: BTreeMap<NodeId, Delivery>,
+    /// Records that could not be read, and what was heard of them.
+    pub(crate) healing: BTreeMap<usize, heal::Healing>,
+    pub(crate) part: reap::Part,
     pub(crate) ids: u64,
 }
 
@@ -168,19 +182,31 @@ pub(crate) struct Writing {
     pub(crate) put: Put,
     pub(crate) key: usize,
     pub(crate) w: usize,
+    pub(crate) sloppy: bool,
     pub(crate) origin: Origin,
     pub(crate) minted: Option<Minted>,
     pub(crate) until_us: u64,
+    /// The document that its owners are of.
+    pub(crate) number: u64,
+    /// Whether it is minted in the owners' place.
+    pub(crate) stands_in: bool,
+    /// The own copy counts.
+    pub(crate) counted: bool,
 }
 
 /// A read that a process coordinates.
 pub(crate) struct Reading {
     pub(crate) get: Get,
-    pub(crate) key: usize,
+    /// The key, whether fallbacks count, and how many must answer.
+    pub(crate) asked: (usize, bool, usize),
     pub(crate) reader: Reader,
     pub(crate) until_us: u64,
     /// The document that its owners are of.
     pub(crate) number: u64,
+    /// A replica goes by a newer one.
+    pub(crate) stale: bool,
+    /// How often owners were asked, each time those of a newer document.
+    pub(crate) times: usize,
 }
 
 /// What a run amounted to.
@@ -204,6 +230,9 @@ pub(crate) struct World {
     pub(crate) bug: Option<Bug>,
     pub(crate) scheduler: Scheduler<Event>,
     pub(crate) network: Network,
+    /// Questions with objects that are on their way: from, to, and the epoch they belong to.
+    pub(crate) carriers: BTreeMap<u64, (usize, usize, u64)>,
+    pub(crate) carried: u64,
     pub(crate) first: Document,
     pub(crate) nodes: Vec<Node>,
     pub(crate) keys: Vec<Key>,
@@ -256,12 +285,15 @@ impl World {
             number: 1,
             stores: 0,
             gone: false,
+            paused_until_us: 0,
         };
         let mut world = Self {
             plan: plan.clone(),
             bug,
             scheduler: Scheduler::default(),
             network: Network::new(plan.seed, links),
+            carriers: BTreeMap::new(),
+            carried: 0,
             nodes: names.into_iter().enumerate().map(node).collect(),
             clients: (0..setting.clients)
                 .map(|_| Client::new(keys.len()))
@@ -303,6 +335,9 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        if let Some(until_us) = self.awaits(&event) {
+            return self.scheduler.at(until_us, event);
+        }
         match event {
             Event::Entry(index) => self.enter(self.plan.entries[index]),
             Event::Deliver(frame) => self.deliver(frame),
@@ -329,11 +364,41 @@ impl World {
                 self.tell_handoff(node, &HandoffEvent::Woken);
             }
             Event::Look { node, life } if self.lives(node, life) => self.look_again(node),
+            Event::Heal { node, life, key } if self.lives(node, life) => self.heal(node, key),
+            Event::Reap { node, life } if self.lives(node, life) => self.reap_round(node),
             Event::CallOver { node, life, call } if self.lives(node, life) => {
                 self.call_failed(node, call);
             }
             _ => {}
         }
+    }
+
+    /// Until when an event waits, because whom it happens to stands still.
+    fn awaits(&self, event: &Event) -> Option<u64> {
+        let node = match event {
+            Event::Entry(index) => match self.plan.entries[*index].what {
+                What::Ask { node, .. } => node,
+                _ => return None,
+            },
+            Event::Deliver(frame) | Event::Retry { frame, .. } => frame.to(),
+            Event::Wake { node, .. }
+            | Event::Synced { node, .. }
+            | Event::Promised { node, .. }
+            | Event::Tick { node, .. }
+            | Event::Hedge { node, .. }
+            | Event::ReadOver { node, .. }
+            | Event::WriteOver { node, .. }
+            | Event::Patience { node, .. }
+            | Event::Pause { node, .. }
+            | Event::Look { node, .. }
+            | Event::Heal { node, .. }
+            | Event::Reap { node, .. }
+            | Event::CallOver { node, .. }
+            | Event::Sense { node, .. } => *node,
+            Event::Again { .. } | Event::Start { .. } | Event::Calm => return None,
+        };
+        let until_us = self.nodes[node].paused_until_us;
+        (until_us > self.scheduler.now_us()).then_some(until_us)
     }
 
     fn lives(&self, node: usize, life: u64) -> bool {

@@ -129,6 +129,7 @@ impl World {
             let placed = document.document.owners();
             let before = std::mem::replace(&mut process.placed, placed);
             process.since = layout.since;
+            process.part.owners_changed();
             let line = process.counter - 1;
             for key in 0..self.keys.len() {
                 let slot = &self.keys[key].slot;
@@ -281,12 +282,10 @@ impl World {
                 return true;
             }
             let heard = done.get(at).unwrap_or(&nobody);
-            if self.bug == Some(Bug::SwitchAfterOne) {
-                return needs.is_empty() || heard.values().any(|counts| *counts);
-            }
+            let one = self.bug == Some(Bug::SwitchAfterOne) && heard.values().any(|counts| *counts);
             let met =
                 |need: &Need| need.is_met(heard, |other| process.reachable[self.index(other)]);
-            needs.iter().all(met)
+            one || needs.iter().all(met)
         };
         let filled: Partitions = needs.iter().filter(is_filled).map(|(at, _)| *at).collect();
         (!filled.is_empty()).then(|| Change::Filled {

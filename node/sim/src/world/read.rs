@@ -20,6 +20,8 @@ use crate::zoo::Bug;
 
 /// After so long without an object, another replica is asked for it.
 const HEDGE_US: u64 = 30_000;
+/// How often a read asks owners, each time those of a newer document: as the node.
+const MOST_READS: usize = 3;
 
 impl World {
     /// A client reads through this node.
@@ -36,6 +38,17 @@ impl World {
     pub(crate) fn begin_get(
         &mut self,
         node: usize,
+        (key, sloppy): (usize, bool),
+        r: usize,
+        reader: Reader,
+        patience_us: u64,
+    ) {
+        self.begin_read_by((node, 1), (key, sloppy), r, reader, patience_us);
+    }
+
+    fn begin_read_by(
+        &mut self,
+        (node, times): (usize, usize),
         (key, sloppy): (usize, bool),
         r: usize,
         reader: Reader,
@@ -62,10 +75,12 @@ impl World {
             flow,
             Reading {
                 get,
-                key,
+                asked: (key, sloppy, r),
                 reader,
                 until_us,
                 number,
+                stale: false,
+                times,
             },
         );
         self.scheduler
@@ -115,8 +130,9 @@ impl World {
             let Some(reading) = self.process(node).gets.get(&flow) else {
                 return;
             };
-            let (key, reader) = (reading.key, reading.reader);
+            let ((key, ..), reader) = (reading.asked, reading.reader);
             match effect {
+                Effect::Answer(outcome) if !outcome.met && self.reads_again(node, flow) => {}
                 Effect::Answer(outcome) => match reader {
                     Reader::Client(request) => self.answer_read(node, request, outcome),
                     Reader::Writer(id) => self.looked(node, id, outcome),
@@ -155,16 +171,21 @@ impl World {
     ) -> Option<(Said, bool)> {
         let now_us = self.scheduler.now_us();
         let reading = self.process(node).gets.get(&flow)?;
-        let (key, left_us) = (reading.key, reading.until_us.saturating_sub(now_us));
+        let ((key, ..), left_us) = (reading.asked, reading.until_us.saturating_sub(now_us));
         let number = reading.number;
         let place = self.keys[key].place.clone();
         let peer = self.index(to);
         if peer == node && number < self.process(node).since {
             self.sights.met(Sight::Stale);
+            if let Some(reading) = self.process(node).gets.get_mut(&flow) {
+                reading.stale = true;
+            }
             return Some((Said::Failed, false));
         }
         if peer == node {
-            let (bytes, counts) = self.copy(node, &place);
+            let Ok((bytes, counts)) = self.copy(node, &place) else {
+                return Some((Said::Failed, false));
+            };
             let bytes = bytes.unwrap_or_else(|| codec::encode(&Object::default()));
             let digest = Digest::of(&bytes);
             let said = match ask {
@@ -209,6 +230,23 @@ impl World {
             PATIENCE_US,
             Waiting::Repair,
         );
+    }
+
+    /// If owners changed on the way those of now are asked; ends because each time goes by a newer document.
+    fn reads_again(&mut self, node: usize, flow: u64) -> bool {
+        let now_us = self.scheduler.now_us();
+        let newest = self.process(node).held.document.number;
+        let Some(reading) = self.process(node).gets.get(&flow) else {
+            return false;
+        };
+        if !reading.stale || newest == reading.number || reading.times == MOST_READS {
+            return false;
+        }
+        let (times, left_us) = (reading.times + 1, reading.until_us.saturating_sub(now_us));
+        let ((key, sloppy, r), reader) = (reading.asked, reading.reader);
+        self.sights.met(Sight::ReadAgain);
+        self.begin_read_by((node, times), (key, sloppy), r, reader, left_us);
+        true
     }
 
     fn answer_read(&mut self, node: usize, request: usize, outcome: Outcome) {

@@ -11,6 +11,7 @@ use crate::checks::{
     Violation, answered, converged, deletes, readable, registry as documents, repeats,
 };
 use crate::plan::{Entry, What, Wish};
+use crate::sight::Sight;
 
 impl World {
     /// Brings everything to rest and checks it.
@@ -25,11 +26,20 @@ impl World {
                 self.name_store(node);
             }
         }
+        self.look_for_damage();
         self.go(events);
+        self.mend_by_reads(events);
         self.compare_all(events);
         (0..self.keys.len()).for_each(|key| self.check_key(key));
         let asked = self.requests.len();
         self.check_owners();
+        self.read_all(events);
+        self.check_requests(asked);
+        (0..self.keys.len()).for_each(|key| self.check_key(key));
+    }
+
+    /// Every member reads every key.
+    fn read_all(&mut self, events: &mut u64) {
         for node in 0..self.nodes.len() {
             if !self.is_member(node) {
                 continue;
@@ -50,7 +60,19 @@ impl World {
                 self.go(events);
             }
         }
-        self.check_requests(asked);
+    }
+
+    /// Where nothing else brings copies together, reads do.
+    fn mend_by_reads(&mut self, events: &mut u64) {
+        let rebuilding = |node: &super::Node| {
+            let process = node.process.as_ref();
+            process.is_none_or(|process| process.rebuilding)
+        };
+        if !self.plan.setting.reads_mend || self.nodes.iter().any(rebuilding) {
+            return;
+        }
+        self.read_all(events);
+        self.sights.met(Sight::MendedByReads);
         (0..self.keys.len()).for_each(|key| self.check_key(key));
     }
 
@@ -147,7 +169,8 @@ impl World {
         match converged::check(key, &copies) {
             Ok(object) => {
                 let acknowledged = self.oracle.acknowledged(key);
-                self.hold(readable::check(&self.oracle, acknowledged, &object));
+                let kept = acknowledged.without(self.oracle.reaped());
+                self.hold(readable::check(&self.oracle, kept, &object));
                 let counting = Self::shown(&object);
                 self.hold(repeats::end(&self.oracle, &object, &counting));
                 self.hold(deletes::check(

@@ -9,21 +9,19 @@ use std::collections::BTreeMap;
 use sibyl::replica::leaves::Changes;
 use sibyl::store::{Batch, Space, Store as _};
 use sibyl_core::codec;
-use sibyl_core::context::Context;
-use sibyl_core::id::Dot;
 use sibyl_core::merkle::Sum;
 use sibyl_core::message::{Failure, Place, Reply};
-use sibyl_core::object::{Caps, Mint, Object, Write};
+use sibyl_core::object::Object;
 
-use super::command::{Command, Counts, Group, Why};
-use super::coordinate::Minted;
-use super::once::{Found, receipt_of};
+use super::command::{Command, Counts, Group, Then, Why};
+use super::coordinate::{Minted, Took};
 use super::{Bytes, Event, HandoffEvent, NodeId, VecDeque, World};
 use crate::checks::{deletes::Copy, dots, durable, seen, siblings};
+use crate::disk::Fenced;
 use crate::draw::Draw;
-use crate::oracle::{self, Writes};
+use crate::oracle::Writes;
 use crate::sight::Sight;
-use crate::zoo::{self, Bug};
+use crate::zoo::Bug;
 
 /// Purpose of the draws of this file.
 const PURPOSE: u64 = 4;
@@ -37,8 +35,8 @@ pub(crate) const CHOSEN: &[u8] = b"registry/chosen";
 /// The queue and the batch under way.
 #[derive(Default)]
 pub(crate) struct Writer {
-    queue: VecDeque<Command>,
-    busy: bool,
+    pub(super) queue: VecDeque<Command>,
+    pub(super) busy: bool,
     group: Group,
     syncs: u64,
     /// The last message heard of each peer, by when it was sent.
@@ -58,6 +56,12 @@ impl World {
         }
     }
 
+    /// Whether a batch under way writes a key.
+    pub(super) fn is_writing(&self, node: usize, key: usize) -> bool {
+        let process = self.nodes[node].process.as_ref();
+        process.is_some_and(|process| process.writer.group.changed.contains_key(&key))
+    }
+
     /// Joins an object that came from a peer, or from a repair of the own copy.
     pub(crate) fn join_for(
         &mut self,
@@ -74,6 +78,12 @@ impl World {
                 self.reply(node, by, call, Reply::Failed(failure), Bytes::new());
             }
             return;
+        }
+        if let Some((by, call)) = asked
+            && self.lacks_room(node, &object)
+        {
+            let failed = Reply::Failed(Failure::DiskFull);
+            return self.reply(node, by, call, failed, Bytes::new());
         }
         let owned = self.key(place).filter(|key| self.is_holder(node, *key));
         match (owned, asked) {
@@ -195,6 +205,7 @@ impl World {
             let synced = &mut self.nodes[node].synced[*key];
             *synced = synced.and(known);
         }
+        self.replaced(node, &group.replaced);
         let targets = group.hints.into_values().flatten();
         let targets: Vec<NodeId> = targets.flat_map(|hint| hint.targets.into_keys()).collect();
         self.tell(node, group.counts);
@@ -217,7 +228,7 @@ impl World {
         let me = self.nodes[node].id.clone();
         for counts in counts {
             match counts {
-                Counts::Write { flow } => self.copy_counts(node, flow, &me, true),
+                Counts::Write { flow } => self.copy_counts(node, flow, &me, Took::Counts),
                 Counts::Asked { by, call } => {
                     self.reply(node, by, call, Reply::Joined, Bytes::new());
                 }
@@ -248,9 +259,17 @@ impl World {
         match command {
             Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
             Command::Forget { key, .. } => self.forget_in(node, key, group),
+            Command::Replace { key, object } => self.replace_in(node, key, *object, group),
+            Command::Reap { key, digest, .. } => self.reap_in(node, key, digest, group),
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
+            }
+            Command::After {
+                then: Then::Deliver { by, call, .. },
+            } if group.broken.contains(&(by, call)) => {
+                let failed = Reply::Failed(Failure::Overloaded);
+                self.reply(node, by, call, failed, Bytes::new());
             }
             Command::After { then } => group.counts.push(Counts::After(then)),
             Command::Join {
@@ -300,8 +319,10 @@ impl World {
         (asked, why): (Option<(usize, u64)>, Why),
         group: &mut Group,
     ) {
+        let Ok(mut held) = self.load(node, key, group) else {
+            return self.refuse_fenced(node, (asked, why), group);
+        };
         group.forgotten.remove(&key);
-        let mut held = self.load(node, key, group);
         let before = self.copy_of(key, &held);
         if held.join(object) {
             if why == Why::Repair {
@@ -313,7 +334,7 @@ impl World {
         let context = object.context().clone();
         group.counts.extend(asked.map(|(by, call)| match why {
             Why::Handoff => Counts::Delivered { by, call, context },
-            Why::Write | Why::Repair => Counts::Asked { by, call },
+            _ => Counts::Asked { by, call },
         }));
     }
 
@@ -357,7 +378,7 @@ impl World {
     }
 
     /// What a node still keeps of a key for others.
-    fn kept_of(&self, node: usize, key: usize) -> Writes {
+    pub(super) fn kept_of(&self, node: usize, key: usize) -> Writes {
         let hint = self.nodes[node].disk.hint(&self.keys[key].record);
         self.oracle.held(key, &hint.unwrap_or_default().object)
     }
@@ -398,147 +419,23 @@ impl World {
         late
     }
 
-    /// Mints on this node's copy, or on its hint in the owners' place.
-    fn mint_in(
-        &mut self,
-        node: usize,
-        flow: u64,
-        key: usize,
-        (request, write, caps, stands_in, found): (usize, Write, Caps, bool, Option<Box<Found>>),
-        group: &mut Group,
-    ) -> Result<Minted, Failure> {
-        let hint = stands_in.then(|| self.load_hint(node, key, group));
-        let mut held = match &hint {
-            None => self.load(node, key, group),
-            Some(hint) => hint.object.clone(),
-        };
-        let before = self.copy_of(key, &held);
-        let result = match hint.is_some() && self.is_full(node, key, 256, group) {
-            true => Err(Failure::HintsFull),
-            false => match self.recall(request, &write, found.as_deref(), &mut held) {
-                Some(repeated) => repeated,
-                None => {
-                    let once = found.is_some();
-                    self.mint(node, key, (request, once), write, caps, &mut held)
-                }
-            },
-        };
-        if result.is_ok() {
-            self.watch(node, key, before, &held);
-            match hint {
-                None => drop(group.changed.insert(key, held)),
-                Some(hint) => self.keep_minted(node, key, hint, held, group),
-            }
-            group.counts.push(Counts::Write { flow });
-        }
-        result
-    }
-
-    fn load(&self, node: usize, key: usize, group: &Group) -> Object {
-        let fresh = group.changed.get(&key).cloned();
-        fresh.unwrap_or_else(|| self.nodes[node].disk.object(&self.keys[key].record))
-    }
-
-    fn mint(
+    /// A key's object as the batch leaves it so far. What cannot be read raises the line: see `heal`.
+    pub(super) fn load(
         &mut self,
         node: usize,
         key: usize,
-        (request, once): (usize, bool),
-        write: Write,
-        caps: Caps,
-        held: &mut Object,
-    ) -> Result<Minted, Failure> {
-        let counter = self.process(node).counter;
-        self.process(node).counter += 1;
-        self.nodes[node].disk.reserve(counter);
-        let process = self.process(node);
-        let raised = process.lines.get(&key).copied().unwrap_or_default();
-        let (dot, line) = (
-            Dot {
-                actor: process.actor,
-                counter,
-            },
-            process.line.max(raised),
-        );
-        let covered = match &write.context {
-            Some(_) => write.tombstones.clone(),
-            None => held.tombstones(),
-        };
-        let payload = write.content.value.clone();
-        let context = write.context.clone();
-        let written = held
-            .write(Mint { dot, line }, write, caps)
-            .map_err(Failure::Refused)?;
-        self.enter_mint(key, request, dot, payload, &covered, context.as_ref());
-        let (mut shipment, mut answer) = (written.shipment, written.answer);
-        let receipt = receipt_of(&shipment, dot).filter(|_| once);
-        match self.bug {
-            Some(Bug::PlainVectors) => {
-                *held = zoo::as_vector(held, dot);
-                shipment = held.clone();
-            }
-            Some(Bug::ObjectContextShipped) => {
-                shipment = Object::from_parts(held.context().clone(), shipment.siblings().to_vec());
-            }
-            Some(Bug::ObjectContextAnswered) => answer = held.context().clone(),
-            _ => {}
+        group: &Group,
+    ) -> Result<Object, Fenced> {
+        if let Some(fresh) = group.changed.get(&key) {
+            return Ok(fresh.clone());
         }
-        if let Some(receipt) = receipt {
-            held.remember(receipt);
-            if self.bug != Some(Bug::ReceiptNotShipped) {
-                shipment.remember(receipt);
-            }
+        let read = self.read(node, key);
+        if read.is_err() && self.bug != Some(Bug::FenceKeepsLine) {
+            let process = self.process(node);
+            process.lines.insert(key, process.counter - 1);
         }
-        let content = shipment.siblings().first().map(|sibling| &sibling.content);
-        let modified_at = content.map_or(0, |content| content.modified_at);
-        let live = held.live().count();
-        Ok(Minted {
-            dot,
-            shipment: codec::encode(&shipment),
-            answer,
-            modified_at,
-            live,
-        })
-    }
-
-    /// Tells the ledger: who minted what, and what its client had seen.
-    fn enter_mint(
-        &mut self,
-        key: usize,
-        request: usize,
-        dot: Dot,
-        payload: Option<Bytes>,
-        tombstones: &Context,
-        context: Option<&Context>,
-    ) {
-        let buried = self.oracle.claimed(key, tombstones);
-        if !buried.is_empty() && context.is_none() && payload.is_some() {
-            self.sights.met(Sight::Buried);
-        }
-        let seen = self.requests[request].seen;
-        if let Some(context) = context {
-            self.hold(seen::handed(&self.oracle, key, context, seen));
-        }
-        let past = self.oracle.known(seen.and(buried));
-        let covers = context.map(|context| self.oracle.claimed(key, context));
-        let minted = oracle::Minted {
-            dot,
-            key,
-            request,
-            payload,
-            past,
-            covers: covers.unwrap_or_default(),
-            promised: None,
-            strict: false,
-            destroyed: 0,
-        };
-        match dots::mint(&mut self.oracle, minted) {
-            Ok(_) => self.requests[request].minted = true,
-            Err(violation) => self.hold(Err(violation)),
-        }
-        self.note(&[5, dot.actor.0, dot.counter], || {
-            format!("request {request} is minted as {dot} on k{key}")
-        });
+        let object = |bytes: Bytes| codec::decode(&bytes).expect("only encoded objects are stored");
+        Ok(read?.map_or_else(Object::default, object))
     }
 
     pub(super) fn copy_of(&self, key: usize, object: &Object) -> Copy {
@@ -550,6 +447,9 @@ impl World {
 
     /// What must hold for every copy after every change.
     pub(super) fn watch(&mut self, node: usize, key: usize, before: Copy, object: &Object) {
+        self.process(node).part.break_seal(key);
+        let live = self.oracle.live(object);
+        self.hold(crate::checks::deletes::reaped(&self.oracle, live));
         self.hold(dots::check(&self.oracle, key, object));
         self.hold(seen::copy(&self.oracle, key, object));
         let after = self.copy_of(key, object);
@@ -586,7 +486,7 @@ impl World {
     /// Checks that all promises about a key are kept.
     pub(crate) fn check_durable(&mut self, key: usize) {
         let synced: Vec<Writes> = self.nodes.iter().map(|node| node.synced[key]).collect();
-        let acknowledged = self.oracle.acknowledged(key);
+        let acknowledged = self.oracle.acknowledged(key).without(self.oracle.reaped());
         self.hold(durable::check(&self.oracle, acknowledged, &synced));
     }
 }

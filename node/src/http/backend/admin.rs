@@ -17,8 +17,8 @@ use crate::coordinator::{Coordinator, STOPPING, now_ms};
 use crate::http::api::{AdminError, Health};
 use crate::http::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
-    ClusterView, MemberState, MemberView, RegistryMember, RegistryView, RingNode, RingView,
-    WasSuspected,
+    ClusterView, MemberState, MemberView, ReapingView, RegistryMember, RegistryView, RingNode,
+    RingView, WasSuspected,
 };
 use crate::http::handoff::{HandoffView, HintsView, SyncView, TransferView};
 use crate::http::moment;
@@ -54,7 +54,21 @@ impl Shared {
             members,
             owner_change: owners::under_way(view.document()),
             candidates: self.candidates(),
+            reaping: self.reaping(),
             was_suspected,
+        }
+    }
+
+    fn reaping(&self) -> ReapingView {
+        let status = self.coordinator.reaping().status();
+        ReapingView {
+            active: status.active,
+            epoch: status.epoch,
+            epoch_age_ms: whole_ms(status.age),
+            waits_for: status.waits_for,
+            sealed: status.sealed,
+            reaped: status.reaped,
+            aside: status.aside,
         }
     }
 
@@ -258,7 +272,8 @@ impl Shared {
         });
         match serving {
             Ok(()) => Health {
-                ready: !self.coordinator.is_rebuilding(),
+                ready: !self.coordinator.is_rebuilding()
+                    && !self.coordinator.replica().is_judging(),
                 reasons,
             },
             Err(why) => {
@@ -304,11 +319,17 @@ impl Shared {
             storage_keys: Some(size.records),
             storage_bytes: Some(size.bytes),
             storage_tombstones: Some(self.coordinator.replica().tombstones()),
+            reap_epoch_age_seconds: self.reap_epoch_age(),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
             disk_level: Some(self.coordinator.room() as u64),
             hints: self.hint_readings(),
         }
+    }
+
+    fn reap_epoch_age(&self) -> Option<u64> {
+        let status = self.coordinator.reaping().status();
+        status.active.then(|| status.age.as_secs())
     }
 
     /// What is kept for others.

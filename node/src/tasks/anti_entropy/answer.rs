@@ -92,6 +92,9 @@ impl AntiEntropy {
     fn own_tree(&self, tree: Tree) -> Result<(), Failure> {
         let view = self.ground().registry.view();
         let me = &self.ground().me;
+        if !self.ground().replica.is_judged(tree.partition) {
+            return Err(Failure::Rebuilding);
+        }
         match view.placed.holds(me, tree.partition, tree.n) {
             true => Ok(()),
             false => Err(Failure::NotOwner),

@@ -299,7 +299,8 @@ impl AntiEntropy {
         answer
     }
 
-    /// Fetches an object from a peer; `None` if it cannot say, else whether its answer counts.
+    /// Fetches an object from a peer; `None` if it cannot say, else whether its answer counts. Who lost its copy,
+    /// too, has nothing to say, and waits for this node's answer.
     pub(super) async fn fetch(
         self: Arc<Self>,
         span: &Span,
@@ -310,16 +311,21 @@ impl AntiEntropy {
         let answer = self
             .ask(span, Rpc::ReplicaGet, peer, &request, Bytes::new())
             .await;
-        let Ok((Reply::Object { counts }, body)) = answer else {
-            return None;
-        };
-        if body.is_empty() {
-            return Some((Object::default(), counts));
-        }
-        sibyl_core::codec::decode(&body)
-            .ok()
-            .map(|object| (object, counts))
+        fetched(answer)
     }
+}
+
+fn fetched(answer: Result<(Reply, Bytes), Stopped>) -> Option<(Object, bool)> {
+    let (counts, body) = match answer {
+        Ok((Reply::Object { counts }, body)) => (counts, body),
+        Err(Stopped::Failed(Failure::Fenced(_))) => (false, Bytes::new()),
+        _ => return None,
+    };
+    if body.is_empty() {
+        return Some((Object::default(), counts));
+    }
+    let object = sibyl_core::codec::decode(&body).ok()?;
+    Some((object, counts))
 }
 
 fn unpack(body: &[u8]) -> Option<Vec<Node>> {
@@ -334,4 +340,21 @@ fn alarm(peer: &NodeId, tree: Tree, place: &Place, dot: Dot) {
         %peer, partition, bucket, %dot,
         "two payloads carry one dot: both are kept as they are; compare this node's copy with the peer's"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lost_its_copy_too_was_asked_and_does_not_count() {
+        let said = |failure| fetched(Err(Stopped::Failed(failure)));
+        let fenced = said(Failure::Fenced("its checksum does not match".into()));
+        assert_eq!(fenced, Some((Object::default(), false)));
+        let trouble = said(Failure::Unreadable("the disk is away".into()));
+        assert_eq!(trouble, None, "it may have what nobody else has");
+        assert_eq!(said(Failure::Rebuilding), None);
+        let absent = fetched(Ok((Reply::Object { counts: true }, Bytes::new())));
+        assert_eq!(absent, Some((Object::default(), true)));
+    }
 }

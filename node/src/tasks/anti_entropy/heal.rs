@@ -3,7 +3,8 @@
 //! A damaged record is fenced by being unreadable: reads of it fail, joins and mints are refused, nothing takes
 //! it for absent. What was there may have been acknowledged by this copy, so it may count again only after at
 //! least q other owners, all that can be reached in any case, were asked and their copies joined (`core:
-//! refill`); then the join takes the record's place in one batch. Until that batch the disk itself remembers
+//! refill`); then the join takes the record's place in one batch. An owner whose record is damaged, too, was asked and
+//! does not count, or the two would wait for each other for ever. Until that batch the disk itself remembers
 //! that the record is damaged, so a restart in between loses nothing. The writer raises the partition's line.
 
 use std::collections::BTreeMap;
@@ -63,6 +64,7 @@ impl AntiEntropy {
             return false;
         }
         self.yield_to_clients().await;
+        let _flight = ground.net.flights().begin();
         let (joined, heard) = self.gather(slot, &need).await;
         if !need.is_met(&heard, |other| ground.net.is_reachable(other)) {
             return false;

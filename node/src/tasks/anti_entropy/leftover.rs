@@ -25,6 +25,13 @@ impl AntiEntropy {
         self.state().leftover.open.contains_key(&partition)
     }
 
+    /// Whether copies may lie here that are others' by the document in force.
+    pub fn has_leftover(&self) -> bool {
+        let view = self.ground().registry.view();
+        let state = self.state();
+        state.leftover.number < view.since() || !state.leftover.open.is_empty()
+    }
+
     /// A partition was compared with a peer, wholly: what this node has of it is on that peer's disk.
     pub(super) fn note_given_to(&self, view: &View, partition: Partition, peer: &NodeId) {
         let mut state = self.state();

@@ -33,6 +33,7 @@ const BUSY: usize = 8;
 
 /// Delivers the next hints of a target, from behind `after` on.
 pub(super) async fn deliver(ground: &Arc<Ground>, target: &NodeId, after: Option<Bytes>) -> End {
+    let _flight = ground.net.flights().begin();
     ground.door.yield_to_clients().await;
     let (hints, next) = match page(ground, target, after.clone()).await {
         Ok(found) => found,
@@ -110,7 +111,8 @@ async fn page(
     loop {
         let (hints, next) = scan(ground, after).await?;
         for hint in hints {
-            if hint.head.targets.contains_key(target) {
+            let judged = ground.replica.is_judged(hint.slot.partition);
+            if judged && hint.head.targets.contains_key(target) {
                 bytes += hint.object.len();
                 found.push(hint);
             }

@@ -35,6 +35,8 @@ pub struct Readings {
     pub storage_bytes: Option<u64>,
     /// Keys whose only siblings are tombstones.
     pub storage_tombstones: Option<u64>,
+    /// How long the reaping epoch has lasted, seconds; none if this node takes no part.
+    pub reap_epoch_age_seconds: Option<u64>,
     /// Free bytes on the store's disk.
     pub disk_available_bytes: Option<u64>,
     /// Size of the store's disk.
@@ -116,6 +118,14 @@ impl Collector for Gauges {
             help,
             None,
             readings.storage_tombstones,
+        )?;
+        let help = "How long the reaping epoch has lasted";
+        gauge(
+            &mut to,
+            "sibyl_reap_epoch_age",
+            help,
+            Some(&Unit::Seconds),
+            readings.reap_epoch_age_seconds,
         )?;
         let help = "Free on the store's disk";
         gauge(

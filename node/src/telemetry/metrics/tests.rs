@@ -75,6 +75,7 @@ fn count_everything(node: &Telemetry) {
         storage_keys: Some(10),
         storage_bytes: Some(u64::MAX),
         storage_tombstones: Some(1),
+        reap_epoch_age_seconds: Some(1),
         disk_available_bytes: Some(1),
         disk_total_bytes: Some(2),
         disk_level: Some(1),

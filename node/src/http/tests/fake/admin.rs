@@ -11,9 +11,9 @@ use super::super::super::{
     AdminError, AntiEntropyPeer, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
     BucketChanged, Buckets, CandidateView, ClusterView, DeleteBucket, HandoffView, Health,
     HintsView, LogLine, MemberState, MemberView, Module, MoveView, Operation, OwnerChangeView,
-    OwnerWish, OwnersChanged, Pending, Pieces, PutBucket, RegistryMember, RegistryView,
-    ResolverView, Resolvers, RingNode, RingView, ShareView, SyncView, Trial, Tried, TriedOutcome,
-    Upload, Uploaded,
+    OwnerWish, OwnersChanged, Pending, Pieces, PutBucket, ReapingView, RegistryMember,
+    RegistryView, ResolverView, Resolvers, RingNode, RingView, ShareView, SyncView, Trial, Tried,
+    TriedOutcome, Upload, Uploaded,
 };
 use super::{FakeCall, node, ready};
 
@@ -224,6 +224,15 @@ impl Operation for FakeCall {
             registry: 7,
             healthy: true,
             reasons: Vec::new(),
+            reaping: ReapingView {
+                active: true,
+                epoch: 7,
+                epoch_age_ms: 1200,
+                waits_for: vec!["n2 cannot be reached".to_owned()],
+                sealed: 3,
+                reaped: 12,
+                aside: 0,
+            },
             was_suspected: None,
             members: vec![member],
             owner_change: Some(OwnerChangeView {

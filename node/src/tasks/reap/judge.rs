@@ -1,0 +1,149 @@
+//! What a store that was made of an older state may show to others.
+//!
+//! Such a store (a restored backup, what was saved of a damaged one) holds keys that may have been deleted and reaped
+//! since: then nobody else knows them, and nothing tells them from writes that only this node had. So a partition is
+//! judged before anything of it leaves the node or is compared: every other owner says when it reaped there last; at
+//! least one must know, and one that lost its data itself is passed over, for it holds nothing that counts. If
+//! that was before the state was taken, everything in it joins as usual. If not, all of it is set aside, where
+//! nobody sees it, and the partition is fetched like any that was lost. What the node knows by then is forgotten; the
+//! rest stays for an operator.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sibyl_core::id::{NodeId, Partition};
+use sibyl_core::message::{Failure, Reply, Request};
+
+use super::Reaping;
+use crate::tasks::registry::View;
+use crate::telemetry::Rpc;
+
+/// Between two rounds through partitions whose owners do not all answer.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Two epochs: nodes are one apart at most, and what is on disk may be entered a moment later.
+const SLACK: u64 = 2;
+/// What the registry's notes call it.
+const NOTE: &str = "restored";
+
+impl Reaping {
+    pub(super) async fn judge_all(self) {
+        let ground = self.ground();
+        let mut view = ground.registry.watch();
+        if view.wait_for(|view| !view.forming()).await.is_err() {
+            return;
+        }
+        let image = ground.replica.image().ok().flatten().unwrap_or_default();
+        let mut aside = 0;
+        loop {
+            let view = ground.registry.view();
+            let mut left = 0;
+            for partition in (0..view.ring().partitions()).map(Partition) {
+                match self.judge(&view, partition, image).await {
+                    Some(moved) => aside += moved,
+                    None => left += 1,
+                }
+            }
+            if left == 0 && ground.replica.judge_all().await.is_ok() {
+                break;
+            }
+            let why = format!(
+                "restored: {left} partitions are shown to nobody until each of their owners said what was reaped there since the backup"
+            );
+            ground.registry.note(NOTE, Some(why));
+            tokio::time::sleep(AGAIN).await;
+        }
+        if aside > 0 {
+            tracing::warn!(
+                records = aside,
+                "what this store held may have been deleted and forgotten since: it is set aside"
+            );
+        }
+        self.review(aside > 0).await;
+    }
+
+    /// Judges a partition; how many records were set aside, `None` if that cannot be said yet.
+    async fn judge(&self, view: &View, partition: Partition, image: u64) -> Option<usize> {
+        let ground = self.ground();
+        if ground.replica.is_judged(partition) {
+            return Some(0);
+        }
+        let replica = ground.replica.clone();
+        let looked = tokio::task::spawn_blocking(move || replica.has_records(partition));
+        let mut moved = 0;
+        if looked.await.ok()?.ok()? && self.is_too_old(view, partition, image).await? {
+            moved = ground.replica.set_aside(partition).await.ok()?;
+        }
+        ground.replica.judge(partition);
+        Some(moved)
+    }
+
+    /// Whether something may have been reaped since; `None` while an owner does not say.
+    async fn is_too_old(&self, view: &View, partition: Partition, image: u64) -> Option<bool> {
+        let ground = self.ground();
+        let member = view.document().layout.members.get(&ground.me)?;
+        if member.store != Some(ground.replica.actor()) {
+            // Orders of before may still be on their way until a document names this store.
+            return None;
+        }
+        let ns = view.document().ns();
+        let owners = ns.iter().flat_map(|n| view.placed.holders(partition, *n));
+        let owners: BTreeSet<NodeId> = owners.filter(|owner| *owner != ground.me).collect();
+        let (mut last, mut known) = (0, owners.is_empty());
+        for owner in &owners {
+            let request = Request::Horizon { partition };
+            let asked = self.ask(
+                None,
+                Rpc::ReapHorizon,
+                owner,
+                (&request, Bytes::new()),
+                view.number(),
+            );
+            let Some((Reply::Horizon { epoch }, _)) = asked.await else {
+                return None;
+            };
+            known |= epoch.is_some();
+            last = epoch.unwrap_or_default().max(last);
+        }
+        if !known {
+            return None;
+        }
+        Some(last > 0 && last.saturating_add(SLACK) >= image)
+    }
+
+    /// Forgets what was set aside and is known by now, once this node is complete.
+    async fn review(&self, any: bool) {
+        let ground = self.ground();
+        while any && ground.registry.is_rebuilding() {
+            tokio::time::sleep(AGAIN).await;
+        }
+        match ground.replica.review_aside().await {
+            Ok(left) => {
+                self.state().aside = left;
+                let why = format!(
+                    "restored: {left} records of the backup are unknown to the other owners, whose partitions were reaped since: they are set aside and shown to nobody"
+                );
+                ground.registry.note(NOTE, (left > 0).then_some(why));
+            }
+            Err(failure) => tracing::error!(%failure, "what was set aside cannot be looked at"),
+        }
+    }
+
+    pub(super) async fn answer_horizon(
+        &self,
+        partition: Partition,
+        by: u64,
+    ) -> Result<(Reply, Bytes), Failure> {
+        let ground = self.ground();
+        let number = ground.registry.view().number();
+        if number < by {
+            return Err(Failure::Stale(by));
+        }
+        let knows = ground.registry.vouches(partition) && ground.replica.is_judged(partition);
+        let epoch = match knows {
+            true => Some(ground.replica.horizon(partition).await?),
+            false => None,
+        };
+        Ok((Reply::Horizon { epoch }, Bytes::new()))
+    }
+}
