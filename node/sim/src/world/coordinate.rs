@@ -197,7 +197,6 @@ impl World {
             Look::Never => None,
         };
         let now_us = self.scheduler.now_us();
-        let wall_us = now_us + self.skew_us(node);
         let process = self.process(node);
         let caps = caps(&process.held.document.buckets["default"].config);
         let put = self.put_by_both(node, key, w, (sloppy, None));
@@ -225,7 +224,7 @@ impl World {
         self.scheduler
             .after(left_us / 3, Event::Patience { node, life, flow });
         let request = request_of(&coordinate);
-        let write = Box::new(write(coordinate, value, wall_us));
+        let write = Box::new(write(coordinate, value, now_us + self.skew_us(node)));
         self.submit(
             node,
             Command::Mint {
