@@ -169,6 +169,18 @@ impl World {
         Draw::of(self.plan.seed, PURPOSE, node as u64).below(most_us + 1)
     }
 
+    /// A full disk takes no values; what makes room goes on.
+    fn check_room(&mut self, node: usize, deletes: bool) -> Result<(), Failure> {
+        if self.is_full_disk(node) {
+            if !deletes {
+                self.sights.met(Sight::DiskFull);
+                return Err(Failure::DiskFull);
+            }
+            self.sights.met(Sight::DeletedWhenFull);
+        }
+        Ok(())
+    }
+
     /// Begins a write on this node's own copy.
     pub(crate) fn coordinate(
         &mut self,
@@ -180,13 +192,7 @@ impl World {
     ) -> Result<(), Failure> {
         let key = self.key(&coordinate.place).ok_or(Failure::Bucket)?;
         let (w, sloppy) = (coordinate.w as usize, coordinate.sloppy);
-        if self.is_full_disk(node) {
-            if !coordinate.deletes {
-                self.sights.met(Sight::DiskFull);
-                return Err(Failure::DiskFull);
-            }
-            self.sights.met(Sight::DeletedWhenFull);
-        }
+        self.check_room(node, coordinate.deletes)?;
         let owns = self.may_coordinate(node, key, w, sloppy)?;
         let found = match look {
             Look::First => {
