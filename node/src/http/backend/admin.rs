@@ -320,6 +320,7 @@ impl Shared {
             storage_bytes: Some(size.bytes),
             storage_tombstones: Some(self.coordinator.replica().tombstones()),
             reap_epoch_age_seconds: self.reap_epoch_age(),
+            salvage_quarantined: self.coordinator.replica().quarantined(),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
             disk_level: Some(self.coordinator.room() as u64),
