@@ -330,7 +330,7 @@ impl Shared {
 
     fn reap_epoch_age(&self) -> Option<u64> {
         let status = self.coordinator.reaping().status();
-        status.active.then(|| status.age.as_secs())
+        status.active.then_some(status.age.as_secs())
     }
 
     /// What is kept for others.

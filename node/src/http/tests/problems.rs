@@ -9,6 +9,7 @@ use super::super::{AdminError, BucketRefused};
 use super::fake::Faults;
 use super::setup;
 use crate::coordinator::{GetError, ListError, PutError};
+use crate::door::Shed;
 
 const GET: &str = "GET /v1/buckets/default/keys/k";
 const PUT: &str = "PUT /v1/buckets/default/keys/k";
@@ -75,6 +76,13 @@ async fn reads_fail_as_documented() {
     )
     .await;
     check(
+        get(GetError::Shed(Shed::Waited)),
+        GET,
+        (503, "overloaded"),
+        &[],
+    )
+    .await;
+    check(
         get(GetError::NotServing("forming".into())),
         GET,
         (503, "not_serving"),
@@ -132,13 +140,9 @@ async fn writes_say_whether_they_may_still_become_visible() {
         &unknown,
     )
     .await;
-    let failure = Failure::Quorum {
-        copies: 1,
-        failed: 1,
-        w: 2,
-    };
+    let (copies, failed, w) = (1, 1, 2);
     check(
-        not_written(failure),
+        not_written(Failure::Quorum { copies, failed, w }),
         PUT,
         (503, "quorum_not_reached"),
         &unknown,
@@ -166,6 +170,13 @@ async fn writes_say_whether_they_may_still_become_visible() {
         put(PutError::NotServing("stopping".into())),
         PUT,
         (503, "not_serving"),
+        &certain,
+    )
+    .await;
+    check(
+        put(PutError::Shed(Shed::Full)),
+        PUT,
+        (503, "overloaded"),
         &certain,
     )
     .await;
