@@ -50,6 +50,7 @@ impl Bench {
             actor: ACTOR,
             line: LINE + 1000,
             hint_quota_bytes: u64::MAX,
+            gauge: crate::store::disk::Gauge::boundless(),
             observer: Box::new(|_| {}),
         });
         Self { replica, disk, log }
