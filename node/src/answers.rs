@@ -6,6 +6,7 @@
 
 mod hints;
 mod knock;
+mod salvage;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -154,6 +155,14 @@ impl Service for Answers {
 
     fn knocked(&self, ask: Bytes) -> Knocked {
         knock::answer(self, &ask)
+    }
+
+    fn visits(&self, ask: &Bytes) -> bool {
+        knock::visits(self, ask)
+    }
+
+    fn visited(&self, ask: Bytes, head: Bytes, body: Bytes) -> Knocked {
+        salvage::answer(self, &ask, &head, &body)
     }
 }
 

@@ -91,12 +91,25 @@ pub struct Config {
     pub anti_entropy: bool,
     /// Time between two rounds of reaping; `None`: this node takes no part.
     pub reap_interval: Option<Duration>,
+    /// What becomes of what this node holds if it was removed.
+    pub salvage: Salvage,
     /// Threads of the runtime; `None`: one per core.
     pub workers: Option<usize>,
     /// Filter of log lines, as `tracing` understands it.
     pub log: String,
     /// How log lines look; `None`: text on a terminal, JSON elsewhere.
     pub log_format: Option<LogFormat>,
+}
+
+/// What a node gives to the owners of now when it comes back after its removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Salvage {
+    /// What cannot have been deleted and forgotten since.
+    Judged,
+    /// Everything: what was deleted and forgotten comes back.
+    All,
+    /// Nothing.
+    Nothing,
 }
 
 /// How log lines look.

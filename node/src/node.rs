@@ -40,9 +40,12 @@ use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
 
 mod disk;
+mod fenced;
+mod giving;
 mod origin;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 /// How long the last spans may take to leave.
 const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
@@ -75,6 +78,8 @@ pub enum Ended {
     Told,
     /// Its store is damaged and given up: start it again, and it begins a new one.
     GivenUp,
+    /// It was removed: start it again, and it gives what it holds to the owners of now.
+    Fenced,
 }
 
 async fn run_once(config: Config) -> anyhow::Result<Ended> {
@@ -86,8 +91,13 @@ async fn run_once(config: Config) -> anyhow::Result<Ended> {
         _ = told.wait_for(|told| *told) => return Ok(Ended::Told),
     };
     let mut failed = node.coordinator.replica().failed();
+    let mut fenced = node.fenced.clone();
     let failure = tokio::select! {
         _ = told.wait_for(|told| *told) => None,
+        Ok(_) = fenced.wait_for(|fenced| *fenced) => {
+            node.stop().await;
+            return Ok(Ended::Fenced);
+        }
         failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
     };
     let renewed = failure.is_some() && disk::can_be_renewed(&node.coordinator);
@@ -134,6 +144,8 @@ pub struct Node {
     listen: SocketAddr,
     stop: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<usize>>,
+    /// Whether this node found that it was removed.
+    fenced: watch::Receiver<bool>,
 }
 
 impl Node {
@@ -143,7 +155,8 @@ impl Node {
     /// Whatever keeps it from starting.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let me: NodeId = config.node_id.parse()?;
-        let first = origin::first_document(&config, &me).await?;
+        let removed = fenced::settle(&config).await?;
+        let first = origin::first_document(&config, &me, removed.as_ref()).await?;
         let telemetry = start_telemetry(&config, &me, &first)?;
         let Store {
             replica,
@@ -199,6 +212,10 @@ impl Node {
         anti_entropy.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
+        fenced::remember(&coordinator, removed.as_ref()).await?;
+        let (found, fenced) = watch::channel(false);
+        let folder = config.data_dir.clone();
+        tokio::spawn(fenced::watch(coordinator.clone(), folder, found));
         let (stop, stopped) = watch::channel(false);
         let served = listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
         tracing::info!(node = %coordinator.me(), listen = %served.0, "serving");
@@ -209,6 +226,7 @@ impl Node {
             listen: served.0,
             stop,
             servers: served.1,
+            fenced,
         })
     }
     /// Where clients connect.
@@ -225,6 +243,7 @@ impl Node {
             listen: _,
             stop,
             servers,
+            fenced: _,
         } = self;
         // Whoever asks from here on hears that it is not ready.
         coordinator.leave();

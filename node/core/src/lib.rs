@@ -28,5 +28,6 @@ pub mod registry;
 pub mod retry;
 pub mod ring;
 pub mod room;
+pub mod salvage;
 pub mod seal;
 pub mod view;

@@ -1,4 +1,7 @@
 //! Sealed contexts that clients hand back: forged ones are refused, sealed ones open where they were sealed for.
+//!
+//! A forged context would let a client erase what it never saw, so a changed bit anywhere must be refused. It does
+//! not look at how contexts travel in headers; the HTTP tests do.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

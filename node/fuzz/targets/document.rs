@@ -1,4 +1,7 @@
 //! Registry documents, alone and with their proof: what can be read is canonical, keeps the rules, and can be asked.
+//!
+//! A node takes documents from peers that knock and from its own disk, so bytes that can be read must keep the rules
+//! that everything behind them relies on. It does not choose documents; the registry's machines are for that.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

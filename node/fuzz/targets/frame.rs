@@ -1,6 +1,7 @@
 //! Frames: any bytes in any pieces, and frames whose length and checksum are right around hostile contents.
 //!
 //! A fuzzer would not guess a checksum, so every second input gets the right one.
+//! The connection around them is not here: this is what its reader gives to the decoder, piece by piece.
 #![no_main]
 
 use bytes::BytesMut;

@@ -1,4 +1,7 @@
 //! Heads of frames between peers: questions, answers, gossip, and what a node that is no member asks.
+//!
+//! They come from authenticated peers of other releases too, so what is read must be written again as it was. Bodies
+//! are opaque here; frames have a target of their own.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,7 @@
 //! Objects from a disk or a peer: whatever can be read keeps every law when it is joined.
+//!
+//! Golden files are the first inputs; the checksum is put right, which a fuzzer would not guess. That hostile objects
+//! can be joined at all is the point: peers check checksums and not intentions.
 #![no_main]
 
 use bytes::Bytes;

@@ -1,4 +1,7 @@
 //! Sealed records of the store: whatever opens under a key is what was sealed for that key.
+//!
+//! The engine below is not here: this is the seal that every record has in front of its content, and a changed burst of
+//! bits must break it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

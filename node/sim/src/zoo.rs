@@ -274,7 +274,7 @@ impl Bug {
             Self::LeavesApart | Self::LeafKeepsOld => 100,
             Self::RebuildingReads => 700,
             Self::RefillAfterOne => 3_000,
-            Self::ForgetfulFallback => 20_000,
+            Self::ForgetfulFallback => 1_000,
             Self::OneLayout => 3_000,
             Self::SwitchAfterOne => 500,
             Self::StaleTaken => 40_000,

@@ -1,4 +1,4 @@
-//! What a node that is no member is answered: wait, never, or the document that names it.
+//! What a node that is no member is answered: wait, never, bring what you hold, or the document that names it.
 //!
 //! Whoever is asked proposes to take it in. The document holds the cluster's secrets, so nobody is handed it who is
 //! not named in it: whoever gets in is seen by everybody.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sibyl_core::joining::{self, Judged, Knock, MAX_TOLD_ADDRESSES, Refusal, Told, Wish};
 use sibyl_core::message;
-use sibyl_core::registry::{Change, ChangeError};
+use sibyl_core::registry::{Change, ChangeError, Former};
 
 use super::Answers;
 use crate::coordinator::Coordinator;
@@ -32,6 +32,7 @@ pub(super) fn answer(answers: &Answers, ask: &Bytes) -> Knocked {
         let result = match message::decode(&head) {
             Ok(Told::Named) => KnockResult::Named,
             Ok(Told::Wait { .. }) => KnockResult::Waiting,
+            Ok(Told::Bring { .. }) => KnockResult::Brings,
             Ok(Told::Refused(_)) | Err(_) => KnockResult::Refused,
         };
         span.knock_told(result.as_str());
@@ -55,6 +56,13 @@ fn judge(answers: &Answers, knock: Knock, span: &Arc<Span>) -> Knocked {
     let is_here = named.is_some_and(|store| answers.is_here(&knock.joiner.node, store));
     match joining::judge(view.document(), &knock, is_here) {
         Err(refusal) => said(refused(&refusal)),
+        Ok(Judged::Gives(former)) => said(bring(&view, former)),
+        Ok(Judged::Named | Judged::Stranger) if knock.wish == Wish::Salvage => {
+            said(wait(&view, "that store was not removed"))
+        }
+        Ok(Judged::Returns) if knock.wish == Wish::Salvage => {
+            said(wait(&view, "another store of that node is a member"))
+        }
         Ok(Judged::Named | Judged::Returns) => hand_over(&answers.registry, &view, &knock),
         Ok(Judged::Stranger) => match answers.registry.knocks().note(&knock) {
             Err(refusal) => said(refused(&refusal)),
@@ -70,6 +78,25 @@ fn judge(answers: &Answers, knock: Knock, span: &Arc<Span>) -> Knocked {
                 Box::pin(async move { take_in(&registry, knock, &span).await })
             }
         },
+    }
+}
+
+/// Whether this is the knock of a removed node that wants to give what it holds.
+pub(super) fn visits(answers: &Answers, ask: &Bytes) -> bool {
+    let Ok(knock) = message::decode::<Knock>(ask) else {
+        return false;
+    };
+    let view = answers.registry.view();
+    let judged = joining::judge(view.document(), &knock, false);
+    matches!(judged, Ok(Judged::Gives(_)))
+}
+
+fn bring(view: &View, former: Former) -> Told {
+    let document = view.document();
+    Told::Bring {
+        cluster_id: document.cluster_id.clone(),
+        lineage: document.lineage(),
+        former,
     }
 }
 

@@ -77,8 +77,8 @@ Examples:
     Leave(members::Args),
     /// Give up a member that is gone for good; others fetch what it owned
     #[command(after_help = "\
-A member that answers is not removed: let it leave, or stop it first. A removed store never comes back: start the
-node with an empty data folder and --join.
+A member that answers is not removed: let it leave, or stop it first. A removed store never comes back: if the node
+is started again, it gives what it holds to the owners of now (--salvage), puts its store aside, and is a newcomer.
 
 Examples:
   sibyl cluster remove n3 --plan
@@ -213,6 +213,9 @@ fn status(connection: &Connection) -> Result<(), Failure> {
         .json()?;
     if connection.json() {
         return output::print_json(&body);
+    }
+    if let Some(salvage) = body.get("salvage") {
+        return salvaged(salvage);
     }
     let field = |name: &str| body.get(name).map(output::cell).unwrap_or_default();
     let healthy = body
@@ -404,6 +407,31 @@ fn anti_entropy(connection: &Connection, start: bool) -> Result<(), Failure> {
         table.add_row([field("node_id"), ago, field("dirty_partitions")]);
     }
     output::print_table(&table)
+}
+
+/// What a node says that was removed, and is no member.
+fn salvaged(salvage: &Value) -> Result<(), Failure> {
+    let field = |name: &str| salvage.get(name).map(output::cell).unwrap_or_default();
+    let over = salvage.get("over") == Some(&Value::Bool(true));
+    let stands = match (over, salvage.get("waits_for").and_then(Value::as_str)) {
+        (true, _) => "over: the node starts empty".to_owned(),
+        (false, None) => format!("{} partitions are left", field("partitions_left")),
+        (false, Some(why)) => {
+            let left = field("partitions_left");
+            format!("{left} partitions are left; it waits: {why}")
+        }
+    };
+    output::print_table(&output::facts(&[
+        ("cluster", field("cluster_id")),
+        ("removed", field("node_id")),
+        ("by document", field("removed_by")),
+        ("salvage", stands),
+        ("imported", field("imported")),
+        ("known", field("known")),
+        ("quarantined", field("quarantined")),
+        ("of deleted buckets", field("gone")),
+        ("damaged", field("damaged")),
+    ]))
 }
 
 /// `sibyl health`.

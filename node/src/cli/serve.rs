@@ -150,7 +150,7 @@ fn configuration(args: &Args, environment: &[(String, String)]) -> Result<Config
 fn run_node(config: Config) -> Result<(), Failure> {
     match crate::node::run(config).map_err(|error| Failure::Failed(format!("{error:#}")))? {
         Ended::Told => Ok(()),
-        Ended::GivenUp => Err(start_again()),
+        Ended::GivenUp | Ended::Fenced => Err(start_again()),
     }
 }
 

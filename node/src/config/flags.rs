@@ -192,6 +192,12 @@ pub const FLAGS: &[Flag] = &[
         "How often members tell each other what is over, so that deleted keys can be forgotten after some ten of these; 0: this node takes no part, and so no node forgets any",
     ),
     value(
+        "salvage",
+        "judged|all|nothing",
+        "judged",
+        "What this node gives to the owners of now if it comes back after it was removed: what cannot have been deleted and forgotten meanwhile; all, and deleted keys may come back; or nothing. Its old store is put aside then, and it starts empty",
+    ),
+    value(
         "workers",
         "COUNT",
         "one per core",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{
     Config, Conflict, Error, Forming, LEAST_SILENT_INTERVALS, LogFormat, MAX_MEMBERS,
     MAX_NAME_BYTES, MAX_PARTITIONS, MAX_TOKENS, MIN_GOSSIP_INTERVAL, MIN_REAP_INTERVAL, Member,
-    Settings,
+    Salvage, Settings,
 };
 
 /// As long as a night and a day: a machine that is being repaired comes back.
@@ -58,6 +58,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         trace_ratio: read(settings, "trace-ratio", share)?.unwrap_or(1.0),
         reap_interval: read(settings, "reap-interval", reap_interval)?
             .unwrap_or(Some(Duration::from_secs(60))),
+        salvage: read(settings, "salvage", salvage)?.unwrap_or(Salvage::Judged),
         workers: read(settings, "workers", workers)?,
         hint_quota_bytes: read(settings, "hint-quota-bytes", bytes)?,
         max_requests: read(settings, "max-requests", requests)?,
@@ -432,6 +433,15 @@ fn time(value: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(value)
         .map_err(|_| "expected a time with its unit, for example 500ms, 5s or 24h".into())
+}
+
+fn salvage(value: &str) -> Result<Salvage, String> {
+    match value {
+        "judged" => Ok(Salvage::Judged),
+        "all" => Ok(Salvage::All),
+        "nothing" => Ok(Salvage::Nothing),
+        _ => Err("expected judged, all or nothing".into()),
+    }
 }
 
 /// `None`: off.

@@ -64,4 +64,4 @@ pub use self::resolver_shapes::{
 };
 pub use self::router::{Options, Surface, router};
 pub use self::server::{Limits, Server};
-pub use self::waiting::waiting;
+pub use self::waiting::{SalvageView, Waiting, waiting};

@@ -7,42 +7,36 @@ use std::collections::BTreeMap;
 use sibyl_core::id::NodeId;
 use sibyl_core::joining::Wish;
 use sibyl_core::registry::{self, Document, First};
+use sibyl_core::salvage::Fenced;
 use tokio::sync::watch;
 
-use super::bind;
+use super::waiting::Waiting;
 use crate::config::{Config, Forming};
 use crate::http;
 use crate::tasks::registry::joining;
 
 /// Document 1 by the flags: a cluster of one is its own only member. A node that joins begins with a later document,
 /// which its store then holds.
-pub(super) async fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
+///
+/// A node that was removed has no first document of its own any more: it asks to be taken in, or waits to be.
+pub(super) async fn first_document(
+    config: &Config,
+    me: &NodeId,
+    fenced: Option<&Fenced>,
+) -> anyhow::Result<Document> {
+    if let Some(ground) = newcomer(config, me, fenced) {
+        return later_document(config, ground, fenced).await;
+    }
     let alone = || First {
         peer_addr: config.peer_advertise.clone(),
         zone: config.zone.clone(),
     };
     let (cluster, members) = match &config.forming {
-        Forming::Join {
-            cluster_id,
-            addresses,
-            spare,
-        } => {
-            let ground = joining::Ground {
-                me: me.clone(),
-                cluster_id: cluster_id.clone(),
-                addresses: addresses.clone(),
-                wish: if *spare { Wish::Wait } else { Wish::Join },
-                peer_addr: config.peer_advertise.clone(),
-                url: config.advertise.clone(),
-                zone: config.zone.clone(),
-                tokens: config.tokens,
-            };
-            return later_document(config, ground).await;
-        }
         Forming::Alone { cluster_id } => {
             let name = cluster_id.clone().unwrap_or_else(|| "alone".to_owned());
             (name, BTreeMap::from([(me.clone(), alone())]))
         }
+        Forming::Join { .. } => anyhow::bail!("a node that joins makes no document"),
         Forming::Members {
             cluster_id,
             members,
@@ -68,41 +62,60 @@ pub(super) async fn first_document(config: &Config, me: &NodeId) -> anyhow::Resu
     )?)
 }
 
+/// How a node asks to be taken in: as its flags say, or, if it was removed and they say nothing, as a spare.
+fn newcomer(config: &Config, me: &NodeId, fenced: Option<&Fenced>) -> Option<joining::Ground> {
+    let (cluster_id, addresses, wish) = match (&config.forming, fenced) {
+        (
+            Forming::Join {
+                cluster_id,
+                addresses,
+                spare,
+            },
+            _,
+        ) => {
+            let wish = if *spare { Wish::Wait } else { Wish::Join };
+            (cluster_id.clone(), addresses.clone(), wish)
+        }
+        (_, Some(fenced)) => {
+            let cluster_id = Some(fenced.cluster_id.clone());
+            (cluster_id, fenced.members.clone(), Wish::Wait)
+        }
+        (_, None) => return None,
+    };
+    Some(joining::Ground {
+        me: me.clone(),
+        cluster_id,
+        addresses,
+        wish,
+        peer_addr: config.peer_advertise.clone(),
+        url: config.advertise.clone(),
+        zone: config.zone.clone(),
+        tokens: config.tokens,
+    })
+}
+
 /// The document that a node which joins begins with: what its store holds, else what it is handed once it is named.
 /// Until then it serves health and nothing else.
-async fn later_document(config: &Config, ground: joining::Ground) -> anyhow::Result<Document> {
+async fn later_document(
+    config: &Config,
+    ground: joining::Ground,
+    fenced: Option<&Fenced>,
+) -> anyhow::Result<Document> {
     super::disk::refuse_unfinished(&config.data_dir)?;
     let folder = config.data_dir.join("data");
     if let Some(document) = joining::joined(&folder)? {
         tracing::info!(cluster = %document.cluster_id, "this node has joined before: --join is ignored");
         return Ok(document);
     }
-    // Taken now, so that somebody else's port is said at once.
-    drop(bind(config.peer_listen, "peer-listen").await?);
-    let (reasons, told) = watch::channel(vec!["joining: nobody has answered yet".to_owned()]);
-    let (stop, _) = watch::channel(false);
-    let mut servers = Vec::new();
-    for (address, flag) in [
-        (Some(config.listen), "listen"),
-        (config.admin_listen, "admin-listen"),
-    ] {
-        let Some(address) = address else { continue };
-        let server = http::Server {
-            listener: bind(address, flag).await?,
-            router: http::waiting(told.clone()),
-            limits: http::Limits::default(),
-        };
-        let mut stopped = stop.subscribe();
-        servers.push(tokio::spawn(server.serve(async move {
-            // Closed: joining failed, and the node ends.
-            let _gone = stopped.wait_for(|stopped| *stopped).await;
-        })));
-    }
+    let first = http::Waiting {
+        reasons: vec!["joining: nobody has answered yet".to_owned()],
+        salvage: fenced.map(|fenced| super::fenced::shown(fenced, 0, None)),
+    };
+    let (reasons, told) = watch::channel(first.reasons.clone());
+    let waiting = Waiting::start(config, first).await?;
+    waiting.follow(told);
     tracing::info!(node = %ground.me, addresses = ?ground.addresses, "joining");
     let document = joining::join(&ground, &folder, &reasons).await?;
-    stop.send_replace(true);
-    for server in servers {
-        let _cut: usize = server.await?;
-    }
+    waiting.end().await?;
     Ok(document)
 }

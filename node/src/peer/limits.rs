@@ -58,6 +58,13 @@ pub(super) const MAX_KNOCKS: usize = 8;
 /// How long a knock may take to be answered: longer than a registry change takes to be given up.
 pub(super) const KNOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Visits at a time: each question may be a whole frame, so nodes that are no peers make this node hold 136 MiB at
+/// most; and what they bring is behind clients anyway.
+pub(super) const MAX_VISITS: usize = 2;
+
+/// How long a visitor may be silent between two questions: it reads its own disk, and syncs what it noted.
+pub(super) const VISIT_PAUSE: Duration = Duration::from_secs(30);
+
 /// The largest answer to a knock: a registry document of 4 MiB and its proof, twice over.
 pub(super) const MAX_KNOCK_ANSWER_BYTES: usize = 8 << 20;
 

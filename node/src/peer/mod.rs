@@ -32,7 +32,7 @@ pub use calls::Answer;
 pub use error::{CallError, Reason, Sent};
 pub use flights::{Flight, Flights};
 pub use handshake::Identity;
-pub use knock::{KnockError, MAX_KNOCK_BYTES, knock};
+pub use knock::{KnockError, MAX_KNOCK_BYTES, Visit, knock, visit};
 pub use limits::{MAX_BODY_BYTES, MAX_CALLS, MAX_HEAD_BYTES, MAX_PEER_BYTES, MAX_TIMEOUT};
 pub use link::{Call, Outgoing};
 pub use net::{CutError, Net, Options, PeerView, RegistrySeen, StartError};

@@ -28,6 +28,16 @@ pub trait Service: Send + Sync + 'static {
 
     /// Answers a node that is no peer: one question, one answer, no session. Nothing of it is proved.
     fn knocked(&self, ask: Bytes) -> Knocked;
+
+    /// Whether this knock begins a visit: more questions may follow on its connection, one after the other.
+    fn visits(&self, _ask: &Bytes) -> bool {
+        false
+    }
+
+    /// Answers one of those, head and body. `ask` is the knock that began the visit.
+    fn visited(&self, _ask: Bytes, _head: Bytes, _body: Bytes) -> Knocked {
+        Box::pin(std::future::ready((Bytes::new(), Bytes::new())))
+    }
 }
 
 /// The answer to a knock, head and body, on its way.

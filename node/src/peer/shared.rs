@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::flights::Flights;
 use super::handshake::{self, Identity, Refusal};
-use super::limits::MAX_KNOCKS;
+use super::limits::{MAX_KNOCKS, MAX_VISITS};
 use super::link::{Link, Meters};
 use super::net::{Options, RegistrySeen};
 use super::outbox::Outbox;
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) cuts: RwLock<BTreeSet<NodeId>>,
     /// Room for knocks that are being answered.
     pub(super) knocks: Semaphore,
+    /// Room for visits.
+    pub(super) visits: Semaphore,
     /// What is under way here, by epoch.
     pub(super) flights: Arc<Flights>,
     identity: RwLock<Arc<Identity>>,
@@ -71,6 +73,7 @@ impl Shared {
             tasks: Mutex::new(JoinSet::new()),
             cuts: RwLock::default(),
             knocks: Semaphore::new(MAX_KNOCKS),
+            visits: Semaphore::new(MAX_VISITS),
             identity: RwLock::new(Arc::new(identity)),
             sessions: Mutex::default(),
             held: Mutex::default(),

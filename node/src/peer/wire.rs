@@ -1,4 +1,7 @@
 //! Frames of the core, with deadlines by this process's clock.
+//!
+//! Their form, and everything that refuses bytes, is `core: frame`; connections are `pump.rs`. What is here is
+//! only what the core may not know: what time it is.
 
 use bytes::BytesMut;
 use tokio::time::Instant;

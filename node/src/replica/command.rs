@@ -12,7 +12,7 @@ use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 use sibyl_core::room::Taking;
 
-use super::{Asked, Done, Slot, keeper, reaper, trees};
+use super::{Asked, Done, Slot, keeper, reaper, salvage, trees};
 
 /// By what a write is minted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,6 +89,8 @@ pub(super) enum Command {
     },
     /// Something about seals and what was reaped.
     Reaping(reaper::Asked),
+    /// Take over what a removed node brings.
+    Admit(salvage::Brought),
 }
 
 impl Command {
@@ -98,6 +100,7 @@ impl Command {
             Self::Mint(asked) => Some(asked.terms.number),
             Self::Join { number, .. } | Self::Erase { number, .. } => *number,
             Self::Hint(change) => change.number(),
+            Self::Admit(brought) => Some(brought.number),
             _ => None,
         }
     }
@@ -108,7 +111,7 @@ impl Command {
         match self {
             Self::Mint(asked) if asked.write.content.value.is_some() => Taking::Value,
             Self::Mint(_) => Taking::Delete,
-            Self::Join { .. } | Self::Replace { .. } => Taking::Copy,
+            Self::Join { .. } | Self::Replace { .. } | Self::Admit(_) => Taking::Copy,
             Self::Hint(change) if change.keeps().is_some() => Taking::Copy,
             _ => Taking::Own,
         }
@@ -143,6 +146,7 @@ impl Command {
             }
             Self::Step(asked) => (asked.done)(Err(failure.clone())),
             Self::Reaping(asked) => asked.refuse(failure.clone()),
+            Self::Admit(brought) => (brought.done)(Err(failure.clone())),
         }
     }
 }

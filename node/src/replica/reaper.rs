@@ -256,9 +256,7 @@ impl Writer {
                 round.done.synced(then(done, reaped));
             }
             Asked::Horizon { partition, done } => {
-                let horizon = self.reaper.horizons.get(&partition);
-                let floor = self.facts.reaping.floor.load(Ordering::Relaxed);
-                let horizon = horizon.copied().unwrap_or_default().max(floor);
+                let horizon = self.horizon(partition);
                 round.done.buffered.push(then(done, horizon));
             }
             Asked::SetAside {
@@ -278,6 +276,13 @@ impl Writer {
         }
         let sealed = self.reaper.seals.len() as u64;
         self.facts.reaping.sealed.store(sealed, Ordering::Relaxed);
+    }
+
+    /// Until when something of a partition was forgotten here, or was before it came here; 0: never.
+    pub(super) fn horizon(&self, partition: Partition) -> u64 {
+        let horizon = self.reaper.horizons.get(&partition);
+        let floor = self.facts.reaping.floor.load(Ordering::Relaxed);
+        horizon.copied().unwrap_or_default().max(floor)
     }
 
     fn seal(

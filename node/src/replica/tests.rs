@@ -17,6 +17,7 @@ use crate::store::{self, Batch, Picture, Size};
 
 mod hints;
 mod reaping;
+mod salvage;
 mod sweeps;
 
 const ACTOR: Actor = Actor(7);

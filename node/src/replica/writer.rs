@@ -62,6 +62,14 @@ impl Held {
     pub(super) fn into_object(self) -> Object {
         self.object
     }
+
+    pub(super) fn object(&self) -> &Object {
+        &self.object
+    }
+
+    pub(super) fn object_mut(&mut self) -> &mut Object {
+        &mut self.object
+    }
 }
 
 /// One batch in the making.
@@ -112,7 +120,7 @@ pub(super) struct Writer {
     /// Lines raised since the start, by partition.
     lines: HashMap<Partition, u64>,
     leaves: Leaves,
-    census: Census,
+    pub(super) census: Census,
     pub(super) reaper: Reaper,
     /// What was asked by an older registry document is refused: owners changed in this one.
     since: u64,
@@ -124,6 +132,7 @@ pub(super) struct Writer {
 fn written(command: &Command) -> Option<&Slot> {
     match command {
         Command::Mint(Asked { slot, .. }) | Command::Join { slot, .. } => Some(slot),
+        Command::Admit(brought) => Some(&brought.slot),
         Command::Hint(change) => change.keeps(),
         _ => None,
     }
@@ -345,6 +354,7 @@ impl Writer {
             }
             Command::Flush { counts } => round.done.synced.push(counts),
             Command::Reaping(asked) => self.reaping(asked, round),
+            Command::Admit(brought) => return self.admit(brought, round),
         }
         Ok(())
     }
@@ -507,6 +517,11 @@ impl Writer {
             Some(seen) => Err(Fatal::Forgotten { seen, known }),
             None => Ok(()),
         }
+    }
+
+    /// Writes a copy that was changed in place.
+    pub(super) fn write_held(&mut self, round: &mut Round, slot: &Slot, held: Held) {
+        self.write(round, slot, held.object, held.tag);
     }
 
     /// Puts an object in the place of one that its leaf counts under this tag.

@@ -23,7 +23,7 @@ use sibyl_core::record;
 
 pub use batch::Batch;
 pub use counters::Counters;
-pub use open::{Cause, OpenError, Opened, Start, open, restored};
+pub use open::{Cause, OpenError, Opened, Start, open, renew, restored};
 pub use watermark::Watermark;
 
 /// A key space. The number is its prefix on disk: never reuse one, never renumber; 0 is the engine's own.

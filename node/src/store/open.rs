@@ -173,6 +173,32 @@ pub fn restored(
     Ok(opened)
 }
 
+/// Puts a store aside that its node has no use for any more, and begins an empty one that has nothing to do with it.
+/// Does nothing if that was done before: then the folder's store is another. Where the old one is, if it was put aside.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn renew(
+    folder: &Path,
+    old: Actor,
+    fresh_actor: impl FnOnce() -> u64,
+) -> Result<Option<PathBuf>, OpenError> {
+    let folder = Folder {
+        path: folder.to_owned(),
+    };
+    let lock = folder.take()?;
+    let state = match watermark::load(&folder.path) {
+        Ok(state) if state.actor == old => state,
+        Err(LoadError::Io(error)) => return Err(folder.io(error)),
+        // Whatever else it is, the next start judges it.
+        Ok(_) | Err(_) => return Ok(None),
+    };
+    let aside = folder.set_aside()?;
+    let counter = skip(state.reserved_end);
+    folder.begin(Actor(fresh_actor()), None, counter, lock)?;
+    Ok(Some(aside))
+}
+
 /// What a folder proves.
 enum Evidence {
     Nothing { counter: u64 },

@@ -331,7 +331,7 @@ impl Reaping {
             },
         };
         if let Some(span) = span.as_ref().filter(|_| reply.is_none()) {
-            span.fail(result.as_str(), &"no answer that can be used");
+            span.fail(result.as_str(), "no answer that can be used");
         }
         ground
             .metrics

@@ -42,6 +42,8 @@ pub const CHOSEN: &str = "registry/chosen";
 /// The record that says that this store was begun by a member which the registry knew with another one: what
 /// that one held is not here.
 pub const REBUILDING: &str = "rebuilding";
+/// Where a store says that it began when the cluster was there already.
+pub const JOINED: &str = "joined";
 /// What that record says once everything has been fetched from other owners.
 const WHOLE: &[u8] = b"0";
 /// The one slot of the watermark file that holds the machine's promises.

@@ -15,6 +15,7 @@ pub mod propagation;
 mod reap;
 mod ring;
 mod rpc;
+mod salvage;
 mod sampler;
 pub mod settings;
 mod span;

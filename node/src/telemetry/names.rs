@@ -43,6 +43,8 @@ pub mod span {
     pub const RECORD_HEAL: &str = "record.heal";
     /// All owners forget what they sealed of a partition.
     pub const REAP_FORGET: &str = "reap.forget";
+    /// Taking over what a removed node brought.
+    pub const SALVAGE_TAKE: &str = "salvage.take";
     /// Left behind by an unsampled request that met a conflict.
     pub const CONFLICT_DETECTED: &str = "conflict.detected";
     /// Left behind by an unsampled request that missed its quorum.
@@ -65,6 +67,10 @@ pub mod attribute {
     pub const PARTITION: &str = "sibyl.partition";
     /// Keys that were forgotten.
     pub const REAP_KEYS: &str = "sibyl.reap.keys";
+    /// Objects that a removed node brought.
+    pub const SALVAGE_OBJECTS: &str = "sibyl.salvage.objects";
+    /// Those of them that were not known.
+    pub const SALVAGE_IMPORTED: &str = "sibyl.salvage.imported";
     /// Copies of the key.
     pub const QUORUM_N: &str = "sibyl.quorum.n";
     /// Replies a read needs.

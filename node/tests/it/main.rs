@@ -32,6 +32,7 @@ mod registry;
 mod resolver;
 mod restart;
 mod retries;
+mod salvage;
 mod standard_resolvers;
 mod tidy;
 mod traces;

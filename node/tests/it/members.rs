@@ -231,7 +231,7 @@ fn a_node_joins_by_itself_and_a_wrong_one_is_told_why() {
 }
 
 #[test]
-fn a_removed_member_is_fenced_with_its_old_folder() {
+fn a_removed_member_comes_back_as_a_spare() {
     let mut cluster = started(4, &[]);
     let one = &cluster.nodes[0];
     let four = json!({ "node": "n4" });
@@ -285,11 +285,9 @@ fn a_removed_member_is_fenced_with_its_old_folder() {
     );
 
     cluster.nodes[3].start();
-    let four = &cluster.nodes[3];
-    wait_says(
-        four,
-        &format!("n4 was removed by document {number}: start it with an empty data folder"),
-    );
+    wait_says(&cluster.nodes[3], "it waits until an operator names it");
+    let body = cluster_of(&cluster.nodes[3]);
+    assert_eq!(body["salvage"]["removed_by"], number, "{body}");
     assert_eq!(
         seen(&cluster.nodes[0], "n4")["state"],
         "down",
@@ -297,6 +295,7 @@ fn a_removed_member_is_fenced_with_its_old_folder() {
     );
 
     // The same name with an empty folder is another node.
+    cluster.nodes[3].kill();
     let mut again = cluster.joiner("n4", FLAGS);
     again.folder = again.folder.with_file_name("n4-again");
     again.start();

@@ -145,6 +145,10 @@ impl Asking {
             }
             Event::Answered(Told::Refused(why), _) => Effect::GiveUp(why),
             Event::Answered(Told::Named, body) => self.start(&body),
+            Event::Answered(Told::Bring { .. }, _) => {
+                self.say("it takes what a removed node brings, which nobody asked it to".into());
+                self.go_on()
+            }
             Event::Answered(
                 Told::Wait {
                     cluster_id,
@@ -197,8 +201,8 @@ impl Asking {
                 self.pause_ms = (most * 2).min(PAUSE_MS.1);
                 Effect::Pause(most / 2, most)
             }
-            Wish::Wait if again => Effect::Pause(ROUND_MS / 2, ROUND_MS),
-            Wish::Join | Wish::Wait => self.knock(),
+            Wish::Wait | Wish::Salvage if again => Effect::Pause(ROUND_MS / 2, ROUND_MS),
+            Wish::Join | Wish::Wait | Wish::Salvage => self.knock(),
         }
     }
 

@@ -17,6 +17,8 @@ pub enum Wish {
     Join,
     /// To be known, until an operator names it.
     Wait,
+    /// To give what its store holds, if that was sent away.
+    Salvage,
 }
 
 /// A node that is no member asks.
@@ -50,6 +52,15 @@ pub enum Told {
     },
     /// Never, as things are; in words for its operator.
     Refused(String),
+    /// Its store was sent away: bring what it holds, on this connection.
+    Bring {
+        /// The cluster's name.
+        cluster_id: String,
+        /// Which of that name.
+        lineage: Option<Digest>,
+        /// Whose store it was, by which document it went, and why.
+        former: Former,
+    },
 }
 
 /// Why a node is not taken in.
@@ -100,6 +111,8 @@ pub enum Judged {
     Returns,
     /// It does not know the node.
     Stranger,
+    /// It sent the node's store away, and the node wants to give what that holds.
+    Gives(Former),
 }
 
 /// Judges a knock. `is_here`: whether the member of that name can be reached now, with the store that is named.
@@ -117,6 +130,10 @@ pub fn judge(document: &Document, knock: &Knock, is_here: bool) -> Result<Judged
         });
     }
     if let Some(former) = document.layout.former.get(&joiner.store) {
+        // Who left has handed everything over before.
+        if knock.wish == Wish::Salvage && former.why == Farewell::Removed {
+            return Ok(Judged::Gives(former.clone()));
+        }
         return Err(Refusal::Former(former.clone()));
     }
     let members = &document.layout.members;
@@ -144,9 +161,12 @@ pub fn farewell(former: &Former) -> String {
     let Former {
         node, number, why, ..
     } = former;
-    let went = match why {
-        Farewell::Left => "left with",
-        Farewell::Removed => "was removed by",
-    };
-    format!("{node} {went} document {number}: start it with an empty data folder")
+    match why {
+        Farewell::Left => {
+            format!("{node} left with document {number}: start it with an empty data folder")
+        }
+        Farewell::Removed => format!(
+            "{node} was removed by document {number}: it gives what it holds to the owners of now and starts empty"
+        ),
+    }
 }

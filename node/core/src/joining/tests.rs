@@ -127,7 +127,9 @@ fn a_knock_is_judged_by_the_document() {
     check(
         with(7, 77),
         false,
-        Err("n7 was removed by document 12: start it with an empty data folder"),
+        Err(
+            "n7 was removed by document 12: it gives what it holds to the owners of now and starts empty",
+        ),
     );
     check(with(7, 78), false, Err("n7 left with document 12"));
     check(with(7, 79), false, Ok(Judged::Stranger));

@@ -10,7 +10,7 @@ use super::*;
 use crate::codec;
 use crate::context::Context;
 use crate::id::{Digest, Dot, WriteId};
-use crate::object::{Caps, Content, Mint, Object, Write};
+use crate::object::{Caps, Content, Mint, Object, Sibling, Write};
 
 mod machine;
 
@@ -188,7 +188,7 @@ impl World {
         if deletes {
             let seen = context.clone().unwrap_or_default();
             let live = self.copies.iter().chain(&self.hints);
-            let live = live.flat_map(|copy| copy.live().flat_map(|sibling| sibling.dots()));
+            let live = live.flat_map(|copy| copy.live().flat_map(Sibling::dots));
             self.deleted
                 .extend(live.filter(|dot| seen.contains(*dot)).collect::<Vec<_>>());
         }
@@ -477,7 +477,7 @@ impl World {
             all.join(object);
         }
         self.copies.clear();
-        let live = all.live().flat_map(|sibling| sibling.dots());
+        let live = all.live().flat_map(Sibling::dots);
         live.filter(|dot| self.deleted.contains(dot)).collect()
     }
 }

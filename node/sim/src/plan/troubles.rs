@@ -21,7 +21,10 @@ const LONGEST_US: u64 = 500_000;
 pub(super) fn draw(seed: u64, setting: &mut Setting, drawn: &mut Drawn) {
     let rng = &mut ChaCha8Rng::seed_from_u64(seed ^ PURPOSE);
     if setting.nodes == 5 && rng.random_bool(0.1) {
-        return drill(rng, setting, drawn);
+        return match rng.random_bool(0.3) {
+            true => stand_ins(rng, setting, drawn),
+            false => drill(rng, setting, drawn),
+        };
     }
     if rng.random_bool(0.5) {
         setting.skew_ms = [10, 1_000, 100_000][rng.random_range(0..3)];
@@ -123,6 +126,51 @@ fn drill(rng: &mut ChaCha8Rng, setting: &mut Setting, drawn: &mut Drawn) {
             sloppy: false,
         };
         drawn.push((rng.random_range(then_us..CALM_US), ask));
+    }
+}
+
+/// A node stands in for all owners and mints twice, delivers what it kept and forgets it; then it keeps what somebody
+/// wrote who had seen the first of those only, and mints on that.
+fn stand_ins(rng: &mut ChaCha8Rng, setting: &mut Setting, drawn: &mut Drawn) {
+    let owners = owners(setting.nodes, 0);
+    let Some(node) = (0..setting.nodes).find(|node| !owners.contains(node)) else {
+        return;
+    };
+    (setting.r, setting.w, setting.senses, setting.handoff) = (1, 1, true, true);
+    (setting.lost, setting.delay_us, setting.hint_quota) = (0, 1_000, u64::MAX);
+    (setting.sync_us, setting.polite) = (2_000, false);
+    setting.clients = setting.clients.max(2);
+    drawn.retain(|(_, what)| matches!(what, What::Change { .. }));
+    let mut ask = |at_us: u64, client: usize, node: usize, wish: Wish| {
+        let at_us = at_us + rng.random_range(0..40_000);
+        let (key, sloppy) = (0, true);
+        let ask = What::Ask {
+            client,
+            node,
+            key,
+            wish,
+            sloppy,
+        };
+        drawn.push((at_us, ask));
+    };
+    let (first_us, second_us) = (FORMED_US + 100_000, FORMED_US + 1_000_000);
+    ask(first_us + 100_000, 0, node, Wish::Blind);
+    ask(first_us + 150_000, 1, node, Wish::Blind);
+    ask(second_us + 100_000, 0, owners[0], Wish::Reuse);
+    ask(second_us + 300_000, 1, node, Wish::Blind);
+    let (gone, down_us) = (owners[1], 800_000);
+    drawn.push((
+        second_us,
+        What::Crash {
+            node: gone,
+            down_us,
+        },
+    ));
+    for (from, to) in across(&owners, setting.nodes) {
+        for begin_us in [first_us, second_us + 200_000] {
+            drawn.push((begin_us, What::Cut { from, to }));
+            drawn.push((begin_us + 300_000, What::Heal { from, to }));
+        }
     }
 }
 

@@ -169,6 +169,18 @@ impl World {
         Draw::of(self.plan.seed, PURPOSE, node as u64).below(most_us + 1)
     }
 
+    /// A full disk takes no values; what makes room goes on.
+    fn check_room(&mut self, node: usize, deletes: bool) -> Result<(), Failure> {
+        if self.is_full_disk(node) {
+            if !deletes {
+                self.sights.met(Sight::DiskFull);
+                return Err(Failure::DiskFull);
+            }
+            self.sights.met(Sight::DeletedWhenFull);
+        }
+        Ok(())
+    }
+
     /// Begins a write on this node's own copy.
     pub(crate) fn coordinate(
         &mut self,
@@ -180,13 +192,7 @@ impl World {
     ) -> Result<(), Failure> {
         let key = self.key(&coordinate.place).ok_or(Failure::Bucket)?;
         let (w, sloppy) = (coordinate.w as usize, coordinate.sloppy);
-        if self.is_full_disk(node) {
-            if !coordinate.deletes {
-                self.sights.met(Sight::DiskFull);
-                return Err(Failure::DiskFull);
-            }
-            self.sights.met(Sight::DeletedWhenFull);
-        }
+        self.check_room(node, coordinate.deletes)?;
         let owns = self.may_coordinate(node, key, w, sloppy)?;
         let found = match look {
             Look::First => {
@@ -197,7 +203,6 @@ impl World {
             Look::Never => None,
         };
         let now_us = self.scheduler.now_us();
-        let wall_us = now_us + self.skew_us(node);
         let process = self.process(node);
         let caps = caps(&process.held.document.buckets["default"].config);
         let put = self.put_by_both(node, key, w, (sloppy, None));
@@ -225,7 +230,7 @@ impl World {
         self.scheduler
             .after(left_us / 3, Event::Patience { node, life, flow });
         let request = request_of(&coordinate);
-        let write = Box::new(write(coordinate, value, wall_us));
+        let write = Box::new(write(coordinate, value, now_us + self.skew_us(node)));
         self.submit(
             node,
             Command::Mint {

@@ -320,6 +320,7 @@ impl Shared {
             storage_bytes: Some(size.bytes),
             storage_tombstones: Some(self.coordinator.replica().tombstones()),
             reap_epoch_age_seconds: self.reap_epoch_age(),
+            salvage_quarantined: self.coordinator.replica().quarantined(),
             disk_available_bytes: room.map(|room| room.available_bytes),
             disk_total_bytes: room.map(|room| room.total_bytes),
             disk_level: Some(self.coordinator.room() as u64),
@@ -329,7 +330,7 @@ impl Shared {
 
     fn reap_epoch_age(&self) -> Option<u64> {
         let status = self.coordinator.reaping().status();
-        status.active.then(|| status.age.as_secs())
+        status.active.then_some(status.age.as_secs())
     }
 
     /// What is kept for others.

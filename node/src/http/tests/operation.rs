@@ -3,7 +3,7 @@
 use axum::body::Body;
 use sibyl_core::registry::ChangeError;
 
-use super::super::{AdminError, Surface, waiting};
+use super::super::{AdminError, SalvageView, Surface, Waiting, waiting};
 use super::{Setup, setup, surface};
 
 #[tokio::test]
@@ -237,7 +237,11 @@ async fn what_the_registry_refuses_has_a_code() {
 /// A node that is told to join serves health, says why, and nothing else.
 #[tokio::test]
 async fn a_node_that_joins_serves_only_health() {
-    let (_tell, told) = tokio::sync::watch::channel(vec!["joining: nobody answers".to_owned()]);
+    let first = Waiting {
+        reasons: vec!["joining: nobody answers".to_owned()],
+        salvage: None,
+    };
+    let (tell, told) = tokio::sync::watch::channel(first);
     let setup = Setup {
         router: waiting(told),
         fake: setup().fake,
@@ -250,6 +254,18 @@ async fn a_node_that_joins_serves_only_health() {
     let other = check("PUT /v1/buckets/default/keys/k", (503, "not_serving")).await;
     assert_eq!(other.at("/outcome"), "not_written");
     check("GET /v1/cluster", (503, "not_serving")).await;
+    let salvage = SalvageView {
+        node_id: "n4".to_owned(),
+        quarantined: 3,
+        waits_for: Some("n1 cannot be reached".to_owned()),
+        ..SalvageView::default()
+    };
+    tell.send_modify(|told| told.salvage = Some(salvage));
+    let cluster = check("GET /v1/cluster", (200, "")).await;
+    assert_eq!(cluster.at("/salvage/node_id"), "n4");
+    assert_eq!(cluster.at("/salvage/quarantined"), "3");
+    assert_eq!(cluster.at("/salvage/waits_for"), "n1 cannot be reached");
+    assert_eq!(cluster.at("/ready"), "false");
 }
 
 #[tokio::test]

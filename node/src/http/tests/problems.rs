@@ -140,13 +140,9 @@ async fn writes_say_whether_they_may_still_become_visible() {
         &unknown,
     )
     .await;
-    let failure = Failure::Quorum {
-        copies: 1,
-        failed: 1,
-        w: 2,
-    };
+    let (copies, failed, w) = (1, 1, 2);
     check(
-        not_written(failure),
+        not_written(Failure::Quorum { copies, failed, w }),
         PUT,
         (503, "quorum_not_reached"),
         &unknown,

@@ -5,8 +5,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::super::limits::MAX_VISITS;
 use super::super::wire::{Kind, Out, Stamp};
-use super::super::{KnockError, MAX_KNOCK_BYTES, handshake, knock, wire};
+use super::super::{KnockError, MAX_BODY_BYTES, MAX_KNOCK_BYTES, handshake, knock, visit, wire};
 use super::node::{Node, id, limited};
 
 #[tokio::test]
@@ -75,4 +76,45 @@ async fn what_follows_a_knock_is_never_handled() {
     assert_eq!(first.map(|frame| frame.kind), Some(Kind::Answer));
     assert!(said.is_empty(), "nothing behind it");
     assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_visit_asks_on_and_brings_more_than_a_knock() {
+    let a = Node::echo("a").await;
+    let ask = Bytes::from_static(b"visit");
+    let (first, mut visit) = limited(visit(&a.addr, ask)).await.expect("answered");
+    assert_eq!(&first.1[..], b"visit");
+    for (head, size) in [("one", 0), ("two", 3 << 20), ("three", 5)] {
+        let body = Bytes::from(vec![7; size]);
+        let asked = limited(visit.ask(head.into(), body.clone())).await;
+        let (said, brought) = asked.expect("answered");
+        assert_eq!(said, format!("visit {head}"));
+        assert_eq!(brought, body);
+    }
+    let longest = Bytes::from(vec![0; MAX_BODY_BYTES + 1]);
+    let asked = limited(visit.ask(Bytes::new(), longest)).await;
+    assert!(matches!(asked, Err(KnockError::TooLong(_))), "{asked:?}");
+    assert!(a.net.peers().is_empty(), "nobody became a peer by it");
+}
+
+#[tokio::test]
+async fn few_visit_at_a_time_and_a_closing_node_ends_them() {
+    let a = Node::echo("a").await;
+    let ask = || Bytes::from_static(b"visit");
+    let mut visits = Vec::new();
+    for _ in 0..MAX_VISITS {
+        visits.push(limited(visit(&a.addr, ask())).await.expect("room").1);
+    }
+    let error = limited(visit(&a.addr, ask())).await.expect_err("full");
+    assert!(
+        matches!(&error, KnockError::Refused(why) if why.starts_with("full")),
+        "{error:?}"
+    );
+    limited(knock(&a.addr, Bytes::from_static(b"may I?")))
+        .await
+        .expect("who only knocks has room");
+    limited(a.net.shutdown()).await;
+    let mut last = visits.remove(0);
+    let asked = limited(last.ask(Bytes::new(), Bytes::new())).await;
+    assert!(asked.is_err(), "{asked:?}");
 }

@@ -43,6 +43,16 @@ impl Service for Closure {
         let head = banned.map_or_else(|| "nobody".to_owned(), |banned| banned.to_string());
         Box::pin(std::future::ready((head.into(), ask)))
     }
+
+    fn visits(&self, ask: &Bytes) -> bool {
+        &ask[..] == b"visit"
+    }
+
+    /// Says what began the visit, and what was brought.
+    fn visited(&self, ask: Bytes, head: Bytes, body: Bytes) -> Knocked {
+        let said = [&ask[..], b" ", &head[..]].concat();
+        Box::pin(std::future::ready((said.into(), body)))
+    }
 }
 
 /// A node under test.

@@ -14,7 +14,7 @@ use sibyl_core::message;
 use sibyl_core::registry::{BadDocument, Document, Held, Joiner};
 use tokio::sync::watch;
 
-use super::CHOSEN;
+use super::{CHOSEN, JOINED};
 use crate::peer;
 use crate::store::{self, Batch, Opened, Space, Start, Store as _};
 
@@ -159,6 +159,7 @@ fn kept(opened: &Opened) -> Result<Option<Held>, JoinError> {
 fn keep(opened: &Opened, held: &Held) -> Result<(), JoinError> {
     let mut batch = Batch::new();
     batch.put(Space::Meta, CHOSEN.as_bytes(), held.encode());
+    batch.put(Space::Meta, JOINED.as_bytes(), vec![1]);
     opened.store.apply(batch)?;
     store::commit(&*opened.store, &opened.watermark)?;
     Ok(())

@@ -18,7 +18,8 @@ use super::labels::{
     AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByFromTo, ByKind, ByKindResult,
     ByMethodPeer, ByMethodPeerResult, ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason,
     ByPeer, ByResolver, ByResolverResult, ByResult, CacheResult, Exemplar, GossipKind, HintResult,
-    KnockResult, Op, Outcome, Quorum, QuorumFailure, RepairMode, ShedReason, StorageOp, Success,
+    KnockResult, Op, Outcome, Quorum, QuorumFailure, RepairMode, SalvageResult, ShedReason,
+    StorageOp, Success,
 };
 use super::merkle;
 
@@ -96,6 +97,7 @@ pub(super) struct Families {
     pub(super) repeated_writes: Counter,
     pub(super) hints: Of<ByResult, Counter>,
     pub(super) hint_delay: Exemplars,
+    pub(super) salvaged: Of<ByResult, Counter>,
     pub(super) storage_duration: Of<ByOp, Histogram>,
     pub(super) merkle: merkle::Families,
     pub(super) knocks: Of<ByResult, Counter>,
@@ -150,6 +152,7 @@ impl Families {
             repeated_writes: Counter::default(),
             hints: Family::default(),
             hint_delay: slow(),
+            salvaged: Family::default(),
             storage_duration: Family::new_with_constructor(storage_fast),
             merkle: merkle::Families::new(),
             knocks: Family::default(),
@@ -238,6 +241,8 @@ impl Families {
         let help = "Time from keeping a hint to its target's acknowledgement";
         let unit = Unit::Seconds;
         to.register_with_unit("sibyl_hint_delay", help, unit, self.hint_delay.clone());
+        let help = "Objects that removed nodes brought, by what became of them here";
+        to.register("sibyl_salvaged", help, self.salvaged.clone());
     }
 
     fn register_gossip(&self, to: &mut Registry) {
@@ -365,6 +370,9 @@ impl Families {
         }
         for result in HintResult::ALL.iter().map(|result| result.as_str()) {
             zero(&self.hints, ByResult { result });
+        }
+        for result in SalvageResult::ALL.iter().map(|result| result.as_str()) {
+            zero(&self.salvaged, ByResult { result });
         }
         for result in KnockResult::ALL.iter().map(|result| result.as_str()) {
             zero(&self.knocks, ByResult { result });

@@ -37,6 +37,8 @@ pub struct Readings {
     pub storage_tombstones: Option<u64>,
     /// How long the reaping epoch has lasted, seconds; none if this node takes no part.
     pub reap_epoch_age_seconds: Option<u64>,
+    /// Objects that nobody took when this node came back after its removal; none if it never did.
+    pub salvage_quarantined: Option<u64>,
     /// Free bytes on the store's disk.
     pub disk_available_bytes: Option<u64>,
     /// Size of the store's disk.
@@ -126,6 +128,14 @@ impl Collector for Gauges {
             help,
             Some(&Unit::Seconds),
             readings.reap_epoch_age_seconds,
+        )?;
+        let help = "Objects that this node brought after its removal and nobody took";
+        gauge(
+            &mut to,
+            "sibyl_salvage_quarantined",
+            help,
+            None,
+            readings.salvage_quarantined,
         )?;
         let help = "Free on the store's disk";
         gauge(

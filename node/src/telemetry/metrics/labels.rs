@@ -195,6 +195,22 @@ words! {
 }
 
 words! {
+    /// What became of an object that a removed node brought.
+    SalvageResult {
+        /// It held something that was not known here.
+        Imported = "imported",
+        /// It did not.
+        Known = "known",
+        /// It may have been deleted and forgotten here.
+        Older = "older",
+        /// Its bucket is gone.
+        Gone = "gone",
+        /// It is not this node's, or could not be taken now.
+        Refused = "refused",
+    }
+}
+
+words! {
     /// How a step without further distinction ended.
     Success {
         /// Well.
@@ -249,6 +265,8 @@ words! {
         Named = "named",
         /// To wait, or to knock again.
         Waiting = "waiting",
+        /// To bring what it holds, since its store was removed.
+        Brings = "brings",
         /// That it is never taken in so.
         Refused = "refused",
     }

@@ -21,6 +21,7 @@ use prometheus_client::registry::Registry;
 use sibyl_core::membership::State;
 
 pub use self::gauges::{HintReading, Readings};
+pub use self::labels::SalvageResult;
 pub use self::labels::{
     AmnesiaCause, CacheResult, Direction, GossipKind, HintResult, KnockResult, MAX_BUCKETS,
     MAX_PEERS, MAX_RESOLVERS, Op, Outcome, Quorum, QuorumFailure, RepairMode, Repaired, Resolution,
@@ -244,6 +245,14 @@ impl Metrics {
             result: result.as_str(),
         };
         self.families.hints.get_or_create(&by).inc();
+    }
+
+    /// Something became of an object that a removed node brought.
+    pub fn salvaged(&self, result: SalvageResult) {
+        let by = ByResult {
+            result: result.as_str(),
+        };
+        self.families.salvaged.get_or_create(&by).inc();
     }
 
     /// A hint is on its target's disk, so long after it was kept.

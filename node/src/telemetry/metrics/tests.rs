@@ -56,6 +56,7 @@ fn count_everything(node: &Telemetry) {
     metrics.sloppy_write();
     metrics.repeated_write();
     metrics.hint_delivered(Duration::from_secs(3), &span);
+    metrics.salvaged(SalvageResult::Imported);
     metrics.storage(StorageOp::Get, Duration::from_micros(70));
     metrics.amnesia(AmnesiaCause::Missing);
     metrics.knock(KnockResult::Named);
@@ -76,6 +77,7 @@ fn count_everything(node: &Telemetry) {
         storage_bytes: Some(u64::MAX),
         storage_tombstones: Some(1),
         reap_epoch_age_seconds: Some(1),
+        salvage_quarantined: Some(1),
         disk_available_bytes: Some(1),
         disk_total_bytes: Some(2),
         disk_level: Some(1),

@@ -24,7 +24,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ("comfy_table", &["node/src/cli/output.rs"]),
     (
         "crc32c",
-        &["node/src/store/", "node/src/peer/", "node/core/src/"],
+        &["node/src/store/", "node/core/src/", "node/fuzz/targets/"],
     ),
     ("fjall", &["node/src/store/fjall.rs"]),
     (
@@ -49,6 +49,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ("hyper", &["node/src/http/", "node/src/cli/bench/"]),
     ("hyper_util", &["node/src/http/", "node/src/cli/bench/"]),
     ("indicatif", &["node/src/cli/output.rs"]),
+    ("libfuzzer_sys", &["node/fuzz/targets/"]),
     ("mimalloc", &["node/src/main.rs"]),
     ("opentelemetry", &["node/src/telemetry/"]),
     ("opentelemetry_otlp", &["node/src/telemetry/"]),
