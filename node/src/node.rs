@@ -532,6 +532,7 @@ fn reaping(config: &Config, beside: &AntiEntropy, telemetry: &Telemetry) -> Reap
     let (ground, leftover) = (beside.ground(), beside.clone());
     Reaping::new(reap::Ground {
         me: ground.me.clone(),
+        door: ground.door.clone(),
         replica: ground.replica.clone(),
         net: ground.net.clone(),
         registry: ground.registry.clone(),

@@ -252,6 +252,7 @@ impl Replica {
     pub fn start(mut ground: Ground) -> Self {
         let (queue, commands) = mpsc::channel(QUEUE);
         let gauge = std::mem::replace(&mut ground.gauge, Gauge::boundless());
+        let _unknown = gauge.look(); // If so, the writer asks again before its first batch.
         let facts = Arc::new(Facts {
             gauge,
             actor: ground.actor,

@@ -170,14 +170,14 @@ pub const FLAGS: &[Flag] = &[
     value(
         "max-requests",
         "COUNT",
-        "256",
-        "Requests of clients that run at once; four times as many wait for their turn, and the others are told at once (503 overloaded)",
+        "",
+        "Requests of clients that run at once, left out: 256; four times as many wait for their turn, and the others are told at once (503 overloaded)",
     ),
     value(
         "low-water-bytes",
         "BYTES",
-        "268435456",
-        "Free below this on the disk, values are refused (507) and below half of it deletes, too; 0: nothing is, and the node stops when a write fails",
+        "",
+        "Free below this on the disk, left out: 268435456 (256 MiB), values are refused (507) and below half of it deletes, too; 0: nothing is, and the node stops when a write fails",
     ),
     value(
         "anti-entropy",

@@ -17,6 +17,7 @@ use sibyl_core::reap::{Effect, Event, Hold, Machine, Own, STEPS};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::door::Door;
 use crate::peer::{Net, Outgoing};
 use crate::replica::Replica;
 use crate::tasks::registry::{Registry, View, result_of_call};
@@ -40,6 +41,8 @@ const NOTE: &str = "reaping";
 pub struct Ground {
     /// This node.
     pub me: NodeId,
+    /// Lets clients go first.
+    pub door: Door,
     /// Its copies.
     pub replica: Replica,
     /// Its peers.
@@ -169,6 +172,7 @@ impl Reaping {
                     self.talk().await;
                     self.look();
                     self.seal_all().await;
+                    self.ground().door.yield_to_clients().await;
                     self.forget_ripe().await;
                     self.report(interval);
                 }

@@ -62,6 +62,7 @@ impl Reaping {
             let Some(next) = next else { break };
             from = next;
             tokio::time::sleep(page.elapsed()).await;
+            ground.door.yield_to_clients().await;
         }
         let mut state = self.state();
         state.scanned = epoch;
