@@ -106,7 +106,7 @@ impl Disk {
 }
 
 /// Writes until the node ends; what was acknowledged.
-fn write_until_it_ends(node: &mut Node, prefix: &str) -> Vec<String> {
+fn write_until_it_ends(node: &Node, prefix: &str) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for at in 0.. {
         let path = key("default", &format!("{prefix}-{at}"));

@@ -87,7 +87,7 @@ fn listed(node: &Node) -> Vec<String> {
         .expect(200)
         .json();
     let keys = body["keys"].as_array().unwrap();
-    keys.iter().map(|key| crate::ask::text(key)).collect()
+    keys.iter().map(crate::ask::text).collect()
 }
 
 /// Writes keys and deletes them; the contexts of the reads before.

@@ -68,7 +68,7 @@ fn pick(cluster: &Cluster, owner: &str, owned: bool, series: &str, taken: &mut V
 }
 
 /// Has this node written what nobody else hears of, then killed and removed.
-fn lose(cluster: &mut Cluster, mut lost: Node, alone: &[&str]) -> Node {
+fn lose(cluster: &Cluster, mut lost: Node, alone: &[&str]) -> Node {
     for other in &cluster.nodes {
         lost.cut(other, true);
     }
@@ -132,7 +132,7 @@ fn what_only_a_removed_node_holds_comes_back_with_it() {
     }
     let before = store_of(one, "n4");
     let four = cluster.nodes.pop().unwrap();
-    let mut four = lose(&mut cluster, four, &[&alone, &hinted]);
+    let mut four = lose(&cluster, four, &[&alone, &hinted]);
     let one = &cluster.nodes[0];
     for path in [&changed, &deleted] {
         let seen = one.ask(&get(path.as_str())).expect(200);
@@ -247,7 +247,7 @@ fn what_was_forgotten_meanwhile_is_set_aside_and_a_joiner_joins_again() {
     let all: Vec<&Node> = cluster.nodes.iter().chain([&four]).collect();
     wait_epochs(&all, 8);
     let before = store_of(&cluster.nodes[0], "n4");
-    let mut four = lose(&mut cluster, four, &[&alone]);
+    let mut four = lose(&cluster, four, &[&alone]);
     let one = &cluster.nodes[0];
     let seen = one.ask(&get(forgotten.as_str())).expect(200);
     one.ask(&delete(forgotten.as_str()).seen(&seen)).expect(204);
@@ -299,7 +299,7 @@ fn an_operator_may_skip_it_and_think_again() {
     cluster.wait_whole();
     let alone = pick(&cluster, "n4", true, "alone", &mut Vec::new());
     let four = cluster.nodes.pop().unwrap();
-    let mut four = lose(&mut cluster, four, &[&alone]);
+    let mut four = lose(&cluster, four, &[&alone]);
     four.set_flag("salvage", "nothing");
     four.start();
     until("it waits for its operator", || {

@@ -316,7 +316,7 @@ fn an_owner_that_is_away_or_busy_holds_up_its_own_and_nothing_is_set_aside_witho
 
 #[test]
 fn a_partition_that_is_given_twice_is_counted_once() {
-    let mut owners = vec![
+    let mut owners = [
         Owner::default(),
         Owner {
             gone: true,
