@@ -5,7 +5,6 @@
 //! cannot prove what it remembers is begun anew under another actor, without an operator; a store that fails
 //! while running ends the node.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +13,9 @@ use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sibyl_core::id::{Actor, NodeId};
-use sibyl_core::membership::{Standing, Timing};
+use sibyl_core::membership::Timing;
 use sibyl_core::reap::RETRY_WINDOW_MS;
-use sibyl_core::registry::{Document, Farewell};
+use sibyl_core::registry::Document;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
@@ -32,10 +31,10 @@ use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
 use crate::store::{self, Watermark};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
-use crate::tasks::gossip::{self, Listed, Notice};
+use crate::tasks::gossip::{self, Notice};
 use crate::tasks::handoff::{self, Owned};
 use crate::tasks::reap::{self, Reaping};
-use crate::tasks::registry::{Opened, Registry, StartError, View};
+use crate::tasks::registry::{Opened, StartError};
 use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
 

@@ -48,11 +48,7 @@ pub(super) async fn follow(
 }
 
 /// Waits until this node finds that it was removed, and notes it.
-async fn watch(
-    coordinator: Coordinator,
-    data_dir: std::path::PathBuf,
-    found: watch::Sender<bool>,
-) {
+async fn watch(coordinator: Coordinator, data_dir: std::path::PathBuf, found: watch::Sender<bool>) {
     let mut changes = coordinator.net().changes();
     let mut views = coordinator.registry().watch();
     loop {
@@ -159,10 +155,7 @@ fn noted(view: &View, former: &Former, me: &NodeId, store: Actor) -> Option<Fenc
 }
 
 /// Lets an operator of a node that was removed once, and is a member again, know what nobody took.
-async fn remember(
-    coordinator: &Coordinator,
-    fenced: Option<&Fenced>,
-) -> anyhow::Result<()> {
+async fn remember(coordinator: &Coordinator, fenced: Option<&Fenced>) -> anyhow::Result<()> {
     let Some(count) = fenced.map(|fenced| fenced.tally.quarantined) else {
         return Ok(());
     };
