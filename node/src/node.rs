@@ -5,7 +5,6 @@
 //! cannot prove what it remembers is begun anew under another actor, without an operator; a store that fails
 //! while running ends the node.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +13,9 @@ use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sibyl_core::id::{Actor, NodeId};
-use sibyl_core::membership::{Standing, Timing};
+use sibyl_core::membership::Timing;
 use sibyl_core::reap::RETRY_WINDOW_MS;
-use sibyl_core::registry::{Document, Farewell};
+use sibyl_core::registry::Document;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
@@ -32,16 +31,17 @@ use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
 use crate::store::{self, Watermark};
 use crate::tasks::anti_entropy::{self, AntiEntropy};
-use crate::tasks::gossip::{self, Listed, Notice};
+use crate::tasks::gossip::{self, Notice};
 use crate::tasks::handoff::{self, Owned};
 use crate::tasks::reap::{self, Reaping};
-use crate::tasks::registry::{Opened, Registry, StartError, View};
+use crate::tasks::registry::{Opened, StartError};
 use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
 
 mod disk;
 mod fenced;
 mod giving;
+mod listed;
 mod origin;
 #[cfg(test)]
 mod tests;
@@ -155,8 +155,7 @@ impl Node {
     /// Whatever keeps it from starting.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let me: NodeId = config.node_id.parse()?;
-        let removed = fenced::settle(&config).await?;
-        let first = origin::first_document(&config, &me, removed.as_ref()).await?;
+        let first = origin::first_document(&config, &me).await?;
         let telemetry = start_telemetry(&config, &me, &first)?;
         let Store {
             replica,
@@ -174,8 +173,7 @@ impl Node {
             url: config.advertise.clone(),
         };
         let answers = Arc::new(Answers::new(registry.handle(), telemetry.tracer.clone()));
-        let options = net_options(&config);
-        let net = Net::start(identity, peers, answers.clone(), options)?;
+        let net = Net::start(identity, peers, answers.clone(), net_options(&config))?;
         let door = door(&config, &replica);
         let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
             me: me.clone(),
@@ -212,10 +210,7 @@ impl Node {
         anti_entropy.start();
         deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
         look_after(&coordinator, &config);
-        fenced::remember(&coordinator, removed.as_ref()).await?;
-        let (found, fenced) = watch::channel(false);
-        let folder = config.data_dir.clone();
-        tokio::spawn(fenced::watch(coordinator.clone(), folder, found));
+        let fenced = fenced::follow(&coordinator, &config).await?;
         let (stop, stopped) = watch::channel(false);
         let served = listen(&config, &coordinator, &telemetry, backups, &stopped).await?;
         tracing::info!(node = %coordinator.me(), listen = %served.0, "serving");
@@ -388,45 +383,11 @@ fn gossip(
         },
         replica: replica.clone(),
         watermark: Arc::clone(watermark),
-        listed: listed(&registry),
+        listed: listed::listed(&registry),
         on_behind: Box::new(move |member, number| registry.seen(member, number)),
         tracer: telemetry.tracer.clone(),
         metrics: Arc::clone(&telemetry.metrics),
     })
-}
-
-/// Whom a document names, and as what: members, and who was one.
-fn standings(document: &Document) -> BTreeMap<NodeId, Standing> {
-    let ended = document.departed().into_iter().map(|former| {
-        let standing = match former.why {
-            Farewell::Left => Standing::Left,
-            Farewell::Removed => Standing::Down,
-        };
-        (former.node.clone(), standing)
-    });
-    let members = document.layout.members.keys();
-    ended
-        .chain(members.map(|node| (node.clone(), Standing::Member)))
-        .collect()
-}
-
-/// Whom the registry names, as it changes. A member that a document does not name any more was removed.
-fn listed(registry: &Registry) -> watch::Receiver<Listed> {
-    let read = |view: &View| Listed {
-        number: view.number(),
-        members: standings(view.document()),
-    };
-    let mut documents = registry.watch();
-    let (listed, receiver) = watch::channel(read(&documents.borrow_and_update()));
-    tokio::spawn(async move {
-        while documents.changed().await.is_ok() {
-            let now = read(&documents.borrow_and_update());
-            if listed.send(now).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 /// Opens the data folder. What contradicts itself is disowned and begun anew.

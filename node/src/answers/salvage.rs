@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 use super::Answers;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::peer::Knocked;
-use crate::replica::{Claim, Slot};
+use crate::replica::Slot;
+use crate::replica::salvage::Claim;
 use crate::tasks::registry::{JOINED, REBUILDING, View};
 use crate::telemetry::metrics::SalvageResult;
 

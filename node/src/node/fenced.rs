@@ -35,12 +35,20 @@ const LOOK_ONCE_MORE: Duration = Duration::from_secs(10);
 /// The most members that are asked in one look: any one of them knows.
 const MOST_ASKED: usize = 3;
 
+/// Becomes true once this node finds that it was removed.
+pub(super) async fn follow(
+    coordinator: &Coordinator,
+    config: &Config,
+) -> anyhow::Result<watch::Receiver<bool>> {
+    let folder = config.data_dir.clone();
+    remember(coordinator, read(&folder)?.as_ref()).await?;
+    let (found, fenced) = watch::channel(false);
+    tokio::spawn(watch(coordinator.clone(), folder, found));
+    Ok(fenced)
+}
+
 /// Waits until this node finds that it was removed, and notes it.
-pub(super) async fn watch(
-    coordinator: Coordinator,
-    data_dir: std::path::PathBuf,
-    found: watch::Sender<bool>,
-) {
+async fn watch(coordinator: Coordinator, data_dir: std::path::PathBuf, found: watch::Sender<bool>) {
     let mut changes = coordinator.net().changes();
     let mut views = coordinator.registry().watch();
     loop {
@@ -147,10 +155,7 @@ fn noted(view: &View, former: &Former, me: &NodeId, store: Actor) -> Option<Fenc
 }
 
 /// Lets an operator of a node that was removed once, and is a member again, know what nobody took.
-pub(super) async fn remember(
-    coordinator: &Coordinator,
-    fenced: Option<&Fenced>,
-) -> anyhow::Result<()> {
+async fn remember(coordinator: &Coordinator, fenced: Option<&Fenced>) -> anyhow::Result<()> {
     let Some(count) = fenced.map(|fenced| fenced.tally.quarantined) else {
         return Ok(());
     };

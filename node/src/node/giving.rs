@@ -18,7 +18,7 @@ use super::waiting::Waiting;
 use crate::config::{Config, Forming, Salvage};
 use crate::http;
 use crate::peer::{self, MAX_BODY_BYTES, Visit};
-use crate::replica::remains;
+use crate::replica::salvage::remains;
 use crate::store::{self, IMAGE, Space, Store as _};
 use crate::tasks::reap::EPOCH;
 use crate::tasks::registry::CHOSEN;

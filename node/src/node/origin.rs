@@ -19,13 +19,10 @@ use crate::tasks::registry::joining;
 /// which its store then holds.
 ///
 /// A node that was removed has no first document of its own any more: it asks to be taken in, or waits to be.
-pub(super) async fn first_document(
-    config: &Config,
-    me: &NodeId,
-    fenced: Option<&Fenced>,
-) -> anyhow::Result<Document> {
-    if let Some(ground) = newcomer(config, me, fenced) {
-        return later_document(config, ground, fenced).await;
+pub(super) async fn first_document(config: &Config, me: &NodeId) -> anyhow::Result<Document> {
+    let fenced = super::fenced::settle(config).await?;
+    if let Some(ground) = newcomer(config, me, fenced.as_ref()) {
+        return later_document(config, ground, fenced.as_ref()).await;
     }
     let alone = || First {
         peer_addr: config.peer_advertise.clone(),

@@ -1,5 +1,6 @@
 //! Whole nodes in one process, each with a runtime of its own: what only shows when all parts stand together.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;

@@ -9,6 +9,8 @@ use sibyl_core::object::Object;
 use sibyl_core::salvage::{self, Verdict};
 use tokio::sync::oneshot;
 
+pub mod remains;
+
 use super::census::is_deleted;
 use super::writer::{Fatal, Round, Writer};
 use super::{Command, Done, Replica, Slot};
@@ -109,12 +111,12 @@ impl Writer {
         let horizon = self.horizon(slot.partition);
         let horizon = (horizon > 0 || !claim.late).then_some(horizon);
         let remembers = claim.all || salvage::remembers(horizon, claim.epoch);
-        let before = is_deleted(held.object());
-        let verdict = salvage::decide(held.object_mut(), &object, remembers);
-        let object = (verdict == Verdict::Imported).then(|| held.object().clone());
+        let before = is_deleted(&held.object);
+        let verdict = salvage::decide(&mut held.object, &object, remembers);
+        let object = (verdict == Verdict::Imported).then(|| held.object.clone());
         if let Some(object) = &object {
             self.census.change(before, is_deleted(object));
-            self.write_held(round, &slot, held);
+            self.write(round, &slot, held.object, held.tag);
         }
         let admitted = Admitted { verdict, object };
         let told = move |synced: Result<(), Failure>| done(synced.map(|()| admitted));

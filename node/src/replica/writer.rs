@@ -54,21 +54,13 @@ impl Completions {
 /// A key's object, and the tag under which its leaf counts it.
 #[derive(Clone, Default)]
 pub(super) struct Held {
-    object: Object,
-    tag: Sum,
+    pub(super) object: Object,
+    pub(super) tag: Sum,
 }
 
 impl Held {
     pub(super) fn into_object(self) -> Object {
         self.object
-    }
-
-    pub(super) fn object(&self) -> &Object {
-        &self.object
-    }
-
-    pub(super) fn object_mut(&mut self) -> &mut Object {
-        &mut self.object
     }
 }
 
@@ -519,13 +511,8 @@ impl Writer {
         }
     }
 
-    /// Writes a copy that was changed in place.
-    pub(super) fn write_held(&mut self, round: &mut Round, slot: &Slot, held: Held) {
-        self.write(round, slot, held.object, held.tag);
-    }
-
     /// Puts an object in the place of one that its leaf counts under this tag.
-    fn write(&mut self, round: &mut Round, slot: &Slot, object: Object, gone: Sum) {
+    pub(super) fn write(&mut self, round: &mut Round, slot: &Slot, object: Object, gone: Sum) {
         let encoded: Bytes = codec::encode(&object);
         let Place { bucket, key } = &slot.place;
         let tag = self.leaves.tag(*bucket, key, &encoded);

@@ -1,4 +1,6 @@
 //! The span of taking over what a removed node brings: one root per batch, never one per object.
+//!
+//! The node that brings it has no telemetry yet, so nothing of its own comes before. Numbers only, no keys.
 
 use sibyl_core::id::NodeId;
 

@@ -4,7 +4,8 @@
 use sibyl_core::salvage::Verdict;
 
 use super::*;
-use crate::replica::{Admitted, Claim, Sealing, remains};
+use crate::replica::Sealing;
+use crate::replica::salvage::{Admitted, Claim, remains};
 
 /// What a node says that was last in this epoch.
 fn in_epoch(epoch: u64) -> Claim {

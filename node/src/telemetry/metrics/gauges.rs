@@ -129,14 +129,7 @@ impl Collector for Gauges {
             Some(&Unit::Seconds),
             readings.reap_epoch_age_seconds,
         )?;
-        let help = "Objects that this node brought after its removal and nobody took";
-        gauge(
-            &mut to,
-            "sibyl_salvage_quarantined",
-            help,
-            None,
-            readings.salvage_quarantined,
-        )?;
+        salvaged(&mut to, &readings)?;
         let help = "Free on the store's disk";
         gauge(
             &mut to,
@@ -167,6 +160,12 @@ impl Collector for Gauges {
 }
 
 /// What this node acts on, and what it still has to compare.
+fn salvaged(to: &mut DescriptorEncoder<'_>, readings: &Readings) -> fmt::Result {
+    let help = "Objects that this node brought after its removal and nobody took";
+    let count = readings.salvage_quarantined;
+    gauge(to, "sibyl_salvage_quarantined", help, None, count)
+}
+
 fn standing(to: &mut DescriptorEncoder<'_>, readings: &Readings) -> fmt::Result {
     let help = "Number of the registry document this node acts on";
     gauge(

@@ -68,7 +68,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     (
         "rand",
         &[
-            "node/src/node.rs",
+            "node/src/node",
             "node/src/coordinator/",
             "node/src/http/",
             "node/src/peer/",
@@ -105,7 +105,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     (
         "tokio",
         &[
-            "node/src/answers.rs",
+            "node/src/answers",
             "node/src/cli/",
             "node/src/coordinator/",
             "node/src/door",

@@ -9,7 +9,7 @@ use sibyl_core::hint;
 use sibyl_core::id::{Incarnation, Partition};
 use sibyl_core::salvage::{MAX_BATCH, MAX_BATCH_BYTES, MAX_BATCH_KEY_BYTES, Record};
 
-use super::{Slot, record};
+use super::super::{Slot, record};
 use crate::store::{Batch, ReadError, Space, Store, WriteError, following};
 
 /// Where objects lie, in the order in which they are given away.
