@@ -191,7 +191,10 @@ fn report(failure: &Failure, bug: Option<Bug>) {
         *at_us as f64 / 1000.0
     );
     let (small, flag) = match room {
-        Room::World => (quietly(|| shrink(&Plan::for_bug(*seed, bug), bug).to_string()), ""),
+        Room::World => (
+            quietly(|| shrink(&Plan::for_bug(*seed, bug), bug).to_string()),
+            "",
+        ),
         Room::Gossip => (
             quietly(|| shrink_gossip(&gossip::Plan::draw(*seed), bug).to_string()),
             "--gossip ",
