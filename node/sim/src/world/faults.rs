@@ -291,9 +291,15 @@ impl World {
         }
         self.sights.met(Sight::Restored);
         let partitions: Vec<_> = self.keys.iter().map(|key| key.slot.partition).collect();
+        let reaps = self.plan.setting.reaps;
         let disk = &mut self.nodes[node].disk;
-        disk.restore();
-        disk.spoiled.extend(partitions);
+        disk.rebuilding = true;
+        // What may have been reaped since is set aside as a whole and fetched anew (decision 12). Who is asked for that
+        // has no room here yet: where tombstones are reaped, all of a backup is set aside.
+        if !reaps {
+            disk.restore();
+            disk.spoiled.extend(partitions);
+        }
         if self.bug == Some(Bug::BackupGoesOn) {
             disk.pretend();
         }
@@ -394,9 +400,11 @@ impl World {
             let named = member.store.map(|store| store == disk.actor);
             other != node && named.unwrap_or(self.nodes[other].stores == 0)
         };
+        // Who is no member may be about to become one, with the store that is lost now.
+        let joins = usize::from(!members.contains_key(&self.nodes[node].id));
         let enough = |stay: &dyn Fn(&Member) -> bool| {
             let left = members.iter().filter(|(_, member)| stay(member));
-            left.clone().filter(votes).count() * 2 > left.count()
+            left.clone().filter(votes).count() * 2 > left.count() + joins
         };
         enough(&|_| true) && enough(&|member| !member.leaving)
     }
