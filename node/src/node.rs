@@ -165,14 +165,13 @@ impl Node {
         } = open_store(&config, &me, &first, &telemetry)?;
         let peers = bind(config.peer_listen, "peer-listen").await?;
         let identity = Identity {
-            cluster_id: first.cluster_id.clone(),
-            node_id: me.clone(),
             store: actor.0,
             incarnation: watermark.incarnation(),
             lineage: registry.handle().view().document().lineage(),
-            url: config.advertise.clone(),
+            ..nameless(&config, &me, &first)
         };
-        let answers = Arc::new(Answers::new(registry.handle(), telemetry.tracer.clone()));
+        let tracer = telemetry.tracer.clone();
+        let answers = Arc::new(Answers::new(registry.handle(), tracer.clone()));
         let net = Net::start(identity, peers, answers.clone(), net_options(&config))?;
         let door = door(&config, &replica);
         let anti_entropy = AntiEntropy::new(anti_entropy::Ground {
@@ -208,7 +207,7 @@ impl Node {
         registry.start(net.clone());
         gossip.start(net);
         anti_entropy.start();
-        deliver_hints(&coordinator, telemetry.tracer.clone(), inbox);
+        deliver_hints(&coordinator, tracer, inbox);
         look_after(&coordinator, &config);
         let fenced = fenced::follow(&coordinator, &config).await?;
         let (stop, stopped) = watch::channel(false);
@@ -224,6 +223,7 @@ impl Node {
             fenced,
         })
     }
+
     /// Where clients connect.
     pub fn listen(&self) -> SocketAddr {
         self.listen
@@ -388,6 +388,18 @@ fn gossip(
         tracer: telemetry.tracer.clone(),
         metrics: Arc::clone(&telemetry.metrics),
     })
+}
+
+/// What the configuration says of this node's identity; the store says the rest.
+fn nameless(config: &Config, me: &NodeId, first: &Document) -> Identity {
+    Identity {
+        cluster_id: first.cluster_id.clone(),
+        node_id: me.clone(),
+        store: 0,
+        incarnation: 0,
+        lineage: None,
+        url: config.advertise.clone(),
+    }
 }
 
 /// Opens the data folder. What contradicts itself is disowned and begun anew.

@@ -52,8 +52,7 @@ mod tests;
 
 /// The most commands that wait for the writer: at 1 KiB a write, 16 MiB; beyond it callers are shed.
 const QUEUE: usize = 16 * 1024;
-/// The most of them after which no new write is minted: the other half is for copies of what others minted already,
-/// so that what was accepted anywhere can finish.
+/// The most of them after which no new write is minted: the rest is for what was accepted elsewhere, to finish.
 const QUEUE_FOR_NEW: usize = QUEUE / 2;
 /// The most commands one batch takes: a sync costs about as much as a thousand small writes.
 const BATCH: usize = 1024;

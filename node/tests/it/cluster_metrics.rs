@@ -14,7 +14,11 @@ use crate::resolver::fixture::{guest, pick};
 
 const METRICS: &str = include_str!("../../../observability/METRICS.md");
 /// Not on the page of a healthy node.
-const ONLY_IN_TROUBLE: &[&str] = &["sibyl_amnesia_total", "sibyl_trace_spans_dropped_total"];
+const ONLY_IN_TROUBLE: &[&str] = &[
+    "sibyl_amnesia_total",
+    "sibyl_salvage_quarantined",
+    "sibyl_trace_spans_dropped_total",
+];
 /// Listed, and not measured by any store yet.
 const NOT_YET: &[&str] = &[];
 

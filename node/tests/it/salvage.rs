@@ -320,8 +320,18 @@ fn an_operator_may_skip_it_and_think_again() {
     }
     assert_eq!(imported(&cluster.nodes), 0.0);
 
-    // What was put aside is a store as it was: in a folder of its own it may be given after all.
+    // What was put aside is a store as it was: in a folder of its own it may be given after all. Members remember for a
+    // while who waits, and hear no other store of that name.
     four.kill();
+    for node in &cluster.nodes {
+        until("the other store of its name is forgotten", || {
+            let body = node.ask(&get("/v1/cluster")).expect(200).json();
+            match body["candidates"] == serde_json::json!([]) {
+                true => Ok(()),
+                false => Err(body["candidates"].to_string()),
+            }
+        });
+    }
     let mut again = four.like("n4-again");
     let (from, to) = (four.folder.join("data/aside-1"), again.folder.join("data"));
     copy(&from, &to);
