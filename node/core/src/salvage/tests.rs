@@ -66,6 +66,51 @@ fn an_owner_remembers_what_it_has_forgotten_nothing_of() {
 }
 
 #[test]
+fn whoever_recovered_remembers_since_then_what_members_to_the_end_hold() {
+    let members = |count| {
+        let first = |number: usize| crate::registry::First {
+            peer_addr: format!("127.0.0.1:{number}"),
+            zone: None,
+        };
+        let name = |number: usize| format!("n{number}").parse::<NodeId>().unwrap();
+        let firsts = (1..=count).map(|number| (name(number), first(number)));
+        crate::registry::first_document("shop", &firsts.collect(), 16, 4).unwrap()
+    };
+    let formed = {
+        let first = members(3);
+        let stores = first.layout.members.keys().cloned().zip((1..).map(Actor));
+        let secret = crate::registry::Secret([1; 32]);
+        let secrets = crate::registry::Secrets {
+            context_key: secret,
+            cluster_key: secret,
+        };
+        crate::registry::second_document(&first, &stores.collect(), &secrets).unwrap()
+    };
+    let by: NodeId = "n1".parse().unwrap();
+    let document = formed.recovered(&by, Actor(1), 20).unwrap();
+    let lost = document.layout.former[&Actor(2)].clone();
+    let check = |former: &Former, owner: u64, epoch: u64, expected: Option<u64>| {
+        let memory = recovered_memory(&document, former, Actor(owner), epoch);
+        assert_eq!(memory, expected, "{former:?} at {owner} with {epoch}");
+    };
+    check(&lost, 1, 19, Some(21));
+    check(&lost, 1, 21, Some(21));
+    // An older state of a member: what was forgotten since may be in it.
+    check(&lost, 1, 18, None);
+    // Whoever joined later remembers nothing of before.
+    check(&lost, 7, 20, None);
+    // Whoever was removed before agreed to nothing that was forgotten since.
+    let removed = Former {
+        why: Farewell::Removed,
+        ..lost.clone()
+    };
+    check(&removed, 1, 20, None);
+    let earlier = Former { number: 9, ..lost };
+    check(&earlier, 1, 20, None);
+    assert_eq!(recovered_memory(&formed, &earlier, Actor(1), 20), None);
+}
+
+#[test]
 fn what_is_known_is_never_joined_and_what_may_be_forgotten_neither() {
     let brought = written(9, 1, "only here");
     let mut held = Object::default();
