@@ -272,7 +272,28 @@ fn a_member_that_was_believed_lost_gives_what_only_it_holds() {
             answer => Err(answer.to_string()),
         }
     });
+    // Hints that count are copies, also after their targets were given up.
+    let hinted = KEYS..KEYS + 10;
+    for at in hinted.clone() {
+        until("it stands in for whoever is gone", || {
+            match one.ask(&put(path("solo", at), "hinted")) {
+                answer if answer.status == 204 => Ok(()),
+                answer => Err(answer.to_string()),
+            }
+        });
+    }
     wait_recovered(one);
+    until("nothing is kept for anybody", || {
+        let kept = json_of(one, "/v1/cluster/handoff");
+        match kept["hints"] == json!([]) {
+            true => Ok(()),
+            false => Err(kept.to_string()),
+        }
+    });
+    for at in hinted {
+        let read = one.ask(&get(format!("{}?sloppy=false", path("solo", at))));
+        assert_eq!(read.expect(200).text(), "hinted");
+    }
     let held = |one: &Node| {
         let found = (0..KEYS).filter(|at| one.ask(&get(path("solo", *at))).status == 200);
         found.collect::<Vec<_>>()
