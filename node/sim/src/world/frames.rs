@@ -7,7 +7,9 @@
 use super::command::{Command, Why};
 use super::coordinate::Took;
 use super::reap::seal_of;
-use super::{Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
+use super::salvage::body_of;
+use super::{Actor, Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
+use crate::checks::fenced;
 use crate::disk::Fenced;
 use crate::network::Fate;
 use crate::sight::Sight;
@@ -18,6 +20,7 @@ use sibyl_core::flow::get::Said;
 use sibyl_core::message::{self, Failure};
 use sibyl_core::object::Object;
 use sibyl_core::registry;
+use sibyl_core::salvage::{Answer, Ask};
 
 /// How long a question waits for the registry document it was asked by.
 const CATCH_UP_US: u64 = 500_000;
@@ -31,6 +34,8 @@ pub(crate) struct Frame {
     to: usize,
     /// Its number on the link.
     sent: u64,
+    /// The sender's store.
+    store: Actor,
     /// The sender's registry number.
     number: u64,
     call: u64,
@@ -44,6 +49,12 @@ pub(crate) struct Frame {
 enum Says {
     Asks(Box<Request>),
     Answers(Box<Reply>),
+    /// The store that asked was removed.
+    Removed,
+    /// A removed node asks.
+    Brings(Box<Ask>),
+    /// It is answered.
+    Took(Answer),
 }
 
 impl Frame {
@@ -86,6 +97,8 @@ pub(crate) enum Waiting {
     Registry,
     /// Reaping, for what a member says of itself.
     Word,
+    /// A restored store, for an owner's horizon.
+    Horizon { flow: u64 },
     /// Reaping, for the seals of an owner.
     Seals { flow: u64 },
     /// An exchange.
@@ -125,7 +138,9 @@ impl World {
     fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
         // A connection never repeats a question; only what is safe to repeat comes twice here.
         let once = matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_) | Request::CoordinateOnce(_)));
-        let number = self.process(from).held.document.number;
+        let process = self.nodes[from].process.as_ref();
+        let number = process.map_or(0, |process| process.held.document.number);
+        let store = self.nodes[from].disk.actor;
         let fate = self.network.send(from, to, once);
         let (f, t) = (from as u64, to as u64);
         let what = || format_of(&says);
@@ -156,6 +171,7 @@ impl World {
                         from,
                         to,
                         sent,
+                        store,
                         number,
                         call,
                         says: says.clone(),
@@ -187,7 +203,7 @@ impl World {
 
     pub(crate) fn deliver(&mut self, frame: Frame) {
         let Frame { from, to, .. } = frame;
-        if !self.network.passes(from, to) || self.nodes[to].process.is_none() {
+        if !self.network.passes(from, to) || !self.listens(to, &frame.says) {
             self.landed(&frame);
             return;
         }
@@ -195,6 +211,9 @@ impl World {
             format!("n{from} -> n{to}  {}", format_of(&frame.says))
         });
         self.trace.bytes(&frame.body);
+        if matches!(frame.says, Says::Removed | Says::Brings(_) | Says::Took(_)) {
+            return self.deliver_to_door(frame);
+        }
         self.overtaken(&frame);
         let asks_node =
             matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry));
@@ -247,16 +266,79 @@ impl World {
         let Frame {
             from,
             to,
+            store,
             number,
             call,
             says,
             body,
             ..
         } = frame;
-        match says {
-            Says::Asks(request) => self.asked(to, (from, number), call, *request, body),
-            Says::Answers(reply) => self.answered(to, call, *reply, &body),
+        let away = self.sends_away(to, store);
+        if away && self.bug != Some(Bug::FencedCounts) {
+            self.sights.met(Sight::RefusedRemoved);
+            if let Says::Asks(_) = says {
+                self.send(to, from, call, Says::Removed, Bytes::new());
+            }
+            return;
         }
+        match says {
+            Says::Asks(request) => {
+                if away {
+                    self.hold(fenced::asks(to, from, &request));
+                }
+                if let (true, Request::Registry) = (away, &*request) {
+                    let message = message::decode(&body);
+                    let message = message.expect("what was encoded here can be decoded");
+                    self.hold(fenced::votes(to, from, &message));
+                }
+                self.asked(to, (from, number), call, *request, body);
+            }
+            Says::Answers(reply) => {
+                if away {
+                    self.hold(fenced::answers(to, from, &reply));
+                }
+                self.answered(to, call, *reply, &body);
+            }
+            Says::Removed | Says::Brings(_) | Says::Took(_) => {}
+        }
+    }
+
+    /// Whether somebody is there for this.
+    fn listens(&self, node: usize, says: &Says) -> bool {
+        match says {
+            Says::Took(_) => self.nodes[node].giver.is_some(),
+            _ => self.nodes[node].process.is_some(),
+        }
+    }
+
+    /// What comes on connections that begin with a knock.
+    fn deliver_to_door(&mut self, frame: Frame) {
+        let Frame {
+            from,
+            to,
+            store,
+            call,
+            says,
+            ..
+        } = frame;
+        match says {
+            // It may be said of the store before: the word names that.
+            Says::Removed if self.nodes[to].lives == call >> 32 => self.found_out(to),
+            Says::Brings(ask) => self.asked_to_take(to, (from, store), call, *ask),
+            Says::Took(answer) => self.brought(to, call, answer),
+            _ => {}
+        }
+    }
+
+    /// A removed node asks a member.
+    pub(crate) fn bring(&mut self, node: usize, to: usize, call: u64, ask: Ask) {
+        let body = body_of(&ask);
+        self.send(node, to, call, Says::Brings(Box::new(ask)), body);
+    }
+
+    /// A member answers a removed node.
+    pub(crate) fn tell_giver(&mut self, node: usize, to: usize, call: u64, answer: Answer) {
+        self.send(node, to, call, Says::Took(answer), Bytes::new());
     }
 
     fn asked(
@@ -316,6 +398,9 @@ impl World {
                 from: place,
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
+            Request::Horizon { partition } => {
+                self.asked_for_horizon(node, (from, call, number), partition);
+            }
             Request::Epoch(_) | Request::Seals { .. } | Request::Reap { .. } => {
                 let (reply, body) = self.asked_to_reap(node, (from, number), &request, &body);
                 self.reply(node, from, call, reply, body);
@@ -342,8 +427,11 @@ impl World {
             self.sights.met(Sight::Stale);
             return (Reply::Failed(Failure::Stale(since)), Bytes::new());
         }
-        if self.key(place).is_none() {
+        let Some(key) = self.key(place) else {
             return (Reply::Failed(Failure::Bucket), Bytes::new());
+        };
+        if !self.is_judged(node, self.keys[key].slot.partition) {
+            return (Reply::Failed(Failure::Rebuilding), Bytes::new());
         }
         let Ok((body, counts)) = self.copy(node, place) else {
             let failed = Failure::Fenced("its checksum does not match".into());
@@ -384,7 +472,7 @@ impl World {
                 number,
                 object: Box::new(object),
                 target,
-                asked: (from, call),
+                asked: Some((from, call)),
             };
             self.submit(node, hint);
         }
@@ -443,6 +531,10 @@ impl World {
             }
             (Waiting::Heal { key }, _) => self.heard_of(node, key, &peer, None),
             (Waiting::Word, Reply::Epoch { word, .. }) => self.heard_word(node, to, word),
+            (Waiting::Horizon { flow }, Reply::Horizon { epoch }) => {
+                self.heard_horizon(node, flow, Some(epoch));
+            }
+            (Waiting::Horizon { flow }, _) => self.heard_horizon(node, flow, None),
             (Waiting::Seals { flow }, Reply::Seals) => {
                 self.sealed_by(node, flow, Some(seal_of(body)));
             }
@@ -472,6 +564,7 @@ impl World {
             Waiting::Handoff { key } => self.hint_ended(node, &peer, key, None),
             Waiting::Heal { key } => self.heard_of(node, key, &peer, None),
             Waiting::Seals { flow } => self.sealed_by(node, flow, Some(None)),
+            Waiting::Horizon { flow } => self.heard_horizon(node, flow, None),
             Waiting::Repair | Waiting::Collect | Waiting::Word => {}
         }
     }
@@ -522,6 +615,9 @@ impl World {
         let Some(key) = self.key(place) else {
             return Ok((None, false));
         };
+        if !self.is_judged(node, self.keys[key].slot.partition) {
+            return Err(Fenced);
+        }
         let owns = self.counting(node, key).contains(&self.nodes[node].id);
         let holds = self.is_holder(node, key);
         let copy = match holds {
@@ -559,6 +655,9 @@ fn format_of(says: &Says) -> String {
     let (text, limit) = match says {
         Says::Asks(request) => (format!("asks {request:?}"), 110),
         Says::Answers(reply) => (format!("says {reply:?}"), 110),
+        Says::Removed => ("says that its store was removed".into(), 110),
+        Says::Brings(ask) => (format!("brings {ask:?}"), 110),
+        Says::Took(answer) => (format!("took {answer:?}"), 110),
     };
     text.chars().take(limit).collect()
 }

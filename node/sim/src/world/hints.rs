@@ -36,7 +36,7 @@ impl World {
         &mut self,
         node: usize,
         (key, object, target): (usize, Object, NodeId),
-        (by, call): (usize, u64),
+        asked: Option<(usize, u64)>,
         group: &mut Group,
     ) {
         let mut hint = self.load_hint(node, key, group);
@@ -51,11 +51,15 @@ impl World {
         let more = hint.encode().len().saturating_sub(old);
         if self.is_full(node, key, more, group) {
             self.sights.met(Sight::HintRefused);
-            let reply = Reply::Failed(Failure::HintsFull);
-            return self.reply(node, by, call, reply, Bytes::new());
+            if let Some((by, call)) = asked {
+                let reply = Reply::Failed(Failure::HintsFull);
+                self.reply(node, by, call, reply, Bytes::new());
+            }
+            return;
         }
         self.watch(node, key, before, &hint.object);
         group.hints.insert(key, Some(hint));
+        let Some((by, call)) = asked else { return };
         if self.bug == Some(Bug::HintAckBeforeSync) {
             self.reply(node, by, call, Reply::Joined, Bytes::new());
         } else {

@@ -129,15 +129,21 @@ impl World {
             let placed = document.document.owners();
             let before = std::mem::replace(&mut process.placed, placed);
             process.since = layout.since;
-            process.part.owners_changed();
+            if self.bug != Some(Bug::ReapWhileMoving) {
+                self.process(node).part.owners_changed();
+            }
+            let process = self.process(node);
             let line = process.counter - 1;
+            let mut gained = Vec::new();
             for key in 0..self.keys.len() {
                 let slot = &self.keys[key].slot;
                 let held = before.holds(&id, slot.partition, slot.n);
                 if !held && self.is_holder(node, key) {
                     self.process(node).lines.insert(key, line);
+                    gained.push(key);
                 }
             }
+            self.gained(node, &gained);
             for (key, hint) in self.hints(node) {
                 let takers = self.takers(node, key);
                 let gone = hint.targets.into_keys();
@@ -282,6 +288,9 @@ impl World {
                 return true;
             }
             let heard = done.get(at).unwrap_or(&nobody);
+            if self.bug == Some(Bug::SwitchUnfilled) {
+                return true;
+            }
             let one = self.bug == Some(Bug::SwitchAfterOne) && heard.values().any(|counts| *counts);
             let met =
                 |need: &Need| need.is_met(heard, |other| process.reachable[self.index(other)]);

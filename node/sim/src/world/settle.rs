@@ -28,8 +28,10 @@ impl World {
         }
         self.look_for_damage();
         self.go(events);
+        self.finish_judging(events);
         self.mend_by_reads(events);
         self.compare_all(events);
+        self.finish_giving(events);
         (0..self.keys.len()).for_each(|key| self.check_key(key));
         let asked = self.requests.len();
         self.check_owners();
@@ -169,6 +171,9 @@ impl World {
         match converged::check(key, &copies) {
             Ok(object) => {
                 let acknowledged = self.oracle.acknowledged(key);
+                // What nobody may take, for it may have been reaped, lies beside its store.
+                let present = self.oracle.claimed(key, object.context());
+                let acknowledged = acknowledged.without(self.set_aside(key, present));
                 let kept = acknowledged.without(self.oracle.reaped());
                 self.hold(readable::check(&self.oracle, kept, &object));
                 let counting = Self::shown(&object);
