@@ -96,8 +96,6 @@ pub enum Bug {
     FencedCounts,
     /// What lies in a restored store is shown whatever was reaped since.
     RestoredUnjudged,
-    /// Seals hold, and epochs end, while owners change.
-    ReapWhileMoving,
     /// A copy is sealed before it is synced, and its sync is not waited for.
     SealUnsynced,
     /// On a key that was reaped a node counts from the start again.
@@ -149,7 +147,6 @@ impl Bug {
         Self::SalvageUnjudged,
         Self::FencedCounts,
         Self::RestoredUnjudged,
-        Self::ReapWhileMoving,
         Self::SealUnsynced,
         Self::Doomstone,
         Self::SwitchUnfilled,
@@ -198,7 +195,6 @@ impl Bug {
             Self::SalvageUnjudged => "salvage-unjudged",
             Self::FencedCounts => "fenced-counts",
             Self::RestoredUnjudged => "restored-unjudged",
-            Self::ReapWhileMoving => "reap-while-moving",
             Self::SealUnsynced => "seal-unsynced",
             Self::Doomstone => "doomstone",
             Self::SwitchUnfilled => "switch-unfilled",
@@ -240,7 +236,6 @@ impl Bug {
             self,
             Self::ReapInFlight
                 | Self::ReapOneSeal
-                | Self::ReapWhileMoving
                 | Self::SealUnsynced
                 | Self::RestoredUnjudged
                 | Self::Doomstone
@@ -311,7 +306,6 @@ impl Bug {
             Self::FencedWait => &"comes to rest",
             Self::ReapInFlight
             | Self::ReapOneSeal
-            | Self::ReapWhileMoving
             | Self::SealUnsynced
             | Self::RestoredUnjudged
             | Self::SalvageUnjudged => &"the dead stay dead",
@@ -331,7 +325,7 @@ impl Bug {
             Self::ForgetfulFallback => 1_000,
             Self::OneLayout => 3_000,
             Self::SwitchAfterOne => 500,
-            Self::StaleTaken => 40_000,
+            Self::StaleTaken => 1_000,
             Self::ErrorIsAbsent | Self::FencedWait => 2_000,
             Self::HealAfterOne | Self::HintsAsOwners => 2_000,
             Self::StaleCounts => 10,
@@ -342,10 +336,10 @@ impl Bug {
             | Self::AbsentFallback
             | Self::HintAckBeforeSync
             | Self::HintEvicted => 2_000,
-            Self::ReapInFlight | Self::ReapOneSeal => 3_000,
+            Self::ReapInFlight | Self::ReapOneSeal => 6_000,
             Self::SalvageUnjudged | Self::FencedCounts => 300,
-            Self::RestoredUnjudged | Self::ReapWhileMoving | Self::SealUnsynced => 2_000,
-            Self::Doomstone | Self::SwitchUnfilled => 1_000,
+            Self::RestoredUnjudged | Self::Doomstone | Self::SwitchUnfilled => 300,
+            Self::SealUnsynced => 700,
             Self::RetryMintsAgain => 50,
             Self::ReceiptNotShipped => 4_000,
             Self::Resurrection

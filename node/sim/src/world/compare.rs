@@ -406,7 +406,13 @@ impl World {
 
 /// The answering side, and what both sides read.
 impl World {
-    fn own_nodes(&self, node: usize, tree: Tree, level: u8, parents: &[u16]) -> Option<Vec<Node>> {
+    pub(super) fn own_nodes(
+        &self,
+        node: usize,
+        tree: Tree,
+        level: u8,
+        parents: &[u16],
+    ) -> Option<Vec<Node>> {
         let leaves = read::leaves(&self.nodes[node].disk.store, tree).ok()?;
         Some(match level {
             0 => vec![leaves.root()],
@@ -559,22 +565,6 @@ impl World {
             }
         }
         self.check_roots();
-    }
-
-    fn check_roots(&mut self) {
-        for key in 0..self.keys.len() {
-            let slot = &self.keys[key].slot;
-            let tree = Tree {
-                partition: slot.partition,
-                n: slot.n,
-            };
-            let roots = self
-                .owners_now(key)
-                .into_iter()
-                .map(|owner| self.own_nodes(owner, tree, 0, &[]))
-                .collect::<Vec<_>>();
-            self.hold(leaves::same_roots(&roots));
-        }
     }
 
     /// Each leaf of a node's disk is the sum of its objects.

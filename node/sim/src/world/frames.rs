@@ -4,10 +4,9 @@
 //! did nothing; a question under way when the peer becomes unreachable, or whose time is up, failed, and
 //! may have done anything. A question of a higher registry number waits until that document was fetched.
 
-use super::command::{Command, Why};
+use super::command::Why;
 use super::coordinate::Took;
 use super::reap::seal_of;
-use super::salvage::body_of;
 use super::{Actor, Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
 use crate::checks::fenced;
 use crate::disk::Fenced;
@@ -30,23 +29,23 @@ const LOOK_US: u64 = 10_000;
 /// A message between two nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    from: usize,
-    to: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
     /// Its number on the link.
     sent: u64,
     /// The sender's store.
-    store: Actor,
+    pub(super) store: Actor,
     /// The sender's registry number.
     number: u64,
-    call: u64,
-    says: Says,
+    pub(super) call: u64,
+    pub(super) says: Says,
     body: Bytes,
     /// Its number among what carries objects.
     carrier: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
-enum Says {
+pub(super) enum Says {
     Asks(Box<Request>),
     Answers(Box<Reply>),
     /// The store that asked was removed.
@@ -135,7 +134,7 @@ impl World {
         self.send(node, to, call, Says::Answers(Box::new(reply)), body);
     }
 
-    fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
+    pub(super) fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
         // A connection never repeats a question; only what is safe to repeat comes twice here.
         let once = matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_) | Request::CoordinateOnce(_)));
         let process = self.nodes[from].process.as_ref();
@@ -303,44 +302,6 @@ impl World {
         }
     }
 
-    /// Whether somebody is there for this.
-    fn listens(&self, node: usize, says: &Says) -> bool {
-        match says {
-            Says::Took(_) => self.nodes[node].giver.is_some(),
-            _ => self.nodes[node].process.is_some(),
-        }
-    }
-
-    /// What comes on connections that begin with a knock.
-    fn deliver_to_door(&mut self, frame: Frame) {
-        let Frame {
-            from,
-            to,
-            store,
-            call,
-            says,
-            ..
-        } = frame;
-        match says {
-            // It may be said of the store before: the word names that.
-            Says::Removed if self.nodes[to].lives == call >> 32 => self.found_out(to),
-            Says::Brings(ask) => self.asked_to_take(to, (from, store), call, *ask),
-            Says::Took(answer) => self.brought(to, call, answer),
-            _ => {}
-        }
-    }
-
-    /// A removed node asks a member.
-    pub(crate) fn bring(&mut self, node: usize, to: usize, call: u64, ask: Ask) {
-        let body = body_of(&ask);
-        self.send(node, to, call, Says::Brings(Box::new(ask)), body);
-    }
-
-    /// A member answers a removed node.
-    pub(crate) fn tell_giver(&mut self, node: usize, to: usize, call: u64, answer: Answer) {
-        self.send(node, to, call, Says::Took(answer), Bytes::new());
-    }
-
     fn asked(
         &mut self,
         node: usize,
@@ -398,12 +359,11 @@ impl World {
                 from: place,
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
-            Request::Horizon { partition } => {
-                self.asked_for_horizon(node, (from, call, number), partition);
-            }
-            Request::Epoch(_) | Request::Seals { .. } | Request::Reap { .. } => {
-                let (reply, body) = self.asked_to_reap(node, (from, number), &request, &body);
-                self.reply(node, from, call, reply, body);
+            Request::Horizon { .. }
+            | Request::Epoch(_)
+            | Request::Seals { .. }
+            | Request::Reap { .. } => {
+                self.asked_of_reaping(node, (from, call, number), &request, &body);
             }
             Request::Object { ref place } | Request::Digest { ref place } => {
                 let digests = matches!(request, Request::Digest { .. });
@@ -412,6 +372,20 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn asked_of_reaping(
+        &mut self,
+        node: usize,
+        (from, call, number): (usize, u64, u64),
+        request: &Request,
+        body: &Bytes,
+    ) {
+        if let Request::Horizon { partition } = request {
+            return self.asked_for_horizon(node, (from, call, number), *partition);
+        }
+        let (reply, body) = self.asked_to_reap(node, (from, number), request, body);
+        self.reply(node, from, call, reply, body);
     }
 
     /// What a node says of its copy to who goes by this document.
@@ -447,35 +421,6 @@ impl World {
             counts,
         };
         (reply, Bytes::new())
-    }
-
-    fn asked_to_keep(
-        &mut self,
-        node: usize,
-        (from, call, number): (usize, u64, u64),
-        place: &super::Place,
-        target: NodeId,
-        body: &Bytes,
-    ) {
-        let object = codec::decode(body).expect("what was encoded here can be decoded");
-        if let Some(key) = self.key(place) {
-            if self.is_holder(node, key) {
-                let asked = (Some((from, call)), Some(number));
-                return self.join_for(node, asked, place, object, Why::Write);
-            }
-            if self.lacks_room(node, &object) {
-                let failed = Reply::Failed(Failure::DiskFull);
-                return self.reply(node, from, call, failed, Bytes::new());
-            }
-            let hint = Command::Hint {
-                key,
-                number,
-                object: Box::new(object),
-                target,
-                asked: Some((from, call)),
-            };
-            self.submit(node, hint);
-        }
     }
 
     fn answered(&mut self, node: usize, call: u64, reply: Reply, body: &Bytes) {
@@ -627,27 +572,6 @@ impl World {
         let vouched = self.vouches(node, key) || self.bug == Some(Bug::RebuildingReads);
         let there = owns || !holds && copy.is_some() || self.bug == Some(Bug::AbsentFallback);
         Ok((copy, vouched && there && self.is_member(node)))
-    }
-
-    /// Which key a place is.
-    pub(crate) fn key(&self, place: &super::Place) -> Option<usize> {
-        self.keys.iter().position(|key| key.place == *place)
-    }
-
-    /// The owners as a node would ask them: itself first if it may, then those it can reach.
-    pub(crate) fn best_first(&self, node: usize, key: usize) -> Vec<NodeId> {
-        let process = self.nodes[node]
-            .process
-            .as_ref()
-            .expect("only a running node acts");
-        let rank = |owner: &NodeId| match self.index(owner) {
-            owner if owner == node => 0,
-            owner if process.reachable[owner] => 1,
-            _ => 2,
-        };
-        let mut owners = self.counting(node, key);
-        owners.sort_by_key(rank);
-        owners
     }
 }
 

@@ -34,6 +34,7 @@ mod client;
 mod command;
 mod compare;
 mod coordinate;
+mod door;
 mod faults;
 mod fence;
 mod frames;

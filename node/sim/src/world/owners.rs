@@ -129,10 +129,7 @@ impl World {
             let placed = document.document.owners();
             let before = std::mem::replace(&mut process.placed, placed);
             process.since = layout.since;
-            if self.bug != Some(Bug::ReapWhileMoving) {
-                self.process(node).part.owners_changed();
-            }
-            let process = self.process(node);
+            process.part.owners_changed();
             let line = process.counter - 1;
             let mut gained = Vec::new();
             for key in 0..self.keys.len() {
@@ -477,5 +474,26 @@ impl World {
         };
         let id = self.process(node).registry.fresh();
         self.tell_registry(node, Told::Propose { id, change });
+    }
+
+    /// Which key a place is.
+    pub(crate) fn key(&self, place: &super::Place) -> Option<usize> {
+        self.keys.iter().position(|key| key.place == *place)
+    }
+
+    /// The owners as a node would ask them: itself first if it may, then those it can reach.
+    pub(crate) fn best_first(&self, node: usize, key: usize) -> Vec<NodeId> {
+        let process = self.nodes[node]
+            .process
+            .as_ref()
+            .expect("only a running node acts");
+        let rank = |owner: &NodeId| match self.index(owner) {
+            owner if owner == node => 0,
+            owner if process.reachable[owner] => 1,
+            _ => 2,
+        };
+        let mut owners = self.counting(node, key);
+        owners.sort_by_key(rank);
+        owners
     }
 }

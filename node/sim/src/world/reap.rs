@@ -125,9 +125,7 @@ impl World {
         let members: BTreeMap<NodeId, Option<Actor>> = members.collect();
         let (number, members) = (document.number, &members);
         self.tell_reaping(node, Told::Layout { number, members });
-        let ignores = self.bug == Some(Bug::ReapWhileMoving);
-        let changes = document.layout.change.is_some() && !ignores;
-        let own = self.under_way(node, changes);
+        let own = self.under_way(node, document.layout.change.is_some());
         self.tell_reaping(node, Told::Own(own));
     }
 
@@ -155,8 +153,7 @@ impl World {
             let here = self.nodes[node].disk.encoded(&self.keys[*key].record);
             here.is_some() && !self.is_holder(node, *key)
         };
-        let ignores = self.bug == Some(Bug::ReapWhileMoving);
-        let leftover = !ignores && (0..self.keys.len()).any(|key| leftover(&key));
+        let leftover = (0..self.keys.len()).any(|key| leftover(&key));
         let busy = process.writer.is_busy() && self.bug != Some(Bug::SealUnsynced);
         let mut own = Own {
             oldest: (self.has_older(node) || busy).then_some(0),

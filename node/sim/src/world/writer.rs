@@ -264,20 +264,6 @@ impl World {
             return self.refuse_hidden(node, command, group, minted);
         }
         match command {
-            Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
-            Command::Forget { key, .. } => self.forget_in(node, key, group),
-            Command::Replace { key, object } => self.replace_in(node, key, *object, group),
-            Command::Reap {
-                key, digest, epoch, ..
-            } => self.reap_in(node, key, (digest, epoch), group),
-            Command::Horizon {
-                by,
-                call,
-                partition,
-            } => self.tell_horizon(node, (by, call), partition, group),
-            Command::SetAside { key } => self.set_aside_in(node, key, group),
-            Command::Admit(brought) => self.admit_in(node, *brought, group),
-            Command::Gained { partitions } => self.gained_in(node, partitions, group),
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
@@ -326,6 +312,28 @@ impl World {
                 let result = self.mint_in(node, flow, key, write, group);
                 minted.push((flow, result));
             }
+            other => self.prepare_rest(node, other, group),
+        }
+    }
+
+    /// What nobody waits for, or what is told by other ways.
+    fn prepare_rest(&mut self, node: usize, command: Command, group: &mut Group) {
+        match command {
+            Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
+            Command::Forget { key, .. } => self.forget_in(node, key, group),
+            Command::Replace { key, object } => self.replace_in(node, key, *object, group),
+            Command::Reap {
+                key, digest, epoch, ..
+            } => self.reap_in(node, key, (digest, epoch), group),
+            Command::Horizon {
+                by,
+                call,
+                partition,
+            } => self.tell_horizon(node, (by, call), partition, group),
+            Command::SetAside { key } => self.set_aside_in(node, key, group),
+            Command::Admit(brought) => self.admit_in(node, *brought, group),
+            Command::Gained { partitions } => self.gained_in(node, partitions, group),
+            _ => {}
         }
     }
 
