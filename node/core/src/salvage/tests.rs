@@ -413,6 +413,36 @@ fn a_partition_that_is_given_twice_is_counted_once() {
     assert_eq!(flow.waits_for(), None);
 }
 
+/// A member that is behind, or does not serve, names no owners or the wrong ones: another one is asked.
+#[test]
+fn a_member_that_cannot_say_who_owns_what_does_not_hold_up_the_rest() {
+    let members = || ["left", "stale", "good"].map(str::to_owned);
+    let mut flow = Giving::new(9, false, members(), [Partition(1)]);
+    let asked = |effect: Effect| match effect {
+        Effect::Ask(address, _) => address,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(asked(flow.handle(Event::Woken)), "left");
+    let later = Event::Answered(Answer::Later("it is no member".into()));
+    assert_eq!(asked(flow.handle(later)), "stale");
+    let owned = Event::Answered(Answer::Owners(vec!["former".into()]));
+    assert_eq!(flow.handle(owned), Effect::Read(Partition(1), None));
+    let record = Record {
+        id: Bytes::from_static(b"a"),
+        place: place("a"),
+        object: codec::encode(&Object::default()),
+    };
+    let read = Event::Read {
+        records: vec![record],
+        damaged: 0,
+        next: None,
+    };
+    assert_eq!(asked(flow.handle(read)), "former");
+    let not_mine = Event::Answered(Answer::Took(vec![Verdict::NotMine]));
+    assert!(matches!(flow.handle(not_mine), Effect::Pause(..)));
+    assert_eq!(asked(flow.handle(Event::Woken)), "good");
+}
+
 /// One key over time: owners and a node that is away write and delete; what all owners have deleted is forgotten.
 #[derive(Clone, Copy, Debug)]
 enum Step {

@@ -106,14 +106,17 @@ impl Reaping {
     /// Whether something may have been reaped since; `None` while an owner does not say.
     async fn hear_owners(&self, view: &View, partition: Partition, image: u64) -> Option<Image> {
         let ground = self.ground();
-        let member = view.document().layout.members.get(&ground.me)?;
+        let members = &view.document().layout.members;
+        let member = members.get(&ground.me)?;
         if member.store != Some(ground.replica.actor()) {
             // Orders of before may still be on their way until a document names this store.
             return None;
         }
         let ns = view.document().ns();
         let owners = ns.iter().flat_map(|n| view.placed.holders(partition, *n));
-        let owners: BTreeSet<NodeId> = owners.filter(|owner| *owner != ground.me).collect();
+        // A former owner that was removed for good answers nobody: what it alone forgot, the others hold tombstones of.
+        let asked = owners.filter(|owner| *owner != ground.me && members.contains_key(owner));
+        let owners: BTreeSet<NodeId> = asked.collect();
         let mut said = Vec::with_capacity(owners.len());
         for owner in &owners {
             let request = Request::Horizon { partition };
