@@ -277,7 +277,7 @@ impl Bug {
             Self::ForgetfulFallback => 1_000,
             Self::OneLayout => 3_000,
             Self::SwitchAfterOne => 500,
-            Self::StaleTaken => 40_000,
+            Self::StaleTaken => 1_000,
             Self::ErrorIsAbsent | Self::FencedWait => 2_000,
             Self::HealAfterOne | Self::HintsAsOwners => 2_000,
             Self::StaleCounts => 10,
@@ -288,7 +288,7 @@ impl Bug {
             | Self::AbsentFallback
             | Self::HintAckBeforeSync
             | Self::HintEvicted => 2_000,
-            Self::ReapInFlight | Self::ReapOneSeal => 3_000,
+            Self::ReapInFlight | Self::ReapOneSeal => 6_000,
             Self::RetryMintsAgain => 50,
             Self::ReceiptNotShipped => 4_000,
             Self::Resurrection

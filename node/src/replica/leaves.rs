@@ -9,7 +9,7 @@
 //! Invariant: in a clean partition each leaf is the sum over exactly the objects that reads see. A record that
 //! could not be read is remembered as not counted: if it can be read again, the partition is unclean.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sibyl_core::id::{Incarnation, Partition};
@@ -18,15 +18,15 @@ use sibyl_core::merkle::{self, LEAVES, Sum, Tagger, Tree};
 use super::{Slot, record};
 use crate::store::{Batch, ReadError, Space, Store, following, scan_all};
 
+mod cache;
 mod marks;
 pub mod read;
 #[cfg(test)]
 mod tests;
 
+use cache::Cache;
 pub use marks::Marks;
 
-/// Leaves remembered in memory, twice: 32,768 of about 64 bytes are 2 MiB. A miss costs a read of 2 µs.
-const CACHE: usize = 32 * 1024;
 /// Records one step of a rebuild reads: at 1 KiB about 0.2 ms in which no write is taken.
 const STEP_RECORDS: usize = 32;
 /// Unreadable records remembered as not counted: with keys of 1 KiB 64 MiB. A partition beyond it stays unclean.
@@ -99,8 +99,7 @@ pub struct Leaves {
     marks: Marks,
     /// Buckets and their copies: an erased record's tree must be known after the bucket is gone.
     copies: BTreeMap<Incarnation, u8>,
-    young: HashMap<(Tree, u16), Sum>,
-    old: HashMap<(Tree, u16), Sum>,
+    cache: Cache,
     rebuild: Option<Rebuild>,
     /// Records that no leaf counts, because they could not be read when their partition was computed.
     uncounted: BTreeSet<Bytes>,
@@ -113,8 +112,7 @@ impl Leaves {
             tagger: None,
             marks: Marks::read(store),
             copies: marks::read_copies(store),
-            young: HashMap::new(),
-            old: HashMap::new(),
+            cache: Cache::default(),
             rebuild: None,
             uncounted: BTreeSet::new(),
         }
@@ -252,9 +250,8 @@ impl Leaves {
             if change == Sum::ZERO {
                 continue;
             }
-            let record = leaf_record(tree, leaf);
-            match self.get(store, tree, leaf, &record) {
-                Some(sum) => self.put(batch, tree, leaf, &record, sum.plus(change)),
+            match self.cache.get(store, tree, leaf) {
+                Some(sum) => self.put(batch, tree, leaf, sum.plus(change)),
                 // A rebuild under way goes on: it does not look at leaves, and replaces this one at its end. To
                 // begin again with every write of a hot key would be never to end.
                 None => self.mark(tree.partition, batch),
@@ -262,32 +259,14 @@ impl Leaves {
         }
     }
 
-    /// `None` if the record is damaged.
-    fn get(&self, store: &dyn Store, tree: Tree, leaf: u16, record: &[u8]) -> Option<Sum> {
-        let cached = self
-            .young
-            .get(&(tree, leaf))
-            .or_else(|| self.old.get(&(tree, leaf)));
-        match cached {
-            Some(sum) => Some(*sum),
-            None => match store.get(Space::Leaves, record) {
-                Ok(Some(content)) => sum(&content),
-                Ok(None) => Some(Sum::ZERO),
-                Err(_) => None,
-            },
-        }
-    }
-
-    fn put(&mut self, batch: &mut Batch, tree: Tree, leaf: u16, record: &[u8], sum: Sum) {
+    fn put(&mut self, batch: &mut Batch, tree: Tree, leaf: u16, sum: Sum) {
+        let record = leaf_record(tree, leaf);
         if sum == Sum::ZERO {
-            batch.delete(Space::Leaves, record);
+            batch.delete(Space::Leaves, &record);
         } else {
-            batch.put(Space::Leaves, record, sum.to_bytes().to_vec());
+            batch.put(Space::Leaves, &record, sum.to_bytes().to_vec());
         }
-        self.young.insert((tree, leaf), sum);
-        if self.young.len() >= CACHE {
-            self.old = std::mem::take(&mut self.young);
-        }
+        self.cache.put(tree, leaf, sum);
     }
 
     /// The store is being closed: what the next start finds after exactly this batch can be believed.
@@ -396,6 +375,7 @@ impl Leaves {
             .collect();
         for n in ns {
             let (tree, right) = (Tree { partition, n }, sums.remove(&n).unwrap_or_default());
+            self.cache.mended(tree);
             let leaves: BTreeSet<u16> = match &held {
                 Some(held) => {
                     let held = held
@@ -411,7 +391,7 @@ impl Leaves {
                     .map(|held| held.get(&(n, leaf)).copied().unwrap_or_default());
                 if there != Some(right.get(leaf)) {
                     wrong += usize::from(there.is_some());
-                    self.put(batch, tree, leaf, &leaf_record(tree, leaf), right.get(leaf));
+                    self.put(batch, tree, leaf, right.get(leaf));
                 }
             }
         }

@@ -19,6 +19,9 @@ const LONGEST_US: u64 = 500_000;
 
 /// Adds what a seed draws of them.
 pub(super) fn draw(seed: u64, setting: &mut Setting, drawn: &mut Drawn) {
+    if setting.nodes == 5 && late_comer(seed, setting, drawn) {
+        return;
+    }
     let rng = &mut ChaCha8Rng::seed_from_u64(seed ^ PURPOSE);
     if setting.nodes == 5 && rng.random_bool(0.1) {
         return match rng.random_bool(0.3) {
@@ -172,6 +175,51 @@ fn stand_ins(rng: &mut ChaCha8Rng, setting: &mut Setting, drawn: &mut Drawn) {
             drawn.push((begin_us + 300_000, What::Heal { from, to }));
         }
     }
+}
+
+/// An owner is cut off while it loses its place, and then reaches one of those who still have theirs: what it asks by
+/// its old document would be a quorum of owners of before, and of none of now. Drawn apart from all else; says whether
+/// this seed is one of those.
+fn late_comer(seed: u64, setting: &mut Setting, drawn: &mut Drawn) -> bool {
+    let rng = &mut ChaCha8Rng::seed_from_u64(seed.rotate_left(17) ^ PURPOSE);
+    let owners = owners(setting.nodes, 0);
+    let [late, stays, other] = owners[..] else {
+        return false;
+    };
+    if !rng.random_bool(0.05) {
+        return false;
+    }
+    (setting.r, setting.w, setting.frail, setting.senses) = (2, 2, true, true);
+    (setting.read_repair, setting.exchanges, setting.handoff) = (false, false, false);
+    (setting.lost, setting.delay_us, setting.sync_us) = (0, 1_000, 2_000);
+    (setting.polite, setting.clients) = (false, setting.clients.max(2));
+    drawn.retain(|(_, what)| matches!(what, What::Change { .. }));
+    let mut ask = |at_us: u64, client: usize, node: usize, wish: Wish| {
+        let (key, sloppy) = (0, false);
+        let ask = What::Ask {
+            client,
+            node,
+            key,
+            wish,
+            sloppy,
+        };
+        drawn.push((at_us + rng.random_range(0..50_000), ask));
+    };
+    let (cut_us, healed_us) = (CALM_US / 2, CALM_US - 500_000);
+    for _ in 0..4 {
+        ask(FORMED_US, 0, stays, Wish::Blind);
+        ask(healed_us, 0, late, Wish::Blind);
+        ask(healed_us + 20_000, 1, other, Wish::Read);
+    }
+    let (node, who) = (stays, late);
+    drawn.push((cut_us + 20_000, What::Leave { node, who }));
+    for (from, to) in across(&[late], setting.nodes) {
+        drawn.push((cut_us, What::Cut { from, to }));
+        if [from, to].contains(&stays) {
+            drawn.push((healed_us, What::Heal { from, to }));
+        }
+    }
+    true
 }
 
 /// Both directions between some nodes and all others.
