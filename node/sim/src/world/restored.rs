@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sibyl_core::id::Partition;
 use sibyl_core::message::{Failure, Reply, Request};
 use sibyl_core::object::Object;
+use sibyl_core::reap::image::{Image, judge};
 
 use super::command::{Command, Group, Then};
 use super::frames::Waiting;
@@ -24,8 +25,6 @@ const PURPOSE: u64 = 17;
 const AGAIN_US: u64 = 20_000;
 /// From then on the end of the run wakes who waits: an owner may be filled by that alone.
 const LAST_US: u64 = CALM_US + 3_000_000;
-/// How far two members' epochs may be apart, as in the node.
-const SLACK: u64 = 2;
 
 /// What a process knows of an older state that its store was made of.
 #[derive(Default)]
@@ -38,8 +37,7 @@ pub(crate) struct Judging {
 struct Asked {
     partition: Partition,
     left: usize,
-    last: u64,
-    known: bool,
+    said: Vec<Option<u64>>,
 }
 
 impl World {
@@ -112,8 +110,7 @@ impl World {
         let asked = Asked {
             partition,
             left: owners.len(),
-            last: 0,
-            known: owners.is_empty(),
+            said: Vec::new(),
         };
         process.judging.asked.insert(flow, asked);
         for owner in &owners {
@@ -139,8 +136,7 @@ impl World {
             return;
         };
         one.left -= 1;
-        one.known |= said.is_some();
-        one.last = said.unwrap_or_default().max(one.last);
+        one.said.push(said);
         if one.left == 0 {
             self.judge(node, flow);
         }
@@ -150,15 +146,15 @@ impl World {
         let Some(asked) = self.process(node).judging.asked.remove(&flow) else {
             return;
         };
-        let Some(image) = self.nodes[node].disk.image.filter(|_| asked.known) else {
+        let Some(image) = self.nodes[node].disk.image else {
             return;
         };
-        let partition = asked.partition;
-        let older = asked.last > 0 && asked.last.saturating_add(SLACK) >= image;
+        let (partition, judged) = (asked.partition, judge(image, &asked.said));
+        let older = judged == Image::Old;
         self.note(&[27, node as u64, u64::from(older)], || {
             format!(
-                "n{node} judges {partition:?} of epoch {image}: the last horizon is {}",
-                asked.last
+                "n{node} judges {partition:?} of epoch {image} {judged:?}: the owners say {:?}",
+                asked.said
             )
         });
         let holds = |key: &usize| {
