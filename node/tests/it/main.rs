@@ -37,3 +37,4 @@ mod standard_resolvers;
 mod tidy;
 mod traces;
 mod transfers;
+mod turmoil;

@@ -16,6 +16,7 @@ use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::message::{Failure, Reply, Request};
 
 use super::Reaping;
+use crate::outside;
 use crate::tasks::registry::View;
 use crate::telemetry::Rpc;
 
@@ -69,7 +70,7 @@ impl Reaping {
             return Some(0);
         }
         let replica = ground.replica.clone();
-        let looked = tokio::task::spawn_blocking(move || replica.has_records(partition));
+        let looked = outside::aside(move || replica.has_records(partition));
         let mut moved = 0;
         if looked.await.ok()?.ok()? && self.is_too_old(view, partition, image).await? {
             moved = ground.replica.set_aside(partition).await.ok()?;
