@@ -93,6 +93,8 @@ pub struct Config {
     pub reap_interval: Option<Duration>,
     /// What becomes of what this node holds if it was removed.
     pub salvage: Salvage,
+    /// The peer address of a member of the lineage that this node's own is given up for.
+    pub yield_to: Option<String>,
     /// Threads of the runtime; `None`: one per core.
     pub workers: Option<usize>,
     /// Filter of log lines, as `tracing` understands it.

@@ -37,6 +37,7 @@ use crate::tasks::reap::{self, Reaping};
 use crate::tasks::registry::{Opened, StartError};
 use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{self, Collector, Telemetry};
+use disk::Fate;
 
 mod disk;
 mod fenced;
@@ -46,6 +47,7 @@ mod origin;
 #[cfg(test)]
 mod tests;
 mod waiting;
+mod yielding;
 
 /// How long the last spans may take to leave.
 const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
@@ -107,13 +109,20 @@ pub async fn run_until(config: Config, mut told: watch::Receiver<bool>) -> anyho
         }
         failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
     };
-    let renewed = failure.is_some() && disk::can_be_renewed(&node.coordinator);
-    if renewed {
+    let fate = match failure {
+        Some(_) => disk::will_be_renewed(&node.coordinator, &mut told).await,
+        None => Fate::Ends,
+    };
+    if fate == Fate::Renewed {
         disk::give_up(&data_dir, &node.watermark)?;
     }
     node.stop().await;
     match failure {
-        Some(why) if renewed => {
+        Some(why) if fate == Fate::Told => {
+            tracing::error!(%why, "the store is damaged, and too few others are there to begin a new one");
+            Ok(Ended::Told)
+        }
+        Some(why) if fate == Fate::Renewed => {
             tracing::error!(%why, "the store is given up: the next start begins a new one");
             // Whoever wants it to end meanwhile wants no other start.
             let told = *told.borrow();

@@ -2,7 +2,7 @@
 //!
 //! Everything that decides something asks here, and time that passes is tokio's. Outside of tests each of these
 //! is the system's, behind one look at an empty cell of the thread. A test may put a [`Stand`] in its place for
-//! a thread (decision 15): then nothing leaves that thread, and one seed repeats all of a run.
+//! a thread (decision 16): then nothing leaves that thread, and one seed repeats all of a run.
 //! It knows no part of the node; what lies on disk is `store`'s.
 
 use std::cell::OnceCell;

@@ -16,6 +16,7 @@ use sibyl_core::id::{Actor, Partition};
 use sibyl_core::object::Object;
 
 use crate::draw::Draw;
+use crate::world::Note;
 
 /// Purpose of the draws of this file.
 const PURPOSE: u64 = 2;
@@ -39,6 +40,14 @@ pub struct Disk {
     pub filled: BTreeSet<Partition>,
     /// The reaping epoch.
     pub epoch: Option<u64>,
+    /// What was reaped until then this store may not have seen.
+    pub floor: u64,
+    /// The epoch of the older state that this store was made of, until all of it is judged.
+    pub image: Option<u64>,
+    /// What of that was judged once.
+    pub shown: BTreeSet<Partition>,
+    /// What its node knows of its removal.
+    pub(crate) fenced: Option<Note>,
     /// Until when syncs are slow.
     pub slow_until_us: u64,
     /// Until when there is no room.
@@ -57,6 +66,11 @@ pub struct Backup {
     records: Vec<(Space, Bytes, Bytes)>,
     actor: Actor,
     reserved: u64,
+    epoch: Option<u64>,
+}
+
+fn horizon_key(partition: Partition) -> Vec<u8> {
+    [b"reap/horizon/", &partition.0.to_be_bytes()[..]].concat()
 }
 
 /// A record that fails its checksum: never the same as absent.
@@ -74,6 +88,10 @@ impl Disk {
             rebuilding: false,
             filled: BTreeSet::new(),
             epoch: None,
+            floor: 0,
+            image: None,
+            shown: BTreeSet::new(),
+            fenced: None,
             slow_until_us: 0,
             full_until_us: 0,
             spoiled: BTreeSet::new(),
@@ -94,6 +112,26 @@ impl Disk {
         self.spoiled.clear();
         self.damaged.clear();
         self.epoch = None;
+        self.floor = 0;
+        self.image = None;
+        self.shown.clear();
+        self.fenced = None;
+    }
+
+    /// The epoch of a partition's last reap here, or of its coming here; 0: neither.
+    pub fn horizon(&self, partition: Partition) -> u64 {
+        let kept = self.store.get(Space::Meta, &horizon_key(partition));
+        let kept = kept.expect("only copies are damaged here");
+        kept.map_or(0, |kept| {
+            let bytes = kept.as_ref().try_into();
+            u64::from_le_bytes(bytes.expect("only horizons lie there"))
+        })
+    }
+
+    /// Keeps one in a batch.
+    pub fn keep_horizon(partition: Partition, horizon: u64, batch: &mut Batch) {
+        let key = horizon_key(partition);
+        batch.put(Space::Meta, &key, horizon.to_le_bytes().to_vec());
     }
 
     /// A record fails its checksum from now on, or was replaced.
@@ -134,6 +172,7 @@ impl Disk {
             records: kept.collect(),
             actor: self.actor,
             reserved: self.reserved,
+            epoch: self.epoch,
         });
     }
 
@@ -152,6 +191,7 @@ impl Disk {
         let restored = self.store.apply(batch).and_then(|()| self.store.sync());
         restored.expect("an empty store takes what a store held");
         self.rebuilding = true;
+        self.image = Some(backup.epoch.unwrap_or(0));
     }
 
     /// A known bug: the restored store goes on as the one that was backed up.
@@ -159,6 +199,7 @@ impl Disk {
         if let Some(backup) = &self.backup {
             (self.actor, self.reserved) = (backup.actor, backup.reserved);
             self.rebuilding = false;
+            self.image = None;
         }
     }
 

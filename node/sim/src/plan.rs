@@ -13,6 +13,8 @@ use crate::script::{self, Script};
 use crate::world::owners;
 use crate::zoo::Bug;
 
+mod removals;
+mod restores;
 mod troubles;
 
 /// Forming is left alone until here, unless the setting says otherwise.
@@ -179,6 +181,10 @@ pub enum What {
     Leave { node: usize, who: usize },
     /// A node is asked to take in somebody who is no member, with an empty disk.
     Join { node: usize, who: usize },
+    /// A member is taken for gone, dead or only unheard of, and a node is asked to remove it; its store stays.
+    Expel { node: usize, who: usize, dies: bool },
+    /// Whoever was taken for gone and is dead starts on its old store.
+    Return { node: usize },
     /// A member fails for good, and a node is asked to remove it.
     Remove { node: usize, who: usize },
 }
@@ -203,15 +209,15 @@ struct Kinds {
 impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64) -> Self {
-        Self::drawn(seed, true)
+        Self::drawn(seed, None)
     }
 
-    /// The plan of a seed for a known bug: the others were measured before anything was reaped.
+    /// The plan of a seed for a known bug: most were measured before anything was reaped or removed with its store.
     pub fn for_bug(seed: u64, bug: Option<Bug>) -> Self {
-        Self::drawn(seed, bug.is_none_or(Bug::is_of_reaping))
+        Self::drawn(seed, bug)
     }
 
-    fn drawn(seed: u64, reaps: bool) -> Self {
+    fn drawn(seed: u64, bug: Option<Bug>) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut setting = setting(&mut rng);
         let drill = rng.random_bool(0.15);
@@ -231,8 +237,15 @@ impl Plan {
         faults(&mut rng, &setting, &kinds, &mut drawn);
         owner_changes(seed, &setting, &mut drawn);
         troubles::draw(seed, &mut setting, &mut drawn);
-        if reaps {
+        let salvages = bug.is_some_and(Bug::is_of_salvage);
+        if salvages || bug.is_none_or(Bug::is_of_reaping) {
             reaping(seed, &mut setting, &mut drawn);
+        }
+        if bug.is_none_or(Bug::has_plans) {
+            restores::draw(seed, bug, &mut setting, &mut drawn);
+        }
+        if salvages || bug.is_none() {
+            removals::draw(seed, salvages, &mut setting, &mut drawn);
         }
         Self::of(seed, setting, drawn)
     }

@@ -152,6 +152,24 @@ sights! {
     FallbackRead => "a read answered with the help of a fallback",
     /// An owner forgot what all had sealed.
     Reaped => "a deleted key reaped",
+    /// A restored partition was older than no reap.
+    RestoredShown => "a restored partition that nothing was reaped of since",
+    /// One may have been reaped since.
+    RestoredAside => "a restored partition set aside, for it may have been reaped",
+    /// A store was removed, and found it out.
+    FoundOut => "a removed node that finds out",
+    /// What a removed store said was refused.
+    RefusedRemoved => "a word of a removed store refused",
+    /// An owner took over what only a removed store held.
+    SalvageImported => "salvage: an object imported",
+    /// Nobody may take what may have been reaped.
+    SalvageAside => "salvage: an object set aside",
+    /// A process that gave died, and the next one went on.
+    SalvageResumed => "salvage: resumed after a crash",
+    /// A member could not take something now.
+    SalvageWaits => "salvage: put off and tried again",
+    /// Everything was given.
+    Emptied => "salvage: everything given, and the store put aside",
     /// A registry ballot was refused for a higher one.
     Outvoted => "a registry round lost to a higher ballot",
     /// A change came into force.

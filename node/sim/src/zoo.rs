@@ -90,6 +90,18 @@ pub enum Bug {
     ReapInFlight,
     /// One owner's seal is enough for all.
     ReapOneSeal,
+    /// What a removed node brings is taken over whatever was reaped since.
+    SalvageUnjudged,
+    /// Nobody minds that a store was removed.
+    FencedCounts,
+    /// What lies in a restored store is shown whatever was reaped since.
+    RestoredUnjudged,
+    /// A copy is sealed before it is synced, and its sync is not waited for.
+    SealUnsynced,
+    /// On a key that was reaped a node counts from the start again.
+    Doomstone,
+    /// A new owner counts before anything was fetched.
+    SwitchUnfilled,
 }
 
 impl Bug {
@@ -132,6 +144,12 @@ impl Bug {
         Self::StaleCounts,
         Self::ReapInFlight,
         Self::ReapOneSeal,
+        Self::SalvageUnjudged,
+        Self::FencedCounts,
+        Self::RestoredUnjudged,
+        Self::SealUnsynced,
+        Self::Doomstone,
+        Self::SwitchUnfilled,
     ];
 
     /// The name on the command line.
@@ -174,6 +192,12 @@ impl Bug {
             Self::StaleCounts => "stale-counts",
             Self::ReapInFlight => "reap-in-flight",
             Self::ReapOneSeal => "reap-one-seal",
+            Self::SalvageUnjudged => "salvage-unjudged",
+            Self::FencedCounts => "fenced-counts",
+            Self::RestoredUnjudged => "restored-unjudged",
+            Self::SealUnsynced => "seal-unsynced",
+            Self::Doomstone => "doomstone",
+            Self::SwitchUnfilled => "switch-unfilled",
         }
     }
 
@@ -208,7 +232,24 @@ impl Bug {
 
     /// Whether it shows only where deleted keys are reaped.
     pub fn is_of_reaping(self) -> bool {
-        matches!(self, Self::ReapInFlight | Self::ReapOneSeal)
+        matches!(
+            self,
+            Self::ReapInFlight
+                | Self::ReapOneSeal
+                | Self::SealUnsynced
+                | Self::RestoredUnjudged
+                | Self::Doomstone
+        )
+    }
+
+    /// Whether it shows only where members are removed and come back with their stores.
+    pub fn is_of_salvage(self) -> bool {
+        matches!(self, Self::SalvageUnjudged | Self::FencedCounts)
+    }
+
+    /// Whether plans are drawn for it that it needs.
+    pub fn has_plans(self) -> bool {
+        matches!(self, Self::RestoredUnjudged | Self::SealUnsynced)
     }
 
     /// The checks that it may break first: what it is known for, and then what else that leads to.
@@ -219,6 +260,7 @@ impl Bug {
             | Self::SwitchAfterOne
             | Self::HealAfterOne
             | Self::WatermarkIgnored
+            | Self::SwitchUnfilled
             | Self::HintsAsOwners => &["quorums meet", "a repeated write is one write"],
             Self::ErrorIsAbsent => &[
                 "quorums meet",
@@ -236,12 +278,13 @@ impl Bug {
             | Self::HintAckBeforeSync
             | Self::StaleCounts
             | Self::HintEvicted => &"acknowledged writes are durable",
-            Self::DotReuse | Self::BackupGoesOn => &"a dot names one write",
+            Self::DotReuse | Self::BackupGoesOn | Self::Doomstone => &"a dot names one write",
             Self::RebuildingReads
             | Self::RefillAfterOne
             | Self::AbsentFallback
             | Self::OneLayout
             | Self::SwitchAfterOne
+            | Self::SwitchUnfilled
             | Self::StaleTaken
             | Self::ErrorIsAbsent
             | Self::HintsAsOwners
@@ -261,7 +304,12 @@ impl Bug {
             Self::OthersRaised | Self::IncarnationKept => &"only a member raises its incarnation",
             Self::NobodyTold => &"everybody sees the same in the end",
             Self::FencedWait => &"comes to rest",
-            Self::ReapInFlight | Self::ReapOneSeal => &"the dead stay dead",
+            Self::ReapInFlight
+            | Self::ReapOneSeal
+            | Self::SealUnsynced
+            | Self::RestoredUnjudged
+            | Self::SalvageUnjudged => &"the dead stay dead",
+            Self::FencedCounts => &"a removed store has no say",
         }
     }
 
@@ -289,6 +337,9 @@ impl Bug {
             | Self::HintAckBeforeSync
             | Self::HintEvicted => 2_000,
             Self::ReapInFlight | Self::ReapOneSeal => 6_000,
+            Self::SalvageUnjudged | Self::FencedCounts => 300,
+            Self::RestoredUnjudged | Self::Doomstone | Self::SwitchUnfilled => 300,
+            Self::SealUnsynced => 700,
             Self::RetryMintsAgain => 50,
             Self::ReceiptNotShipped => 4_000,
             Self::Resurrection

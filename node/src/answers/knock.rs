@@ -53,17 +53,17 @@ fn judge(answers: &Answers, knock: Knock, span: &Arc<Span>) -> Knocked {
     let member = view.document().layout.members.get(&knock.joiner.node);
     let named = member.and_then(|member| member.store);
     let is_here = named.is_some_and(|store| answers.is_here(&knock.joiner.node, store));
+    let gives = matches!(knock.wish, Wish::Salvage | Wish::Return(_));
     match joining::judge(view.document(), &knock, is_here) {
         Err(refusal) => said(refused(&refusal)),
         Ok(Judged::Gives(former)) => said(bring(&view, former)),
-        Ok(Judged::Named | Judged::Stranger) if knock.wish == Wish::Salvage => {
+        Ok(Judged::Named | Judged::Stranger) if gives => {
             said(wait(&view, "that store was not removed"))
         }
-        Ok(Judged::Returns) if knock.wish == Wish::Salvage => {
-            said(wait(&view, "another store of that node is a member"))
-        }
+        Ok(Judged::Returns) if gives => said(wait(&view, "another store of that node is a member")),
         Ok(Judged::Named | Judged::Returns) => hand_over(&answers.registry, &view, &knock),
         Ok(Judged::Stranger) => match answers.registry.knocks().note(&knock) {
+            Err(refusal) if refusal.passes() => said(wait(&view, &refusal.to_string())),
             Err(refusal) => said(refused(&refusal)),
             Ok(()) if knock.wish == Wish::Wait => {
                 let node = &knock.joiner.node;

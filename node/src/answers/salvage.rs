@@ -11,8 +11,8 @@ use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::joining::{self, Judged, Knock};
 use sibyl_core::message::{self, Failure, Place};
 use sibyl_core::object::Object;
-use sibyl_core::registry::Durability;
-use sibyl_core::salvage::{Answer, Ask, Batch, Verdict};
+use sibyl_core::registry::{Durability, Former};
+use sibyl_core::salvage::{self, Answer, Ask, Batch, Verdict};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -34,10 +34,10 @@ pub(super) fn answer(answers: &Answers, ask: &Bytes, head: &Bytes, body: &Bytes)
         Err(why) => return Box::pin(async move { said(&Answer::Later(why)) }),
     };
     Box::pin(async move {
-        let (coordinator, from, ask) = asked;
+        let (coordinator, former, ask) = asked;
         let answer = match ask {
             Ask::Owners(partition) => owners(&coordinator, partition),
-            Ask::Take(batch) => take(&coordinator, &from, batch).await,
+            Ask::Take(batch) => take(&coordinator, &former, batch).await,
         };
         said(&answer.unwrap_or_else(Answer::Later))
     })
@@ -52,19 +52,19 @@ fn question(
     ask: &Bytes,
     head: &Bytes,
     body: &Bytes,
-) -> Result<(Coordinator, NodeId, Ask), String> {
+) -> Result<(Coordinator, Former, Ask), String> {
     let knock: Knock = message::decode(ask).map_err(|error| error.to_string())?;
     let coordinator = answers.coordinator().ok_or("the node is starting")?;
     let view = coordinator.serving()?;
-    match joining::judge(view.document(), &knock, false) {
-        Ok(Judged::Gives(_)) => {}
+    let former = match joining::judge(view.document(), &knock, false) {
+        Ok(Judged::Gives(former)) => former,
         Ok(_) => return Err("that store was not removed".into()),
         Err(refusal) => return Err(refusal.to_string()),
-    }
+    };
     // A slice of a large read buffer would hold all of it while the batch waits.
     let body = Bytes::copy_from_slice(body);
     let ask = Ask::decode(head, &body).map_err(|error| error.to_string())?;
-    Ok((coordinator, knock.joiner.node, ask))
+    Ok((coordinator, former, ask))
 }
 
 /// Where whoever owns a partition, before and after a change that is under way, is reached.
@@ -90,15 +90,18 @@ fn stays(view: &View, node: &NodeId, partition: Partition, n: u8) -> bool {
     view.placed.counting(partition, n).contains(node) && (also.is_empty() || also.contains(node))
 }
 
-async fn take(coordinator: &Coordinator, from: &NodeId, batch: Batch) -> Result<Answer, String> {
+async fn take(coordinator: &Coordinator, former: &Former, batch: Batch) -> Result<Answer, String> {
     // Whatever is in hand here was there before any epoch that begins from now on.
     let _flight = coordinator.net().flights().begin();
     let tracer = coordinator.registry().tracer();
-    let span = tracer.salvage_take(from, batch.objects.len());
+    let span = tracer.salvage_take(&former.node, batch.objects.len());
+    let view = coordinator.registry().view();
+    let owner = coordinator.replica().actor();
     let claim = Claim {
         epoch: batch.epoch,
         all: batch.all,
         late: is_late(coordinator)?,
+        recovered: salvage::recovered_memory(view.document(), former, owner, batch.epoch),
     };
     let mut verdicts = vec![Verdict::NotMine; batch.objects.len()];
     let (mut under_way, mut failed) = (JoinSet::new(), None);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Error, Parts};
 use super::connection::Connection;
 use super::failure::Failure;
-use super::{members, output};
+use super::{members, output, recover};
 
 /// Show members, ring and registry as one node sees them
 #[derive(clap::Args)]
@@ -93,6 +93,18 @@ Examples:
         #[command(flatten)]
         args: members::Args,
     },
+    /// Go on with one member that is left, alone, after a majority was lost for good
+    #[command(after_help = "\
+Without a majority nothing can be changed any more: no bucket, no member. If the others are gone for good, say so to
+exactly one member that is left; best the one with the highest registry number (sibyl cluster registry). It becomes
+the only member of a new lineage and keeps buckets, resolvers, context keys and its copies; then let new nodes join.
+Whoever of the old members comes back is fenced: it gives what it holds and starts empty. Lost is what only the lost
+members knew. Refused while a majority answers.
+
+Examples:
+  sibyl cluster recover --plan --url http://127.0.0.1:7070
+  sibyl cluster recover --accept-loss --url http://127.0.0.1:7070")]
+    Recover(recover::Args),
     /// Cut the link from the asked node to a peer (needs --allow-cuts; do it on both sides)
     #[command(
         after_help = "Examples:\n  sibyl cluster cut n2 --url http://127.0.0.1:7070\n  sibyl cluster cut n2 --heal"
@@ -146,6 +158,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Command::Leave(args) => members::change(args, "leave", None),
         Command::Remove(args) => members::change(args, "remove", None),
         Command::Replace { with, args } => members::change(args, "replace", Some(with)),
+        Command::Recover(args) => recover::recover(args),
         Command::Cut {
             peer,
             heal,

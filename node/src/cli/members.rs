@@ -40,7 +40,8 @@ pub(super) fn change(args: &Args, what: &str, with: Option<&str>) -> Result<(), 
         return show(connection, &ask(true)?);
     }
     if !yes {
-        confirm(&sentence(what, node, with), &ask(true)?)?;
+        let planned = output::table_text(&summary(&ask(true)?));
+        confirm(&sentence(what, node, with), &planned)?;
     }
     show(connection, &ask(false)?)
 }
@@ -74,7 +75,7 @@ fn sentence(what: &str, node: &str, with: Option<&str>) -> String {
 }
 
 /// Shows on standard error what would happen, and goes on only if the answer is yes.
-fn confirm(sentence: &str, plan: &Value) -> Result<(), Failure> {
+pub(super) fn confirm(sentence: &str, plan: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(format!(
             "{sentence}: look at it with --plan, then say --yes"
@@ -86,10 +87,7 @@ fn confirm(sentence: &str, plan: &Value) -> Result<(), Failure> {
         source,
     };
     let mut err = std::io::stderr().lock();
-    let asked = format!(
-        "{}\n{sentence}. Go on? [y/N] ",
-        output::table_text(&summary(plan))
-    );
+    let asked = format!("{plan}\n{sentence}. Go on? [y/N] ");
     err.write_all(asked.as_bytes()).map_err(said)?;
     err.flush().map_err(said)?;
     let mut answer = String::new();

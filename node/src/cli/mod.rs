@@ -22,6 +22,7 @@ mod import;
 mod interrupt;
 mod members;
 mod output;
+mod recover;
 mod resolver;
 mod serve;
 

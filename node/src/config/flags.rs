@@ -198,6 +198,12 @@ pub const FLAGS: &[Flag] = &[
         "What this node gives to the owners of now if it comes back after it was removed: what cannot have been deleted and forgotten meanwhile; all, and deleted keys may come back; or nothing. Its old store is put aside then, and it starts empty",
     ),
     value(
+        "yield",
+        "HOST:PORT",
+        "",
+        "If one cluster was recovered on two members: give this node's part of it up for the one that is reached at this peer address, give what it holds, and start empty",
+    ),
+    value(
         "workers",
         "COUNT",
         "one per core",

@@ -59,6 +59,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
         reap_interval: read(settings, "reap-interval", reap_interval)?
             .unwrap_or(Some(Duration::from_secs(60))),
         salvage: read(settings, "salvage", salvage)?.unwrap_or(Salvage::Judged),
+        yield_to: read(settings, "yield", host_and_port)?,
         workers: read(settings, "workers", workers)?,
         hint_quota_bytes: read(settings, "hint-quota-bytes", bytes)?,
         max_requests: read(settings, "max-requests", requests)?,

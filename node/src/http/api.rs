@@ -18,6 +18,7 @@ use sibyl_core::seal::Forged;
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
 use super::owners::OwnersChanged;
+use super::recover::Recovered;
 use super::resolver_shapes::{ResolverView, VersionView};
 use crate::backup::TakeError;
 use crate::coordinator::{
@@ -130,6 +131,8 @@ pub trait Operation: Send + Sync {
         wish: OwnerWish,
         plan: bool,
     ) -> Pending<'_, Result<OwnersChanged, AdminError>>;
+    /// Begins a new lineage with this node alone, or only says what that would mean.
+    fn recover(&self, plan: bool, accept_loss: bool) -> Pending<'_, Result<Recovered, AdminError>>;
     /// What this node keeps for others.
     fn handoff(&self) -> HandoffView;
     /// Waits until what it keeps now is delivered, or so long.

@@ -6,6 +6,7 @@
 mod admin;
 mod backups;
 mod owners;
+mod recover;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use super::api::{
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
 use super::owners::OwnersChanged;
+use super::recover::Recovered;
 use super::resolver_shapes::ResolverView;
 use crate::backup;
 use crate::config::Config;
@@ -429,6 +431,10 @@ impl Operation for Exchange {
         plan: bool,
     ) -> Pending<'_, Result<OwnersChanged, AdminError>> {
         Box::pin(self.owners_changed(wish, plan))
+    }
+
+    fn recover(&self, plan: bool, accept_loss: bool) -> Pending<'_, Result<Recovered, AdminError>> {
+        Box::pin(self.recovered(plan, accept_loss))
     }
 
     fn health(&self) -> Health {

@@ -6,7 +6,7 @@
 use axum::http::StatusCode;
 use sibyl_core::message::Failure;
 use sibyl_core::object::Refused;
-use sibyl_core::registry::ChangeError;
+use sibyl_core::registry::{ChangeError, RecoverError};
 
 use super::api::{AdminError, BucketRefused, ContextRefused};
 use super::problem::Problem;
@@ -235,6 +235,19 @@ impl From<ChangeError> for AdminError {
             },
             ChangeError::Bound { .. } => Self::Conflict {
                 code: "resolver_bound",
+                detail,
+            },
+            ChangeError::Recover(RecoverError::Forming) => Self::NotServing(detail),
+            ChangeError::Recover(RecoverError::NoMember(_)) => Self::NotFound {
+                code: "no_member",
+                detail,
+            },
+            ChangeError::Recover(RecoverError::Majority { .. }) => Self::Conflict {
+                code: "majority_answers",
+                detail,
+            },
+            ChangeError::Recover(RecoverError::Malformed(_)) => Self::Conflict {
+                code: "registry_full",
                 detail,
             },
             ChangeError::Config(_) => Self::Invalid {

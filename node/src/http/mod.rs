@@ -37,6 +37,7 @@ mod plain;
 mod problem;
 mod query;
 mod reading;
+mod recover;
 mod resolver_shapes;
 mod resolvers;
 mod router;
@@ -59,6 +60,7 @@ pub use self::cluster::{
 };
 pub use self::handoff::{HandoffView, HintsView, SyncView, TransferView};
 pub use self::owners::{CandidateView, MoveView, OwnerChangeView, OwnersChanged, ShareView};
+pub use self::recover::{GivenUpView, Recovered};
 pub use self::resolver_shapes::{
     Certificate, LawResult, ModuleKind, Readiness, ResolverView, Tier, VersionView,
 };

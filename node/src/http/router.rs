@@ -19,7 +19,8 @@ use super::openapi::{self, Document};
 use super::problem::Problem;
 use super::server::Limits;
 use super::{
-    backup, batch, buckets, cluster, conflicts, handoff, keys, list, node, owners, plain, resolvers,
+    backup, batch, buckets, cluster, conflicts, handoff, keys, list, node, owners, plain, recover,
+    resolvers,
 };
 
 /// Which part of the API a listener serves.
@@ -109,6 +110,7 @@ fn admin() -> OpenApiRouter {
         .routes(routes!(owners::leave))
         .routes(routes!(owners::remove))
         .routes(routes!(owners::replace))
+        .routes(routes!(recover::recover))
         .routes(routes!(handoff::handoff, handoff::sync))
         .routes(routes!(backup::backup))
         .routes(routes!(node::trace, node::set_trace))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sibyl_core::id::NodeId;
 use sibyl_core::registry::votes_needed;
 use sibyl_core::room::Level;
+use tokio::sync::watch;
 
 use crate::backup;
 use crate::config::Config;
@@ -154,6 +155,47 @@ pub(super) async fn watch_damage(coordinator: Coordinator) {
                 .replica()
                 .fail(format!("the storage engine's files are damaged: {why}"));
             return;
+        }
+    }
+}
+
+/// What becomes of a node whose store failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It ends, and says why.
+    Ends,
+    /// It was told to end while it waited for others.
+    Told,
+    /// Its store is given up, and the next start begins a new one.
+    Renewed,
+}
+
+/// Whether a store that failed is given up: if it is damaged, as soon as enough others are there, however long that
+/// takes, unless the node is told to end. Ended before, it would only meet the same damage again.
+pub(super) async fn will_be_renewed(
+    coordinator: &Coordinator,
+    told: &mut watch::Receiver<bool>,
+) -> Fate {
+    let view = coordinator.registry().view();
+    let alone = view.document().layout.members.len() < 2;
+    if coordinator.replica().store().damage().is_none() || alone || view.forming() {
+        return Fate::Ends;
+    }
+    if !can_be_renewed(coordinator) {
+        tracing::error!(
+            "the damaged store takes nothing more: it is given up once a majority of the members can be reached without this node"
+        );
+    }
+    let mut changes = coordinator.net().changes();
+    loop {
+        if can_be_renewed(coordinator) {
+            return Fate::Renewed;
+        }
+        tokio::select! {
+            _ = told.wait_for(|told| *told) => return Fate::Told,
+            changed = changes.changed() => if changed.is_err() {
+                return Fate::Ends;
+            },
         }
     }
 }

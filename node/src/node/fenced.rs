@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
-use sibyl_core::id::{Actor, NodeId};
+use sibyl_core::id::{Actor, Digest, NodeId};
 use sibyl_core::joining::{Knock, Told, Wish};
 use sibyl_core::message;
-use sibyl_core::registry::{Farewell, Former, Joiner, Partitions};
+use sibyl_core::registry::{Document, Farewell, Former, Joiner, Partitions};
 use sibyl_core::salvage::{Fenced, Tally};
 use tokio::sync::watch;
 
@@ -79,50 +79,87 @@ async fn watch(coordinator: Coordinator, data_dir: std::path::PathBuf, found: wa
     }
 }
 
-/// Whether this store was sent away, by the document in force or by the word of a member of the same lineage.
+/// Whether this store was sent away, by the document in force, by the word of a member of the same lineage, or by that
+/// of a member of one that this lineage was given up for.
 async fn look(coordinator: &Coordinator) -> Option<Fenced> {
     let (view, store) = (coordinator.registry().view(), coordinator.replica().actor());
     let document = view.document();
-    let note = |former: &Former| noted(&view, former, coordinator.me(), store);
+    let own_lineage = document.lineage()?;
+    let note = |former: &Former, lineage| noted(&view, (former, lineage), coordinator.me(), store);
     if let Some(former) = document.layout.former.get(&store) {
-        return note(former);
+        return note(former, own_lineage);
     }
     let own = document.layout.members.get(coordinator.me())?;
     let url = coordinator.net().identity().url;
     // As if it were so: whoever is asked judges by the store alone.
-    let asked = note(&Former {
+    let former = Former {
         node: coordinator.me().clone(),
         incarnation: own.incarnation,
         why: Farewell::Removed,
         number: document.number,
-    })?;
+    };
+    let asked = note(&former, own_lineage)?;
     let peers = coordinator.net().peers();
-    let refusals = peers.iter().filter(|peer| {
-        let refused = peer.refused.as_deref();
-        refused.is_some_and(|why| why.starts_with("not_admitted"))
+    let refusals = peers.iter().filter_map(|peer| {
+        let refused = peer.refused.as_deref()?;
+        let apart = refused.starts_with("wrong_lineage");
+        (apart || refused.starts_with("not_admitted")).then_some((peer, apart))
     });
-    for peer in refusals.take(MOST_ASKED) {
-        let ask = knock(&asked, &own.peer_addr, &url);
-        let Ok((head, _)) = peer::knock(&peer.addr, ask).await else {
+    let refusals = refusals.map(|(peer, apart)| (peer.node_id.clone(), peer.addr.clone(), apart));
+    let refusals = refusals.take(MOST_ASKED);
+    let mut forked = None;
+    for (node, address, apart) in refusals.chain(given_up(document)) {
+        let wish = match apart {
+            true => Wish::Return(own_lineage),
+            false => Wish::Salvage,
+        };
+        let ask = knock(&asked, wish, &own.peer_addr, &url);
+        let Ok((head, _)) = peer::knock(&address, ask).await else {
             continue;
         };
-        if let Ok(Told::Bring {
-            cluster_id,
-            lineage,
-            former,
-        }) = message::decode(&head)
-            && cluster_id == document.cluster_id
-            && lineage == document.lineage()
-            && former.number > document.number
-        {
-            return note(&former);
+        match message::decode(&head) {
+            // Of another lineage only one says so that this one was given up for.
+            Ok(Told::Bring {
+                cluster_id,
+                lineage: Some(lineage),
+                former,
+            }) if cluster_id == document.cluster_id
+                && (apart || lineage == own_lineage)
+                && former.number > document.number =>
+            {
+                return note(&former, lineage);
+            }
+            Ok(Told::Refused(why)) if apart => {
+                forked = Some(format!("lineage: {node} says: {why}"));
+            }
+            _ => {}
         }
     }
+    coordinator.registry().note("lineage", forked);
     None
 }
 
+/// A few of the members that a recovery gave up, where they were: one of them may have recovered as well, and nobody
+/// else would ever tell. Where a member is now, nobody is looked for.
+fn given_up(document: &Document) -> Vec<(NodeId, String, bool)> {
+    let recovery = document.recovery();
+    let others = recovery.into_iter().flat_map(|recovery| &recovery.others);
+    let members = &document.layout.members;
+    let is_taken = |at: &String| members.values().any(|member| member.peer_addr == *at);
+    let lost = others.filter(|(_, address)| !is_taken(address));
+    let mut lost: Vec<_> = lost
+        .map(|(node, address)| (node.clone(), address.clone(), true))
+        .collect();
+    if !lost.is_empty() {
+        let first = outside::rng().random_range(0..lost.len());
+        lost.rotate_left(first);
+    }
+    lost.truncate(MOST_ASKED);
+    lost
+}
+
 /// How this store asks whether it was removed, and to give what it holds.
-pub(super) fn knock(fenced: &Fenced, peer_addr: &str, url: &str) -> Bytes {
+pub(super) fn knock(fenced: &Fenced, wish: Wish, peer_addr: &str, url: &str) -> Bytes {
     message::encode(&Knock {
         cluster_id: Some(fenced.cluster_id.clone()),
         joiner: Joiner {
@@ -133,19 +170,24 @@ pub(super) fn knock(fenced: &Fenced, peer_addr: &str, url: &str) -> Bytes {
             tokens: 1,
         },
         url: url.to_owned(),
-        wish: Wish::Salvage,
+        wish,
     })
 }
 
 /// The note of a removal; none if the node left, and so handed everything over before.
-fn noted(view: &View, former: &Former, me: &NodeId, store: Actor) -> Option<Fenced> {
+fn noted(
+    view: &View,
+    (former, lineage): (&Former, Digest),
+    me: &NodeId,
+    store: Actor,
+) -> Option<Fenced> {
     let document = view.document();
     let others = document.layout.members.iter();
     let others = others.filter(|(node, _)| *node != me);
-    (former.why == Farewell::Removed).then(|| Fenced {
+    (former.why != Farewell::Left).then(|| Fenced {
         node: me.clone(),
         cluster_id: document.cluster_id.clone(),
-        lineage: document.lineage(),
+        lineage: Some(lineage),
         store,
         number: former.number,
         members: others.map(|(_, member)| member.peer_addr.clone()).collect(),
@@ -220,7 +262,9 @@ pub(super) fn shown(fenced: &Fenced, left: usize, waits_for: Option<&str>) -> ht
 
 /// If this node was removed: gives what it holds, puts its store aside, and says so. What was noted, if anything was.
 pub(super) async fn settle(config: &Config) -> anyhow::Result<Option<Fenced>> {
-    let Some(mut fenced) = read(&config.data_dir)? else {
+    let before = read(&config.data_dir)?;
+    let led = super::yielding::noted(config, before.as_ref()).await?;
+    let Some(mut fenced) = led.or(before) else {
         return Ok(None);
     };
     let folder = config.data_dir.join("data");

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
-use sibyl_core::joining::Told;
+use sibyl_core::joining::{Told, Wish};
 use sibyl_core::message;
-use sibyl_core::registry::Held;
-use sibyl_core::salvage::{Answer, Ask, Effect, Event, Fenced, Giving};
+use sibyl_core::registry::{Document, Held};
+use sibyl_core::salvage::{Answer, Ask, Effect, Event, Fenced, Giving, SLACK};
 
 use super::fenced::{knock, shown, write};
 use super::waiting::Waiting;
@@ -66,10 +66,12 @@ struct Giver<'a> {
 impl<'a> Giver<'a> {
     fn new(config: &Config, opened: &'a store::Opened, fenced: &Fenced) -> anyhow::Result<Self> {
         let kept = |key: &str| opened.store.get(Space::Meta, key.as_bytes());
-        let chosen = kept(CHOSEN)?
+        let chosen: Option<Held> = kept(CHOSEN)?
             .map(|bytes| Held::decode(&bytes))
             .transpose()?;
-        let count = chosen.map_or(config.partitions, |held| held.document.layout.partitions);
+        let count = chosen
+            .as_ref()
+            .map_or(config.partitions, |held| held.document.layout.partitions);
         let number = |bytes: Bytes| {
             bytes
                 .as_ref()
@@ -78,8 +80,19 @@ impl<'a> Giver<'a> {
                 .unwrap_or(0)
         };
         let epoch = kept(EPOCH)?.map_or(0, number);
-        // A state that is older than its store was never held against what had been forgotten before.
-        let epoch = kept(IMAGE)?.map_or(epoch, |image| number(image).min(epoch));
+        // A state that is older than its store was never held against what had been forgotten before; and it is no
+        // member's to the end, for which a recovery knows an easier rule.
+        let older = |image| number(image).min(epoch).saturating_sub(SLACK + 1);
+        let mut epoch = kept(IMAGE)?.map_or(epoch, older);
+        let own = chosen.as_ref().map(|held| &held.document);
+        let (mut wish, lineage) = (Wish::Salvage, own.and_then(Document::lineage));
+        if config.yield_to.is_some() {
+            // Epochs of two lineages that went on apart say nothing to each other: where they parted they were one.
+            let parted = own.and_then(Document::recovery);
+            epoch = parted.map_or(epoch, |recovery| recovery.epoch.min(epoch));
+        } else if let Some(own) = lineage.filter(|own| Some(*own) != fenced.lineage) {
+            wish = Wish::Return(own);
+        }
         let mut left = remains::partitions(opened.store.as_ref(), count);
         left.retain(|at| !fenced.done.contains(*at));
         let all = config.salvage == Salvage::All;
@@ -95,7 +108,7 @@ impl<'a> Giver<'a> {
         tracing::info!(partitions = left.len(), epoch, "salvage begins");
         Ok(Self {
             store: opened,
-            ask: knock(fenced, &config.peer_advertise, &config.advertise),
+            ask: knock(fenced, wish, &config.peer_advertise, &config.advertise),
             flow: Giving::new(epoch, all, members, left),
             visit: None,
         })

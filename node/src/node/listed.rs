@@ -17,7 +17,7 @@ fn standings(document: &Document) -> BTreeMap<NodeId, Standing> {
     let ended = document.departed().into_iter().map(|former| {
         let standing = match former.why {
             Farewell::Left => Standing::Left,
-            Farewell::Removed => Standing::Down,
+            Farewell::Removed | Farewell::Lost => Standing::Down,
         };
         (former.node.clone(), standing)
     });

@@ -26,6 +26,7 @@ use crate::telemetry::Span;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 mod owners;
+mod parcels;
 
 struct Running {
     runtime: Runtime,

@@ -69,7 +69,7 @@ pub(super) enum Refusal {
     #[error("duplicate_node: both sides are called {0}; give each node its own --node-id")]
     Duplicate(NodeId),
     #[error(
-        "wrong_lineage: clusters of one name, formed apart: ours is {ours}, the peer's {theirs}"
+        "wrong_lineage: clusters of one name, formed or recovered apart: ours is {ours}, the peer's {theirs}"
     )]
     Lineage { ours: Digest, theirs: Digest },
     #[error("cut: the link between the two is cut")]

@@ -24,6 +24,8 @@ pub struct Claim {
     pub all: bool,
     /// This store began when the cluster was there already, and does not know since which epoch.
     pub late: bool,
+    /// The horizon up to which this store forgot nothing of it, since it recovered the cluster; none, if it did not.
+    pub recovered: Option<u64>,
 }
 
 /// What became of an object.
@@ -109,8 +111,9 @@ impl Writer {
             }
         };
         let horizon = self.horizon(slot.partition);
+        let recovered = claim.recovered.is_some_and(|last| horizon <= last);
         let horizon = (horizon > 0 || !claim.late).then_some(horizon);
-        let remembers = claim.all || salvage::remembers(horizon, claim.epoch);
+        let remembers = claim.all || recovered || salvage::remembers(horizon, claim.epoch);
         let before = is_deleted(&held.object);
         let verdict = salvage::decide(&mut held.object, &object, remembers);
         let object = (verdict == Verdict::Imported).then(|| held.object.clone());

@@ -34,6 +34,8 @@ pub const EPOCH: &str = "reap/epoch";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// An epoch that lasts so many intervals is worth an operator's look: members speak once in each.
 const STALLED: u32 = 10;
+/// The most members that are named as those for whom hints are kept: a line, not a page.
+const MOST_NAMED: usize = 8;
 /// What the registry's notes call it.
 const NOTE: &str = "reaping";
 
@@ -290,13 +292,31 @@ impl Reaping {
                 format!("{node} cannot be reached")
             }
             Hold::Silent(node) => format!("{node} says nothing: does it take part?"),
-            Hold::Busy(node) => format!("{node} has not said that what began before is over"),
+            Hold::Busy(node) => format!(
+                "{node} has not said that what began before is over: ask it why (GET /v1/cluster there)"
+            ),
             Hold::UnderWay => "something that began before goes on here".into(),
             Hold::Unsettled(node) => format!("{node} may still act on what was sent to it before"),
-            Hold::Hints => "hints are kept here".into(),
+            Hold::Hints => self.kept_for(),
             Hold::Moving => "owners change, or copies lie here that are others' now".into(),
             Hold::Rebuilding => "this node's data is not complete yet".into(),
             Hold::Stranger(node) => format!("{node} is no member and is connected to this node"),
+        }
+    }
+
+    /// For whom hints are kept here.
+    fn kept_for(&self) -> String {
+        let replica = &self.ground().replica;
+        let kept: Vec<String> = replica.hints(|ledger| {
+            let kept = ledger.targets().filter(|(_, kept)| kept.count > 0);
+            let named = kept.take(MOST_NAMED);
+            named
+                .map(|(node, kept)| format!("{} for {node}", kept.count))
+                .collect()
+        });
+        match kept.is_empty() {
+            true => "hints were kept here a moment ago".into(),
+            false => format!("hints are kept here: {}", kept.join(", ")),
         }
     }
 

@@ -31,11 +31,13 @@ use crate::telemetry::{Metrics, Span, Tracer};
 mod handle;
 pub mod joining;
 mod knocks;
+mod recovering;
 mod rpc;
 mod view;
 
 pub use handle::{ChangeFailed, Registry};
 pub use knocks::Knocks;
+pub use recovering::present;
 pub use rpc::{result_of_call, rpc_of_message};
 pub use view::View;
 
@@ -74,6 +76,12 @@ enum Input {
     },
     Change {
         change: Change,
+        span: Box<Span>,
+        done: Answer,
+    },
+    /// The operator says that a majority is lost for good.
+    Recover {
+        epoch: u64,
         span: Box<Span>,
         done: Answer,
     },
@@ -224,14 +232,12 @@ struct Task {
     rebuilding: Arc<AtomicBool>,
 }
 
-/// The partitions that a node holds by a newer document and did not hold before.
+/// The partitions that a node holds by a newer document and did not hold before, for buckets of any number of copies.
 fn gained(me: &NodeId, before: &View, now: &View) -> Vec<Partition> {
-    let holds = |view: &View, at| {
-        let mut ns = view.document().ns().into_iter();
-        ns.any(|n| view.placed.holds(me, at, n))
-    };
+    let ns = now.document().ns();
+    let is_new = |at, n| now.placed.holds(me, at, n) && !before.placed.holds(me, at, n);
     let all = (0..now.ring().partitions()).map(Partition);
-    all.filter(|at| holds(now, *at) && !holds(before, *at))
+    all.filter(|at| ns.iter().any(|n| is_new(*at, *n)))
         .collect()
 }
 
@@ -272,6 +278,7 @@ impl Task {
                         drop(span);
                     }
                     Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
+                    Some(Input::Recover { epoch, span, done }) => self.recover(epoch, span, done).await,
                     Some(Input::NameStore) => self.name_store().await,
                     Some(Input::Forget(node)) => self.forget(&node),
                     None => return,

@@ -249,3 +249,52 @@ fn a_flipped_bit_is_repaired_and_never_answered() {
         check(&cluster, &wanted, &large, &what);
     }
 }
+
+/// Alone it cannot be filled, so it waits, however little of its store can be used, until others are there.
+#[test]
+fn a_damaged_node_waits_until_others_can_fill_a_new_store() {
+    let (mut cluster, wanted, large) = loaded();
+    let before = store_of(&cluster.nodes[1], "n1");
+    let (one, others) = cluster.nodes.split_first_mut().unwrap();
+    others.iter_mut().for_each(stop);
+    let tables = files(&one.folder).into_iter();
+    for (path, length) in tables.filter(|(path, _)| is_table(path)) {
+        // While it runs: at a start the engine would refuse to open, and the store be given up at once.
+        for at in (0..length / 2).step_by(4096) {
+            flip(&path, at, 3).unwrap();
+        }
+    }
+    let (value, mut writes) = (vec![7; LARGE_BYTES], 0);
+    until("its store fails, and it waits", || {
+        writes += 1;
+        let path = key("large", &format!("more-{writes}"));
+        // Whatever it answers, or nothing: sooner or later what it wrote is compacted with what is damaged.
+        let _any = put(format!("{path}?w=1&timeout_ms=2000"), &value).send(one.http);
+        match one.said() {
+            said if said.contains("it is given up once a majority") => Ok(()),
+            said => Err(said.lines().last().unwrap_or_default().to_owned()),
+        }
+    });
+    others.iter_mut().for_each(Node::start);
+    until("it begins a new store", || {
+        match store_of(&cluster.nodes[1], "n1") {
+            store if !store.is_empty() && store != before => Ok(()),
+            store => Err(store),
+        }
+    });
+    cluster.wait_whole();
+    check(&cluster, &wanted, &large, "after the damage");
+}
+
+/// The store that speaks for a member.
+fn store_of(node: &Node, member: &str) -> String {
+    let Ok(answer) = get("/v1/registry").send(node.http) else {
+        return String::new();
+    };
+    let members = answer.json()["members"].as_array().cloned();
+    let mut members = members.unwrap_or_default().into_iter();
+    let found = members.find(|one| one["node_id"] == member);
+    found
+        .map(|one| crate::ask::text(&one["store"]))
+        .unwrap_or_default()
+}

@@ -27,6 +27,7 @@ mod otlp;
 mod overload;
 mod quorum;
 mod reap;
+mod recover;
 mod reference;
 mod registry;
 mod resolver;

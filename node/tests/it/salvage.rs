@@ -321,17 +321,8 @@ fn an_operator_may_skip_it_and_think_again() {
     assert_eq!(imported(&cluster.nodes), 0.0);
 
     // What was put aside is a store as it was: in a folder of its own it may be given after all. Members remember for a
-    // while who waits, and hear no other store of that name.
+    // while who waits, and hear no other store of that name: it waits until they do.
     four.kill();
-    for node in &cluster.nodes {
-        until("the other store of its name is forgotten", || {
-            let body = node.ask(&get("/v1/cluster")).expect(200).json();
-            match body["candidates"] == serde_json::json!([]) {
-                true => Ok(()),
-                false => Err(body["candidates"].to_string()),
-            }
-        });
-    }
     let mut again = four.like("n4-again");
     let (from, to) = (four.folder.join("data/aside-1"), again.folder.join("data"));
     copy(&from, &to);
@@ -346,6 +337,19 @@ fn an_operator_may_skip_it_and_think_again() {
         }
     });
     wait_reads(&cluster.nodes, &alone, "only here");
+    until(
+        "it waits for its operator, after the other store",
+        || match get("/health/ready").send(again.http) {
+            Ok(answer)
+                if answer
+                    .text()
+                    .contains("it waits until an operator names it") =>
+            {
+                Ok(())
+            }
+            answer => Err(format!("{answer:?}\n{}", again.said())),
+        },
+    );
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -4,7 +4,7 @@
 //! links and power failures. Then all is healed, the cluster must come to rest, and `chaos::judge` goes through the
 //! record. Everything happens on one thread, so that a seed repeats its run; the first seed of each batch runs twice
 //! and must do the same to the byte. `SIBYL_TURMOIL_SEED=7 SIBYL_TURMOIL_SEEDS=500 cargo test -p sibyl --test it
-//! turmoil::` runs other batches. What is replaced, and what is not simulated, says decision 15.
+//! turmoil::` runs other batches. What is replaced, and what is not simulated, says decision 16.
 
 #![allow(
     clippy::unwrap_used,

@@ -201,8 +201,10 @@ impl Asking {
                 self.pause_ms = (most * 2).min(PAUSE_MS.1);
                 Effect::Pause(most / 2, most)
             }
-            Wish::Wait | Wish::Salvage if again => Effect::Pause(ROUND_MS / 2, ROUND_MS),
-            Wish::Join | Wish::Wait | Wish::Salvage => self.knock(),
+            Wish::Wait | Wish::Salvage | Wish::Return(_) if again => {
+                Effect::Pause(ROUND_MS / 2, ROUND_MS)
+            }
+            Wish::Join | Wish::Wait | Wish::Salvage | Wish::Return(_) => self.knock(),
         }
     }
 

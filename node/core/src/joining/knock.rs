@@ -19,6 +19,8 @@ pub enum Wish {
     Wait,
     /// To give what its store holds, if that was sent away.
     Salvage,
+    /// The same, if the lineage that the store is of was given up for the one here.
+    Return(Digest),
 }
 
 /// A node that is no member asks.
@@ -76,6 +78,16 @@ pub enum Refusal {
         /// What the node was told.
         theirs: String,
     },
+    /// It is of another lineage, which was not given up for this one.
+    #[error(
+        "two clusters of one name, this one {ours}, that one {theirs}, and neither follows from the other: either they were formed apart, or one cluster was recovered twice; then keep one, and start the nodes of the other with --yield and a peer address of the one that is kept"
+    )]
+    Apart {
+        /// The lineage here.
+        ours: Digest,
+        /// That of the node.
+        theirs: Digest,
+    },
     /// Its store is that of a former member.
     #[error("{}", farewell(.0))]
     Former(Former),
@@ -100,6 +112,13 @@ pub enum Refusal {
     /// Too many knock.
     #[error("{0} nodes wait to be taken in already, which is the most")]
     Full(usize),
+}
+
+impl Refusal {
+    /// Whether asking again later may help: another store of that name, or some of many, may be gone by then.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Knocks(_) | Self::Full(_))
+    }
 }
 
 /// What the document says of a knock.
@@ -129,12 +148,22 @@ pub fn judge(document: &Document, knock: &Knock, is_here: bool) -> Result<Judged
             theirs: theirs.clone(),
         });
     }
+    if let (Wish::Return(theirs), Some(ours)) = (knock.wish, document.lineage())
+        && ours != theirs
+        && !document.follows_from(theirs)
+    {
+        return Err(Refusal::Apart { ours, theirs });
+    }
     if let Some(former) = document.layout.former.get(&joiner.store) {
+        let gives = matches!(knock.wish, Wish::Salvage | Wish::Return(_));
         // Who left has handed everything over before.
-        if knock.wish == Wish::Salvage && former.why == Farewell::Removed {
+        if gives && former.why != Farewell::Left {
             return Ok(Judged::Gives(former.clone()));
         }
         return Err(Refusal::Former(former.clone()));
+    }
+    if let Some(former) = never_named(document, knock) {
+        return Ok(Judged::Gives(former));
     }
     let members = &document.layout.members;
     if let Some(member) = members.get(&joiner.node) {
@@ -156,6 +185,22 @@ pub fn judge(document: &Document, knock: &Knock, is_here: bool) -> Result<Judged
     }
 }
 
+/// A store that its lineage had not named when that was given up, as a restored one: it is sent away with it.
+fn never_named(document: &Document, knock: &Knock) -> Option<Former> {
+    let Wish::Return(theirs) = knock.wish else {
+        return None;
+    };
+    let mut members = document.layout.members.values();
+    let is_member = members.any(|member| member.store == Some(knock.joiner.store));
+    let recovery = document.recovery()?;
+    (!is_member && document.follows_from(theirs)).then(|| Former {
+        node: knock.joiner.node.clone(),
+        incarnation: 0,
+        why: Farewell::Removed,
+        number: recovery.number,
+    })
+}
+
 /// What is said to a store that was sent away.
 pub fn farewell(former: &Former) -> String {
     let Former {
@@ -167,6 +212,9 @@ pub fn farewell(former: &Former) -> String {
         }
         Farewell::Removed => format!(
             "{node} was removed by document {number}: it gives what it holds to the owners of now and starts empty"
+        ),
+        Farewell::Lost => format!(
+            "{node} was given up by the recovery that document {number} is: it gives what it holds to the owners of now and starts empty"
         ),
     }
 }

@@ -76,6 +76,66 @@ fn taken_in(cluster: &str) -> Document {
 }
 
 #[test]
+fn whoever_is_of_a_lineage_that_was_given_up_gives_what_it_holds() {
+    let before = taken_in("shop");
+    let (old, epoch) = (before.lineage().expect("formed"), 3);
+    let store = |number| before.layout.members[&node(number)].store.expect("formed");
+    let after = before
+        .recovered(&node(1), store(1), epoch)
+        .expect("allowed");
+    let ask = |document: &Document, joiner: Joiner, wish| {
+        let wished = Knock {
+            wish,
+            ..knock(joiner)
+        };
+        judge(document, &wished, false)
+    };
+    let named = |number| Joiner {
+        store: store(number),
+        ..joiner(number)
+    };
+    let gives = |store| Ok(Judged::Gives(after.layout.former[&store].clone()));
+    assert_eq!(
+        ask(&after, named(2), Wish::Return(old)),
+        gives(store(2)),
+        "it was a member"
+    );
+    let restored = Joiner {
+        store: Actor(99),
+        ..joiner(2)
+    };
+    let expected = Former {
+        node: node(2),
+        incarnation: 0,
+        why: Farewell::Removed,
+        number: after.number,
+    };
+    assert_eq!(
+        ask(&after, restored.clone(), Wish::Return(old)),
+        Ok(Judged::Gives(expected)),
+        "a store that nobody had named yet"
+    );
+    assert_eq!(
+        ask(&after, restored, Wish::Salvage),
+        Ok(Judged::Stranger),
+        "it may be anybody's"
+    );
+    // Whoever recovered does not give to itself.
+    let twin = ask(&after, named(1), Wish::Return(old));
+    assert_eq!(twin, Ok(Judged::Named));
+
+    let other = before
+        .recovered(&node(2), store(2), epoch)
+        .expect("allowed");
+    let theirs = other.lineage().expect("recovered");
+    let error = ask(&after, named(2), Wish::Return(theirs)).expect_err("recovered apart");
+    assert!(error.to_string().contains("--yield"), "{error}");
+    // Led by its operator it comes all the same.
+    assert_eq!(ask(&after, named(2), Wish::Salvage), gives(store(2)));
+    assert!(ask(&before, named(2), Wish::Return(theirs)).is_err());
+}
+
+#[test]
 fn a_knock_is_judged_by_the_document() {
     let mut document = taken_in("shop");
     let former = Former {
@@ -159,6 +219,10 @@ fn candidates_are_few_and_forgotten() {
     };
     let refused = candidates.note(&knock(twin.clone()), 20);
     assert_eq!(refused, Err(Refusal::Knocks(node(4))));
+    assert!(
+        refused.is_err_and(|refusal| refusal.passes()),
+        "it asks again"
+    );
     assert_eq!(names(&mut candidates, CANDIDATE_MS - 1), ["n4", "n5"]);
     assert_eq!(names(&mut candidates, CANDIDATE_MS), ["n5"]);
     candidates

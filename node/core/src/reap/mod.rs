@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Actor, NodeId};
 
+pub mod image;
 mod seals;
 #[cfg(test)]
 mod tests;

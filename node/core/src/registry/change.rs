@@ -9,6 +9,7 @@ use super::document::{Document, Version};
 use super::forming::DEFAULT_BUCKET;
 use super::moving::{self, Joiner};
 use super::partitions::Partitions;
+use super::recovery::RecoverError;
 use super::rules::{Malformed, check_name};
 use crate::id::{Actor, Digest, Incarnation, NodeId};
 
@@ -190,6 +191,9 @@ pub enum ChangeError {
         /// The document without it.
         number: u64,
     },
+    /// This member may not recover.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
     /// The configuration breaks a rule.
     #[error(transparent)]
     Config(#[from] BadConfig),

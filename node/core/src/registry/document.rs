@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
 use super::owners::{Former, OwnerChange};
+use super::recovery::Recovery;
 use super::rules::Malformed;
 use crate::id::{Actor, Digest, NodeId};
 use crate::ring::Ring;
@@ -133,12 +134,24 @@ pub struct Resolver {
 }
 
 /// Where a document comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
     /// The hash of document 1, so that a node that has only its flags knows whether it belongs here.
     pub first: Option<Digest>,
-    /// The hash of document 2; see [`Document::lineage`].
-    pub second: Option<Digest>,
+    /// How it began; see [`Document::lineage`].
+    pub second: Beginning,
+}
+
+/// How a lineage began. The first two are, byte for byte, the optional digest that stood here once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Beginning {
+    /// It has not, or it does with this document.
+    #[default]
+    Forming,
+    /// With the document of this hash: document 2.
+    Formed(Digest),
+    /// With one member of another lineage that was lost.
+    Recovered(Box<Recovery>),
 }
 
 /// One state of the registry.
@@ -150,7 +163,7 @@ pub struct Document {
     pub previous: Option<Digest>,
     /// The name that the operator gave the cluster.
     pub cluster_id: String,
-    /// The hashes of documents 1 and 2, once they are in the past.
+    /// Where it comes from: document 1 and how its lineage began, once they are in the past.
     pub lineage: Lineage,
     /// Members and partitions.
     pub layout: Layout,
@@ -209,12 +222,12 @@ impl Document {
         Digest::of(&self.encode())
     }
 
-    /// The hash of document 2, which every handshake compares; none in document 1.
+    /// What every handshake compares: the hash of document 2, or what a recovery made of it; none in document 1.
     pub fn lineage(&self) -> Option<Digest> {
-        if self.number == 2 {
-            Some(self.digest())
-        } else {
-            self.lineage.second
+        match &self.lineage.second {
+            Beginning::Forming => (self.number == 2).then(|| self.digest()),
+            Beginning::Formed(second) => Some(*second),
+            Beginning::Recovered(recovery) => Some(recovery.lineage),
         }
     }
 
@@ -245,7 +258,7 @@ impl Document {
         next.previous = Some(digest);
         match self.number {
             1 => next.lineage.first = Some(digest),
-            2 => next.lineage.second = Some(digest),
+            2 => next.lineage.second = Beginning::Formed(digest),
             _ => {}
         }
         next

@@ -3,6 +3,8 @@
 //! Effects are performed in the order in which they come. That order is the safety of the whole: what
 //! must be on disk stands before what tells of it.
 
+use std::collections::BTreeSet;
+
 use super::change::Change;
 use super::document::BadDocument;
 use super::forming::Secrets;
@@ -22,6 +24,16 @@ pub enum Event {
         id: u64,
         /// The change.
         change: Change,
+    },
+    /// Begin a new lineage, alone: the operator says that a majority is lost for good. The id comes back in
+    /// [`Effect::Finished`].
+    Recover {
+        /// Names the wish towards the caller.
+        id: u64,
+        /// The members that can be reached now, each with the store that the document names.
+        present: BTreeSet<NodeId>,
+        /// The reaping epoch that this store is in.
+        epoch: u64,
     },
     /// A peer says something; the handshake has proven who it is.
     Message {

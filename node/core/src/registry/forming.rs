@@ -110,7 +110,7 @@ pub fn follows(document: &Document, next: &Document) -> bool {
             d.number,
             d.previous,
             d.cluster_id.clone(),
-            d.lineage,
+            d.lineage.clone(),
             d.layout.partitions,
         )
     };

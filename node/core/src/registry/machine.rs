@@ -5,7 +5,7 @@
 //! may drop the rest, and opens the machine again from what it synced. This file holds the acceptor's
 //! and the learner's side; `rounds` holds the proposer's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,8 @@ use super::forming::{describe_difference, follows};
 use super::held::{Held, Learned};
 use super::message::{Abstention, Ballot, LearnError, Message, Proof, votes};
 use super::proposer::Answer;
-use super::rounds::{Job, Stage};
+use super::recovery::RecoverError;
+use super::rounds::{Job, Outcome, Stage};
 use super::zoo::Faults;
 use crate::id::{Actor, Digest, NodeId};
 
@@ -133,12 +134,34 @@ impl Machine {
         self.jobs.len()
     }
 
+    /// The first document of a new lineage, if this node were to recover now: made of what it holds, or of what it
+    /// accepted and never heard of again, which may have been chosen.
+    pub fn recovery(
+        &self,
+        present: &BTreeSet<NodeId>,
+        epoch: u64,
+    ) -> Result<Document, RecoverError> {
+        let held = &self.held.document;
+        let mut present = present.clone();
+        match self.abstention() {
+            None => present.insert(self.me.clone()),
+            Some(_) => present.remove(&self.me),
+        };
+        held.check_lost(&self.me, &present)?;
+        let accepted = self.accepted();
+        let accepted = accepted.filter(|next| next.layout.members.contains_key(&self.me));
+        accepted
+            .unwrap_or(held)
+            .recovered(&self.me, self.store, epoch)
+    }
+
     /// Takes an event; perform the effects in order.
     pub fn handle(&mut self, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
         match event {
             Event::Form(secrets) => self.form(secrets, &mut out),
             Event::Propose { id, change } => self.propose(id, change, &mut out),
+            Event::Recover { id, present, epoch } => self.recover(id, &present, epoch, &mut out),
             Event::Message { from, message } => self.hear(&from, message, &mut out),
             Event::Timer { token } => self.run_off(token, &mut out),
             Event::Reached(peer) => self.reached(&peer, &mut out),
@@ -149,6 +172,33 @@ impl Machine {
             Event::Seen { .. } => {}
         }
         out
+    }
+
+    /// One record changes, so a crash leaves the old lineage or the new one. Promises about the old one's next
+    /// document are void: nobody asks for that any more.
+    fn recover(&mut self, id: u64, present: &BTreeSet<NodeId>, epoch: u64, out: &mut Vec<Effect>) {
+        let document = match self.recovery(present, epoch) {
+            Ok(document) => document,
+            Err(error) => {
+                let outcome = Outcome::Refused(error.into());
+                return out.push(Effect::Finished { id, outcome });
+            }
+        };
+        let number = document.number;
+        self.held = Held::first(document);
+        self.acceptor = Acceptor::default();
+        out.push(self.persist_chosen());
+        out.push(Effect::Chosen(Box::new(self.held.clone())));
+        let outcome = Outcome::Done { number };
+        out.push(Effect::Finished { id, outcome });
+        self.succeeded(out);
+    }
+
+    fn persist_chosen(&self) -> Effect {
+        Effect::Persist {
+            slot: Slot::Chosen,
+            bytes: self.held.encode(),
+        }
     }
 
     fn hear(&mut self, from: &NodeId, message: Message, out: &mut Vec<Effect>) {
@@ -347,10 +397,7 @@ impl Machine {
             Ok(Learned::Known) => false,
             Ok(Learned::New) => {
                 self.acceptor = Acceptor::default();
-                out.push(Effect::Persist {
-                    slot: Slot::Chosen,
-                    bytes: self.held.encode(),
-                });
+                out.push(self.persist_chosen());
                 out.push(Effect::Chosen(Box::new(self.held.clone())));
                 true
             }

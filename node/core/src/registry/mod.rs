@@ -23,6 +23,7 @@ mod owners;
 mod partitions;
 mod plan;
 mod proposer;
+mod recovery;
 mod restored;
 mod rounds;
 mod rules;
@@ -36,7 +37,7 @@ pub use bucket::{
 };
 pub use change::{Change, ChangeError, Expect, bound};
 pub use document::{
-    BadDocument, ContextKey, Document, FORMAT, Kind, Layout, Lineage, MAX_ADDRESS_BYTES,
+    BadDocument, Beginning, ContextKey, Document, FORMAT, Kind, Layout, Lineage, MAX_ADDRESS_BYTES,
     MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES, MAX_DOCUMENT_BYTES, MAX_FORMER,
     MAX_MEMBERS, MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver, Secret, Tier, Version,
 };
@@ -52,6 +53,7 @@ pub use owners::{Farewell, Former, MAX_DEPARTED, OwnerChange, Owners, Seat};
 pub use partitions::Partitions;
 pub use plan::{Move, Share};
 pub use proposer::{Answer, Proposer, Step, Wish};
+pub use recovery::{GivenUp, MAX_PAST, RecoverError, Recovery};
 pub use rounds::{
     ANSWER_MS, BACKOFF_MS, MAX_BACKOFF_MS, MAX_QUEUE, MAX_ROUNDS, MAX_SILENT_ROUNDS, Outcome,
 };

@@ -52,6 +52,8 @@ pub enum Farewell {
     Left,
     /// It failed for good.
     Removed,
+    /// It went with a majority that was lost for good; see [`Document::recovered`].
+    Lost,
 }
 
 /// The store of a former member: it never speaks for anybody again.

@@ -4,11 +4,13 @@
 
 use super::bucket::{BadConfig, Bucket};
 use super::document::{
-    Document, Layout, MAX_ADDRESS_BYTES, MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES,
-    MAX_DOCUMENT_BYTES, MAX_FORMER, MAX_MEMBERS, MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver,
+    Beginning, Document, Layout, MAX_ADDRESS_BYTES, MAX_BUCKETS, MAX_CONTEXT_KEYS,
+    MAX_DESCRIPTION_BYTES, MAX_DOCUMENT_BYTES, MAX_FORMER, MAX_MEMBERS, MAX_RESOLVERS,
+    MAX_VERSIONS, Member, Resolver,
 };
 use super::owners::{OwnerChange, Seat};
 use super::partitions::Partitions;
+use super::recovery::MAX_PAST;
 use crate::id::{Digest, NodeId};
 use crate::ring;
 
@@ -136,7 +138,7 @@ impl Document {
             fault("the hash of its predecessor")
         } else if self.lineage.first.is_some() != formed {
             fault("the hash of document 1")
-        } else if self.lineage.second.is_some() != (self.number >= 3) {
+        } else if !self.begins_well() {
             fault("the lineage")
         } else if self.context_keys.is_empty() == formed || self.cluster_key.is_some() != formed {
             fault("the secrets")
@@ -144,6 +146,18 @@ impl Document {
             fault("the members' stores")
         } else {
             Ok(())
+        }
+    }
+
+    fn begins_well(&self) -> bool {
+        match &self.lineage.second {
+            Beginning::Forming => self.number < 3,
+            Beginning::Formed(_) => self.number >= 3,
+            Beginning::Recovered(recovery) => {
+                (3..=self.number).contains(&recovery.number)
+                    && (1..=MAX_PAST).contains(&recovery.past.len())
+                    && !recovery.past.contains(&recovery.lineage)
+            }
         }
     }
 

@@ -137,10 +137,10 @@ impl Giving {
         match event {
             Event::Woken => self.begin(),
             Event::Answered(Answer::Owners(owners)) if self.owners.is_empty() => {
-                self.silent = 0;
                 if owners.is_empty() {
-                    return self.put_off("nobody owns a partition now".into());
+                    return self.ask_another("nobody owns a partition now".into());
                 }
+                self.silent = 0;
                 self.learn(&owners);
                 (self.owners, self.at) = (owners, 0);
                 self.read()
@@ -160,11 +160,13 @@ impl Giving {
                 self.at += 1;
                 self.give()
             }
+            Event::Answered(Answer::Later(why)) | Event::Failed(why) if self.owners.is_empty() => {
+                self.ask_another(why)
+            }
             Event::Answered(Answer::Later(why)) => self.put_off(why),
             Event::Answered(Answer::Owners(_) | Answer::Took(_)) => {
                 self.put_off("a member answered something else than it was asked".into())
             }
-            Event::Failed(why) if self.owners.is_empty() => self.ask_another(why),
             Event::Failed(why) => self.put_off(why),
             Event::Kept if self.open.is_empty() => self.finish(),
             Event::Kept => {
@@ -230,6 +232,8 @@ impl Giving {
             return Effect::Ask(owner.clone(), Ask::Take(batch));
         }
         if self.open.iter().any(|(_, refused)| !refused) {
+            // Whoever named them may be the one that is behind.
+            self.members.rotate_left(1.min(self.members.len()));
             return self.put_off("owners changed meanwhile".into());
         }
         let ids = self.open.iter().map(|(record, _)| record.id.clone());

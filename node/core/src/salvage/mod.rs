@@ -17,7 +17,7 @@ use crate::id::{Actor, Digest, NodeId, Partition};
 use crate::message::{self, Place};
 use crate::object::Object;
 use crate::record;
-use crate::registry::Partitions;
+use crate::registry::{Document, Farewell, Former, Partitions};
 
 mod giving;
 #[cfg(test)]
@@ -62,6 +62,23 @@ pub fn remembers(horizon: Option<u64>, epoch: u64) -> bool {
         Some(horizon) => horizon.saturating_add(SLACK) < epoch,
         None => false,
     }
+}
+
+/// Up to which horizon an owner remembers everything that a store holds which a recovery gave up; `None` if it says
+/// nothing of that store. Whoever recovered became an owner of everything with that document, and from then on
+/// nothing is forgotten without it; what was forgotten before, was so with the consent of the store that comes back,
+/// as it was a member. So only what it forgot later counts, five epochs after the recovery at the earliest. `epoch`
+/// tells a store that was a member to the end from an older state of one.
+pub fn recovered_memory(
+    document: &Document,
+    former: &Former,
+    owner: Actor,
+    epoch: u64,
+) -> Option<u64> {
+    let recovery = document.recovery()?;
+    let given_up = former.why == Farewell::Lost && former.number == recovery.number;
+    let to_the_end = epoch.saturating_add(1) >= recovery.epoch;
+    (given_up && to_the_end && owner == recovery.by).then(|| recovery.epoch.saturating_add(1))
 }
 
 /// Decides about one object, and joins it into the owner's copy if it is imported.

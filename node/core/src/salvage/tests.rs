@@ -66,6 +66,51 @@ fn an_owner_remembers_what_it_has_forgotten_nothing_of() {
 }
 
 #[test]
+fn whoever_recovered_remembers_since_then_what_members_to_the_end_hold() {
+    let members = |count| {
+        let first = |number: usize| crate::registry::First {
+            peer_addr: format!("127.0.0.1:{number}"),
+            zone: None,
+        };
+        let name = |number: usize| format!("n{number}").parse::<NodeId>().unwrap();
+        let firsts = (1..=count).map(|number| (name(number), first(number)));
+        crate::registry::first_document("shop", &firsts.collect(), 16, 4).unwrap()
+    };
+    let formed = {
+        let first = members(3);
+        let stores = first.layout.members.keys().cloned().zip((1..).map(Actor));
+        let secret = crate::registry::Secret([1; 32]);
+        let secrets = crate::registry::Secrets {
+            context_key: secret,
+            cluster_key: secret,
+        };
+        crate::registry::second_document(&first, &stores.collect(), &secrets).unwrap()
+    };
+    let by: NodeId = "n1".parse().unwrap();
+    let document = formed.recovered(&by, Actor(1), 20).unwrap();
+    let lost = document.layout.former[&Actor(2)].clone();
+    let check = |former: &Former, owner: u64, epoch: u64, expected: Option<u64>| {
+        let memory = recovered_memory(&document, former, Actor(owner), epoch);
+        assert_eq!(memory, expected, "{former:?} at {owner} with {epoch}");
+    };
+    check(&lost, 1, 19, Some(21));
+    check(&lost, 1, 21, Some(21));
+    // An older state of a member: what was forgotten since may be in it.
+    check(&lost, 1, 18, None);
+    // Whoever joined later remembers nothing of before.
+    check(&lost, 7, 20, None);
+    // Whoever was removed before agreed to nothing that was forgotten since.
+    let removed = Former {
+        why: Farewell::Removed,
+        ..lost.clone()
+    };
+    check(&removed, 1, 20, None);
+    let earlier = Former { number: 9, ..lost };
+    check(&earlier, 1, 20, None);
+    assert_eq!(recovered_memory(&formed, &earlier, Actor(1), 20), None);
+}
+
+#[test]
 fn what_is_known_is_never_joined_and_what_may_be_forgotten_neither() {
     let brought = written(9, 1, "only here");
     let mut held = Object::default();
@@ -366,6 +411,36 @@ fn a_partition_that_is_given_twice_is_counted_once() {
     assert_eq!(done, Effect::Done(Partition(1), tally));
     assert_eq!(flow.handle(Event::Kept), Effect::End);
     assert_eq!(flow.waits_for(), None);
+}
+
+/// A member that is behind, or does not serve, names no owners or the wrong ones: another one is asked.
+#[test]
+fn a_member_that_cannot_say_who_owns_what_does_not_hold_up_the_rest() {
+    let members = || ["left", "stale", "good"].map(str::to_owned);
+    let mut flow = Giving::new(9, false, members(), [Partition(1)]);
+    let asked = |effect: Effect| match effect {
+        Effect::Ask(address, _) => address,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(asked(flow.handle(Event::Woken)), "left");
+    let later = Event::Answered(Answer::Later("it is no member".into()));
+    assert_eq!(asked(flow.handle(later)), "stale");
+    let owned = Event::Answered(Answer::Owners(vec!["former".into()]));
+    assert_eq!(flow.handle(owned), Effect::Read(Partition(1), None));
+    let record = Record {
+        id: Bytes::from_static(b"a"),
+        place: place("a"),
+        object: codec::encode(&Object::default()),
+    };
+    let read = Event::Read {
+        records: vec![record],
+        damaged: 0,
+        next: None,
+    };
+    assert_eq!(asked(flow.handle(read)), "former");
+    let not_mine = Event::Answered(Answer::Took(vec![Verdict::NotMine]));
+    assert!(matches!(flow.handle(not_mine), Effect::Pause(..)));
+    assert_eq!(asked(flow.handle(Event::Woken)), "good");
 }
 
 /// One key over time: owners and a node that is away write and delete; what all owners have deleted is forgotten.

@@ -11,6 +11,7 @@ pub mod converged;
 pub mod deletes;
 pub mod dots;
 pub mod durable;
+pub mod fenced;
 pub mod incarnations;
 pub mod leaves;
 pub mod readable;

@@ -346,7 +346,8 @@ impl World {
         let mut running = (0..self.nodes.len()).filter(|at| self.nodes[*at].process.is_some());
         let moves = running.any(|at| !self.also(at, key).is_empty());
         let by_owners = written.fallbacks == 0 || !moves;
-        self.oracle.writes[write].strict |= by_owners && written.owners as usize >= w;
+        let stays = self.stays(key, write);
+        self.oracle.writes[write].strict |= by_owners && stays && written.owners as usize >= w;
         if written.fallbacks > 0 {
             self.sights.met(Sight::SloppyAck);
         }
@@ -363,11 +364,13 @@ impl World {
 
     fn judge_read(&mut self, node: usize, request: usize, object: &Object, fallbacks: usize) {
         let record = &self.requests[request];
+        // What a removal took away since need not be found.
         let (key, before) = (record.key, record.before);
+        let before = before.common(self.oracle.strict(key));
         let setting = &self.plan.setting;
         if fallbacks > 0 {
             self.sights.met(Sight::FallbackRead);
-        } else if setting.r + setting.w > setting.nodes.min(3) {
+        } else if setting.r + setting.w > setting.nodes.min(3) && !self.may_be_behind(node) {
             self.hold(strict::check(&self.oracle, key, before, object));
             self.hold(deletes::check(
                 &self.oracle,

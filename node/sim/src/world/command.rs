@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sibyl_core::context::Context;
 use sibyl_core::hint::Hint;
-use sibyl_core::id::Digest;
+use sibyl_core::id::{Digest, Partition};
 use sibyl_core::message::Place;
 use sibyl_core::object::{Caps, Object, Write};
+use sibyl_core::salvage::Verdict;
 
 use super::once::Found;
+use super::salvage::{Admitted, Brought};
 use super::{Bytes, NodeId};
 
 /// Something to write.
@@ -43,7 +45,8 @@ pub(crate) enum Command {
         number: u64,
         object: Box<Object>,
         target: NodeId,
-        asked: (usize, u64),
+        /// Who waits, if anybody does.
+        asked: Option<(usize, u64)>,
     },
     /// Forget a hint whose target has these dots.
     Settle {
@@ -62,7 +65,20 @@ pub(crate) enum Command {
         key: usize,
         digest: Digest,
         number: u64,
+        epoch: u64,
     },
+    /// Take over what a removed node brings, if it may be.
+    Admit(Box<Brought>),
+    /// Say when this node reaped in a partition last.
+    Horizon {
+        by: usize,
+        call: u64,
+        partition: Partition,
+    },
+    /// Put a key of an older state out of sight.
+    SetAside { key: usize },
+    /// This node came to own these: what was reaped there before it did not see.
+    Gained { partitions: Vec<Partition> },
     /// Keep the registry's chosen document.
     Keep { bytes: Bytes },
     /// Everything in front of it is synced.
@@ -81,6 +97,10 @@ pub(crate) enum Then {
     Joined { flow: u64 },
     /// What was kept for this node itself is in its copy.
     Kept { key: usize, context: Context },
+    /// What may have been reaped of a partition is out of sight.
+    Shown { partition: Partition },
+    /// What became of what a removed node brought is true on disk.
+    Judged { of: (u64, usize), verdict: Verdict },
 }
 
 /// Why an object is joined.
@@ -111,6 +131,7 @@ pub(super) enum Counts {
         context: Context,
     },
     Kept,
+    Admitted(Admitted),
     After(Then),
 }
 
@@ -126,6 +147,8 @@ pub(super) struct Group {
     pub(super) forgotten: BTreeSet<usize>,
     /// Hints as the batch leaves them; `None` if one goes.
     pub(super) hints: BTreeMap<usize, Option<Hint>>,
+    /// Horizons of partitions as the batch leaves them.
+    pub(super) horizons: BTreeMap<Partition, u64>,
 }
 
 impl Group {
@@ -137,6 +160,18 @@ impl Group {
 }
 
 impl Command {
+    /// The key that it would write for somebody.
+    pub(super) fn written(&self) -> Option<usize> {
+        match self {
+            Self::Mint { key, .. }
+            | Self::Join { key, .. }
+            | Self::Hint { key, .. }
+            | Self::Replace { key, .. } => Some(*key),
+            Self::Admit(brought) => Some(brought.key),
+            _ => None,
+        }
+    }
+
     /// The document whose owners it was meant for.
     pub(super) fn number(&self) -> Option<u64> {
         match self {
@@ -145,6 +180,7 @@ impl Command {
             | Self::Forget { number, .. }
             | Self::Reap { number, .. } => Some(*number),
             Self::Join { number, .. } => *number,
+            Self::Admit(brought) => Some(brought.number),
             _ => None,
         }
     }

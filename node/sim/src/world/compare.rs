@@ -43,6 +43,9 @@ impl World {
             .process
             .as_ref()
             .is_some_and(|process| process.rebuilding);
+        if !self.is_judged(node, self.keys[key].slot.partition) {
+            return false;
+        }
         !rebuilding
             || self.nodes[node]
                 .disk
@@ -129,7 +132,9 @@ impl World {
                 .is_some()
         };
         let shared = (0..self.keys.len()).filter(|key| {
-            self.holds(node, &other, *key) && (self.is_holder(node, *key) || has(key))
+            self.is_judged(node, self.keys[*key].slot.partition)
+                && self.holds(node, &other, *key)
+                && (self.is_holder(node, *key) || has(key))
         });
         let trees: BTreeSet<Tree> = shared
             .map(|key| &self.keys[key])
@@ -303,6 +308,8 @@ impl World {
                 let joined = own.context().covers(&context);
                 self.hint_ended(node, &me, key, joined.then_some(context));
             }
+            Then::Shown { partition } => self.show(node, partition),
+            Then::Judged { of, verdict } => self.judged(node, of, verdict),
             Then::Deliver { by, call, want } => {
                 let delivery = self.pack(node, &want);
                 self.reply(
@@ -349,7 +356,7 @@ impl World {
         }
     }
 
-    fn is_named(&mut self, node: usize) -> bool {
+    pub(crate) fn is_named(&mut self, node: usize) -> bool {
         let id = self.nodes[node].id.clone();
         let process = self.process(node);
         let member = process.held.document.layout.members.get(&id);
@@ -399,7 +406,13 @@ impl World {
 
 /// The answering side, and what both sides read.
 impl World {
-    fn own_nodes(&self, node: usize, tree: Tree, level: u8, parents: &[u16]) -> Option<Vec<Node>> {
+    pub(super) fn own_nodes(
+        &self,
+        node: usize,
+        tree: Tree,
+        level: u8,
+        parents: &[u16],
+    ) -> Option<Vec<Node>> {
         let leaves = read::leaves(&self.nodes[node].disk.store, tree).ok()?;
         Some(match level {
             0 => vec![leaves.root()],
@@ -436,6 +449,7 @@ impl World {
         let mut delivery = Delivery::default();
         for place in places {
             let key = self.key(place);
+            let key = key.filter(|key| self.is_judged(node, self.keys[*key].slot.partition));
             let read = key.map(|key| self.read(node, key));
             match read.and_then(|read| read.ok().flatten()) {
                 Some(object) => delivery.objects.push((place.clone(), object)),
@@ -464,6 +478,10 @@ impl World {
             .keys
             .iter()
             .position(|key| key.slot.partition == tree.partition);
+        if !self.is_judged(node, tree.partition) {
+            let failed = Reply::Failed(Failure::Rebuilding);
+            return self.reply(node, by, call, failed, Bytes::new());
+        }
         if key.is_some_and(|key| !self.is_holder(node, key)) {
             let failed = Reply::Failed(Failure::NotOwner);
             return self.reply(node, by, call, failed, Bytes::new());
@@ -485,7 +503,9 @@ impl World {
         leaves: &[u16],
         from: Option<&Place>,
     ) {
-        let (reply, body) = match self.own_page(node, tree, leaves, from) {
+        let judged = self.is_judged(node, tree.partition);
+        let page = judged.then(|| self.own_page(node, tree, leaves, from));
+        let (reply, body) = match page.flatten() {
             Some(page) => (Reply::MerkleKeys, message::encode(&page)),
             None => (Reply::Failed(Failure::TreeUnclean), Bytes::new()),
         };
@@ -545,22 +565,6 @@ impl World {
             }
         }
         self.check_roots();
-    }
-
-    fn check_roots(&mut self) {
-        for key in 0..self.keys.len() {
-            let slot = &self.keys[key].slot;
-            let tree = Tree {
-                partition: slot.partition,
-                n: slot.n,
-            };
-            let roots = self
-                .owners_now(key)
-                .into_iter()
-                .map(|owner| self.own_nodes(owner, tree, 0, &[]))
-                .collect::<Vec<_>>();
-            self.hold(leaves::same_roots(&roots));
-        }
     }
 
     /// Each leaf of a node's disk is the sum of its objects.

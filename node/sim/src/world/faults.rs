@@ -83,6 +83,8 @@ impl World {
                 self.network.clog(from, to, until_us);
             }
             What::Change { node, which } => self.change(node, which, entry),
+            What::Expel { node, who, dies } => self.expel(node, who, dies),
+            What::Return { node } => self.bring_back(node),
             what @ (What::Leave { .. } | What::Join { .. } | What::Remove { .. }) => {
                 self.change_members(what);
             }
@@ -91,8 +93,12 @@ impl World {
 
     /// Starts a node on what its disk holds.
     pub(crate) fn start(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() || self.nodes[node].gone {
+        let this = &self.nodes[node];
+        if this.process.is_some() || this.gone || this.giver.is_some() {
             return;
+        }
+        if this.disk.fenced.is_some() {
+            return self.start_giving(node);
         }
         self.nodes[node].lives += 1;
         let machine = match self.open_machine(node) {
@@ -132,6 +138,8 @@ impl World {
             deliveries: Default::default(),
             healing: Default::default(),
             part: Part::new(this.id.clone(), disk.actor, disk.epoch),
+            taking: Default::default(),
+            judging: Default::default(),
             ids: 0,
         };
         this.number = process.held.document.number;
@@ -150,6 +158,8 @@ impl World {
         self.open_handoff(node);
         self.look_at_owners(node);
         self.open_reaping(node);
+        self.open_judging(node);
+        self.look_at_removal(node);
     }
 
     /// The registry's machine of what the disk holds.
@@ -178,6 +188,11 @@ impl World {
 
     /// A process dies, and starts again later.
     pub(crate) fn crash(&mut self, node: usize, down_us: u64) {
+        if self.nodes[node].giver.take().is_some() {
+            let seed = self.plan.seed;
+            self.nodes[node].disk.crash(seed, node);
+            return self.scheduler.after(down_us, Event::Start { node });
+        }
         if self.nodes[node].process.is_some() {
             self.die(node);
             self.scheduler.after(down_us, Event::Start { node });
@@ -195,7 +210,7 @@ impl World {
         }
     }
 
-    fn die(&mut self, node: usize) {
+    pub(crate) fn die(&mut self, node: usize) {
         let this = &mut self.nodes[node];
         let Some(process) = this.process.take() else {
             return;
@@ -220,8 +235,13 @@ impl World {
     /// What the synced copies hold, read back from the disk.
     fn read_disk(&mut self, node: usize) {
         for key in 0..self.keys.len() {
+            // What may still be set aside nobody counts on.
+            let disk = &self.nodes[node].disk;
+            let counts =
+                disk.image.is_none() || disk.shown.contains(&self.keys[key].slot.partition);
             let object = self.held(node, key);
-            self.nodes[node].synced[key] = self.oracle.held(key, &object);
+            let synced = self.oracle.held(key, &object);
+            self.nodes[node].synced[key] = if counts { synced } else { Writes::default() };
         }
     }
 
@@ -294,11 +314,11 @@ impl World {
         let reaps = self.plan.setting.reaps;
         let disk = &mut self.nodes[node].disk;
         disk.rebuilding = true;
-        // What may have been reaped since is set aside as a whole and fetched anew (decision 12). Who is asked for that
-        // has no room here yet: where tombstones are reaped, all of a backup is set aside.
+        disk.restore();
+        disk.spoiled.extend(partitions);
         if !reaps {
-            disk.restore();
-            disk.spoiled.extend(partitions);
+            // Nobody ever has a horizon.
+            disk.image = None;
         }
         if self.bug == Some(Bug::BackupGoesOn) {
             disk.pretend();
@@ -319,7 +339,7 @@ impl World {
     }
 
     /// What lay on a dead node's disk is gone.
-    fn forget_disk(&mut self, node: usize) {
+    pub(crate) fn forget_disk(&mut self, node: usize) {
         for write in self.nodes[node].synced.iter().flat_map(|copy| copy.iter()) {
             self.oracle.writes[write].destroyed += 1;
         }
@@ -333,6 +353,10 @@ impl World {
 
     /// Whether all promises can be kept without this node's disk.
     fn may_wipe(&self, node: usize) -> bool {
+        // What lies on a store that is to be removed, or was, lies there alone.
+        if self.nodes[node].parted {
+            return false;
+        }
         let others = || {
             self.nodes
                 .iter()
@@ -340,7 +364,9 @@ impl World {
                 .filter(|(other, _)| *other != node)
         };
         let highest = self.chosen.highest();
-        let documented = highest < 2 || others().any(|(_, other)| other.number >= highest);
+        // A removed store does not tell anybody.
+        let tells = |other: &super::Node| other.number >= highest && !other.parted;
+        let documented = highest < 2 || others().any(|(_, other)| tells(other));
         let keys = 0..self.keys.len();
         documented
             && self.majority_without(node)
@@ -373,7 +399,7 @@ impl World {
     /// Whether enough stores that the registry names are left to name another one. Without them a lost store is
     /// an operator's business, and stays lost here. A document that was accepted may be chosen already, though
     /// nobody knows it yet.
-    fn majority_without(&self, node: usize) -> bool {
+    pub(crate) fn majority_without(&self, node: usize) -> bool {
         let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
         let newest = processes.max_by_key(|process| process.held.document.number);
         let held = newest.map(|process| &process.held.document);
@@ -402,11 +428,16 @@ impl World {
         };
         // Who is no member may be about to become one, with the store that is lost now.
         let joins = usize::from(!members.contains_key(&self.nodes[node].id));
-        let enough = |stay: &dyn Fn(&Member) -> bool| {
-            let left = members.iter().filter(|(_, member)| stay(member));
+        let enough = |stay: &dyn Fn(&NodeId, &Member) -> bool| {
+            let left = members.iter().filter(|(id, member)| stay(id, member));
             left.clone().filter(votes).count() * 2 > left.count() + joins
         };
-        enough(&|_| true) && enough(&|member| !member.leaving)
+        // Whom somebody wants to have removed may be gone by the next document, too.
+        let parted = |id: &NodeId| self.nodes[self.index(id)].parted;
+        enough(&|_, _| true)
+            && enough(&|_, member| !member.leaving)
+            && enough(&|id, _| !parted(id))
+            && enough(&|id, member| !member.leaving && !parted(id))
     }
 
     /// A node compares its copies with all others now.
@@ -444,6 +475,7 @@ impl World {
         }
         self.note(&[17], || "all is calm".into());
         self.mend_members();
+        (0..self.nodes.len()).for_each(|node| self.bring_back(node));
         (0..self.nodes.len()).for_each(|node| self.notice_all(node));
     }
 }

@@ -4,10 +4,11 @@
 //! did nothing; a question under way when the peer becomes unreachable, or whose time is up, failed, and
 //! may have done anything. A question of a higher registry number waits until that document was fetched.
 
-use super::command::{Command, Why};
+use super::command::Why;
 use super::coordinate::Took;
 use super::reap::seal_of;
-use super::{Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
+use super::{Actor, Bytes, Digest, Event, HandoffEvent, NodeId, Reply, Request, VecDeque, World};
+use crate::checks::fenced;
 use crate::disk::Fenced;
 use crate::network::Fate;
 use crate::sight::Sight;
@@ -18,6 +19,7 @@ use sibyl_core::flow::get::Said;
 use sibyl_core::message::{self, Failure};
 use sibyl_core::object::Object;
 use sibyl_core::registry;
+use sibyl_core::salvage::{Answer, Ask};
 
 /// How long a question waits for the registry document it was asked by.
 const CATCH_UP_US: u64 = 500_000;
@@ -27,23 +29,31 @@ const LOOK_US: u64 = 10_000;
 /// A message between two nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    from: usize,
-    to: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
     /// Its number on the link.
     sent: u64,
+    /// The sender's store.
+    pub(super) store: Actor,
     /// The sender's registry number.
     number: u64,
-    call: u64,
-    says: Says,
+    pub(super) call: u64,
+    pub(super) says: Says,
     body: Bytes,
     /// Its number among what carries objects.
     carrier: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
-enum Says {
+pub(super) enum Says {
     Asks(Box<Request>),
     Answers(Box<Reply>),
+    /// The store that asked was removed.
+    Removed,
+    /// A removed node asks.
+    Brings(Box<Ask>),
+    /// It is answered.
+    Took(Answer),
 }
 
 impl Frame {
@@ -86,6 +96,8 @@ pub(crate) enum Waiting {
     Registry,
     /// Reaping, for what a member says of itself.
     Word,
+    /// A restored store, for an owner's horizon.
+    Horizon { flow: u64 },
     /// Reaping, for the seals of an owner.
     Seals { flow: u64 },
     /// An exchange.
@@ -122,10 +134,12 @@ impl World {
         self.send(node, to, call, Says::Answers(Box::new(reply)), body);
     }
 
-    fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
+    pub(super) fn send(&mut self, from: usize, to: usize, call: u64, says: Says, body: Bytes) {
         // A connection never repeats a question; only what is safe to repeat comes twice here.
         let once = matches!(&says, Says::Asks(request) if matches!(**request, Request::Coordinate(_) | Request::CoordinateOnce(_)));
-        let number = self.process(from).held.document.number;
+        let process = self.nodes[from].process.as_ref();
+        let number = process.map_or(0, |process| process.held.document.number);
+        let store = self.nodes[from].disk.actor;
         let fate = self.network.send(from, to, once);
         let (f, t) = (from as u64, to as u64);
         let what = || format_of(&says);
@@ -156,6 +170,7 @@ impl World {
                         from,
                         to,
                         sent,
+                        store,
                         number,
                         call,
                         says: says.clone(),
@@ -187,7 +202,7 @@ impl World {
 
     pub(crate) fn deliver(&mut self, frame: Frame) {
         let Frame { from, to, .. } = frame;
-        if !self.network.passes(from, to) || self.nodes[to].process.is_none() {
+        if !self.network.passes(from, to) || !self.listens(to, &frame.says) {
             self.landed(&frame);
             return;
         }
@@ -195,6 +210,9 @@ impl World {
             format!("n{from} -> n{to}  {}", format_of(&frame.says))
         });
         self.trace.bytes(&frame.body);
+        if matches!(frame.says, Says::Removed | Says::Brings(_) | Says::Took(_)) {
+            return self.deliver_to_door(frame);
+        }
         self.overtaken(&frame);
         let asks_node =
             matches!(&frame.says, Says::Asks(ask) if !matches!(**ask, Request::Registry));
@@ -247,15 +265,40 @@ impl World {
         let Frame {
             from,
             to,
+            store,
             number,
             call,
             says,
             body,
             ..
         } = frame;
+        let away = self.sends_away(to, store);
+        if away && self.bug != Some(Bug::FencedCounts) {
+            self.sights.met(Sight::RefusedRemoved);
+            if let Says::Asks(_) = says {
+                self.send(to, from, call, Says::Removed, Bytes::new());
+            }
+            return;
+        }
         match says {
-            Says::Asks(request) => self.asked(to, (from, number), call, *request, body),
-            Says::Answers(reply) => self.answered(to, call, *reply, &body),
+            Says::Asks(request) => {
+                if away {
+                    self.hold(fenced::asks(to, from, &request));
+                }
+                if let (true, Request::Registry) = (away, &*request) {
+                    let message = message::decode(&body);
+                    let message = message.expect("what was encoded here can be decoded");
+                    self.hold(fenced::votes(to, from, &message));
+                }
+                self.asked(to, (from, number), call, *request, body);
+            }
+            Says::Answers(reply) => {
+                if away {
+                    self.hold(fenced::answers(to, from, &reply));
+                }
+                self.answered(to, call, *reply, &body);
+            }
+            Says::Removed | Says::Brings(_) | Says::Took(_) => {}
         }
     }
 
@@ -316,9 +359,11 @@ impl World {
                 from: place,
             } => self.asked_for_keys(node, from, call, tree, &leaves, place.as_ref()),
             Request::MerkleExchange { .. } => self.asked_to_exchange(node, from, call, &body),
-            Request::Epoch(_) | Request::Seals { .. } | Request::Reap { .. } => {
-                let (reply, body) = self.asked_to_reap(node, (from, number), &request, &body);
-                self.reply(node, from, call, reply, body);
+            Request::Horizon { .. }
+            | Request::Epoch(_)
+            | Request::Seals { .. }
+            | Request::Reap { .. } => {
+                self.asked_of_reaping(node, (from, call, number), &request, &body);
             }
             Request::Object { ref place } | Request::Digest { ref place } => {
                 let digests = matches!(request, Request::Digest { .. });
@@ -327,6 +372,20 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn asked_of_reaping(
+        &mut self,
+        node: usize,
+        (from, call, number): (usize, u64, u64),
+        request: &Request,
+        body: &Bytes,
+    ) {
+        if let Request::Horizon { partition } = request {
+            return self.asked_for_horizon(node, (from, call, number), *partition);
+        }
+        let (reply, body) = self.asked_to_reap(node, (from, number), request, body);
+        self.reply(node, from, call, reply, body);
     }
 
     /// What a node says of its copy to who goes by this document.
@@ -342,8 +401,11 @@ impl World {
             self.sights.met(Sight::Stale);
             return (Reply::Failed(Failure::Stale(since)), Bytes::new());
         }
-        if self.key(place).is_none() {
+        let Some(key) = self.key(place) else {
             return (Reply::Failed(Failure::Bucket), Bytes::new());
+        };
+        if !self.is_judged(node, self.keys[key].slot.partition) {
+            return (Reply::Failed(Failure::Rebuilding), Bytes::new());
         }
         let Ok((body, counts)) = self.copy(node, place) else {
             let failed = Failure::Fenced("its checksum does not match".into());
@@ -359,35 +421,6 @@ impl World {
             counts,
         };
         (reply, Bytes::new())
-    }
-
-    fn asked_to_keep(
-        &mut self,
-        node: usize,
-        (from, call, number): (usize, u64, u64),
-        place: &super::Place,
-        target: NodeId,
-        body: &Bytes,
-    ) {
-        let object = codec::decode(body).expect("what was encoded here can be decoded");
-        if let Some(key) = self.key(place) {
-            if self.is_holder(node, key) {
-                let asked = (Some((from, call)), Some(number));
-                return self.join_for(node, asked, place, object, Why::Write);
-            }
-            if self.lacks_room(node, &object) {
-                let failed = Reply::Failed(Failure::DiskFull);
-                return self.reply(node, from, call, failed, Bytes::new());
-            }
-            let hint = Command::Hint {
-                key,
-                number,
-                object: Box::new(object),
-                target,
-                asked: (from, call),
-            };
-            self.submit(node, hint);
-        }
     }
 
     fn answered(&mut self, node: usize, call: u64, reply: Reply, body: &Bytes) {
@@ -443,6 +476,10 @@ impl World {
             }
             (Waiting::Heal { key }, _) => self.heard_of(node, key, &peer, None),
             (Waiting::Word, Reply::Epoch { word, .. }) => self.heard_word(node, to, word),
+            (Waiting::Horizon { flow }, Reply::Horizon { epoch }) => {
+                self.heard_horizon(node, flow, Some(epoch));
+            }
+            (Waiting::Horizon { flow }, _) => self.heard_horizon(node, flow, None),
             (Waiting::Seals { flow }, Reply::Seals) => {
                 self.sealed_by(node, flow, Some(seal_of(body)));
             }
@@ -472,6 +509,7 @@ impl World {
             Waiting::Handoff { key } => self.hint_ended(node, &peer, key, None),
             Waiting::Heal { key } => self.heard_of(node, key, &peer, None),
             Waiting::Seals { flow } => self.sealed_by(node, flow, Some(None)),
+            Waiting::Horizon { flow } => self.heard_horizon(node, flow, None),
             Waiting::Repair | Waiting::Collect | Waiting::Word => {}
         }
     }
@@ -522,6 +560,9 @@ impl World {
         let Some(key) = self.key(place) else {
             return Ok((None, false));
         };
+        if !self.is_judged(node, self.keys[key].slot.partition) {
+            return Err(Fenced);
+        }
         let owns = self.counting(node, key).contains(&self.nodes[node].id);
         let holds = self.is_holder(node, key);
         let copy = match holds {
@@ -532,33 +573,15 @@ impl World {
         let there = owns || !holds && copy.is_some() || self.bug == Some(Bug::AbsentFallback);
         Ok((copy, vouched && there && self.is_member(node)))
     }
-
-    /// Which key a place is.
-    pub(crate) fn key(&self, place: &super::Place) -> Option<usize> {
-        self.keys.iter().position(|key| key.place == *place)
-    }
-
-    /// The owners as a node would ask them: itself first if it may, then those it can reach.
-    pub(crate) fn best_first(&self, node: usize, key: usize) -> Vec<NodeId> {
-        let process = self.nodes[node]
-            .process
-            .as_ref()
-            .expect("only a running node acts");
-        let rank = |owner: &NodeId| match self.index(owner) {
-            owner if owner == node => 0,
-            owner if process.reachable[owner] => 1,
-            _ => 2,
-        };
-        let mut owners = self.counting(node, key);
-        owners.sort_by_key(rank);
-        owners
-    }
 }
 
 fn format_of(says: &Says) -> String {
     let (text, limit) = match says {
         Says::Asks(request) => (format!("asks {request:?}"), 110),
         Says::Answers(reply) => (format!("says {reply:?}"), 110),
+        Says::Removed => ("says that its store was removed".into(), 110),
+        Says::Brings(ask) => (format!("brings {ask:?}"), 110),
+        Says::Took(answer) => (format!("took {answer:?}"), 110),
     };
     text.chars().take(limit).collect()
 }

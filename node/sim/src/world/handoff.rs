@@ -105,7 +105,9 @@ impl World {
                 .is_none_or(|after| *self.keys[key].record > *after)
         };
         let mut hints = self.hints(node).into_iter();
-        let first = hints.find(|(key, hint)| behind(*key) && hint.targets.contains_key(target));
+        let shown = |key: usize| self.is_judged(node, self.keys[key].slot.partition);
+        let first = hints
+            .find(|(key, hint)| behind(*key) && shown(*key) && hint.targets.contains_key(target));
         let Some((key, hint)) = first else {
             return self.delivered(node, target, None, [0, 0]);
         };

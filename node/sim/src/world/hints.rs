@@ -4,12 +4,13 @@
 //! a record goes, because a copy was forgotten.
 
 use sibyl::store::{Space, Store as _};
+use sibyl_core::codec;
 use sibyl_core::context::Context;
 use sibyl_core::hint::Hint;
-use sibyl_core::message::{Failure, Reply};
+use sibyl_core::message::{Failure, Place, Reply};
 use sibyl_core::object::Object;
 
-use super::command::{Counts, Group};
+use super::command::{Command, Counts, Group, Why};
 use super::{Bytes, NodeId, World};
 use crate::sight::Sight;
 use crate::zoo::Bug;
@@ -36,7 +37,7 @@ impl World {
         &mut self,
         node: usize,
         (key, object, target): (usize, Object, NodeId),
-        (by, call): (usize, u64),
+        asked: Option<(usize, u64)>,
         group: &mut Group,
     ) {
         let mut hint = self.load_hint(node, key, group);
@@ -51,11 +52,15 @@ impl World {
         let more = hint.encode().len().saturating_sub(old);
         if self.is_full(node, key, more, group) {
             self.sights.met(Sight::HintRefused);
-            let reply = Reply::Failed(Failure::HintsFull);
-            return self.reply(node, by, call, reply, Bytes::new());
+            if let Some((by, call)) = asked {
+                let reply = Reply::Failed(Failure::HintsFull);
+                self.reply(node, by, call, reply, Bytes::new());
+            }
+            return;
         }
         self.watch(node, key, before, &hint.object);
         group.hints.insert(key, Some(hint));
+        let Some((by, call)) = asked else { return };
         if self.bug == Some(Bug::HintAckBeforeSync) {
             self.reply(node, by, call, Reply::Joined, Bytes::new());
         } else {
@@ -160,5 +165,35 @@ impl World {
         let bytes = bytes.expect("no read fault is switched on")?;
         let (_, object) = sibyl_core::hint::split(&bytes).expect("only hints are kept");
         Some(object)
+    }
+
+    /// A peer asks this node to keep an object for an owner.
+    pub(super) fn asked_to_keep(
+        &mut self,
+        node: usize,
+        (from, call, number): (usize, u64, u64),
+        place: &Place,
+        target: NodeId,
+        body: &Bytes,
+    ) {
+        let object = codec::decode(body).expect("what was encoded here can be decoded");
+        if let Some(key) = self.key(place) {
+            if self.is_holder(node, key) {
+                let asked = (Some((from, call)), Some(number));
+                return self.join_for(node, asked, place, object, Why::Write);
+            }
+            if self.lacks_room(node, &object) {
+                let failed = Reply::Failed(Failure::DiskFull);
+                return self.reply(node, from, call, failed, Bytes::new());
+            }
+            let hint = Command::Hint {
+                key,
+                number,
+                object: Box::new(object),
+                target,
+                asked: Some((from, call)),
+            };
+            self.submit(node, hint);
+        }
     }
 }

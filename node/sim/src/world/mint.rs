@@ -13,7 +13,7 @@ use super::command::{Counts, Group};
 use super::coordinate::Minted;
 use super::once::{Found, receipt_of};
 use super::{Bytes, World};
-use crate::checks::{dots, seen};
+use crate::checks::{dots, fenced, seen};
 use crate::disk::Fenced;
 use crate::oracle;
 use crate::sight::Sight;
@@ -71,11 +71,19 @@ impl World {
         caps: Caps,
         held: &mut Object,
     ) -> Result<Minted, Failure> {
+        let removed = self.sends_away(node, self.nodes[node].disk.actor);
+        self.hold(fenced::mints(node, removed));
         let counter = self.process(node).counter;
         self.process(node).counter += 1;
         self.nodes[node].disk.reserve(counter);
         let process = self.process(node);
         let raised = process.lines.get(&key).copied().unwrap_or_default();
+        let partition = self.keys[key].slot.partition;
+        let again = self.bug == Some(Bug::Doomstone)
+            && held.is_empty()
+            && self.nodes[node].disk.horizon(partition) > 0;
+        let counter = if again { 1 } else { counter };
+        let process = self.process(node);
         let (dot, line) = (
             Dot {
                 actor: process.actor,

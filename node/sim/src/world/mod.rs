@@ -34,8 +34,11 @@ mod client;
 mod command;
 mod compare;
 mod coordinate;
+mod door;
 mod faults;
+mod fence;
 mod frames;
+mod giving;
 mod handing;
 mod handoff;
 mod heal;
@@ -46,13 +49,17 @@ mod owners;
 mod read;
 mod reap;
 mod registry;
+mod restored;
+mod salvage;
 mod settle;
 mod writer;
 
 use client::{Client, RequestRecord};
 use compare::Comparing;
 use coordinate::{Minted, Origin};
+pub(crate) use fence::Note;
 use frames::{Call, Frame};
+use giving::{Giver, Step};
 use handing::Handing;
 use handoff::Delivery;
 use once::{Looking, Reader};
@@ -105,6 +112,14 @@ pub(crate) enum Event {
     Sense { node: usize, peer: usize },
     /// A node that was asked by a higher registry number looks again.
     Retry { frame: Frame, patience_us: u64 },
+    /// A node asks what may have been reaped since the backup that its store was made of.
+    Judge { node: usize, life: u64 },
+    /// A process finds its own store removed.
+    Removed { node: usize, life: u64 },
+    /// What a removed node that gives away its store waits for.
+    Give { node: usize, life: u64, step: Step },
+    /// A node that gave everything away asks to be taken in.
+    Rejoin { node: usize },
     /// The faults are over.
     Calm,
 }
@@ -133,6 +148,12 @@ pub(crate) struct Node {
     pub(crate) gone: bool,
     /// Until when its process stands still.
     pub(crate) paused_until_us: u64,
+    /// It was taken for gone, with its store; until what that holds was given away.
+    pub(crate) parted: bool,
+    /// The process that gives that away.
+    pub(crate) giver: Option<Giver>,
+    /// What nobody took of it, by key.
+    pub(crate) aside: Vec<Writes>,
 }
 
 /// A running node.
@@ -174,6 +195,10 @@ pub(crate) struct Process {
     /// Records that could not be read, and what was heard of them.
     pub(crate) healing: BTreeMap<usize, heal::Healing>,
     pub(crate) part: reap::Part,
+    /// What may be shown of an older state.
+    pub(crate) judging: restored::Judging,
+    /// What removed nodes bring.
+    pub(crate) taking: BTreeMap<u64, salvage::Taking>,
     pub(crate) ids: u64,
 }
 
@@ -286,6 +311,9 @@ impl World {
             stores: 0,
             gone: false,
             paused_until_us: 0,
+            parted: false,
+            giver: None,
+            aside: synced.clone(),
         };
         let mut world = Self {
             plan: plan.clone(),
@@ -366,6 +394,10 @@ impl World {
             Event::Look { node, life } if self.lives(node, life) => self.look_again(node),
             Event::Heal { node, life, key } if self.lives(node, life) => self.heal(node, key),
             Event::Reap { node, life } if self.lives(node, life) => self.reap_round(node),
+            Event::Judge { node, life } if self.lives(node, life) => self.judge_round(node),
+            Event::Removed { node, life } if self.lives(node, life) => self.found_out(node),
+            Event::Give { node, life, step } => self.give_on(node, life, step),
+            Event::Rejoin { node } => self.rejoin(node),
             Event::CallOver { node, life, call } if self.lives(node, life) => {
                 self.call_failed(node, call);
             }
@@ -393,9 +425,14 @@ impl World {
             | Event::Look { node, .. }
             | Event::Heal { node, .. }
             | Event::Reap { node, .. }
+            | Event::Removed { node, .. }
+            | Event::Judge { node, .. }
+            | Event::Give { node, .. }
             | Event::CallOver { node, .. }
             | Event::Sense { node, .. } => *node,
-            Event::Again { .. } | Event::Start { .. } | Event::Calm => return None,
+            Event::Again { .. } | Event::Start { .. } | Event::Rejoin { .. } | Event::Calm => {
+                return None;
+            }
         };
         let until_us = self.nodes[node].paused_until_us;
         (until_us > self.scheduler.now_us()).then_some(until_us)

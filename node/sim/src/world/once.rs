@@ -195,8 +195,10 @@ impl World {
             };
             return self.tell_origin(node, origin, Err(failure));
         }
-        let certain = match outcome.met && outcome.fallbacks == 0 {
-            true => before,
+        let key = self.key(&coordinate.place).unwrap_or_default();
+        let behind = self.may_be_behind(node);
+        let certain = match outcome.met && outcome.fallbacks == 0 && !behind {
+            true => before.common(self.oracle.strict(key)),
             false => Writes::default(),
         };
         let found = Found {

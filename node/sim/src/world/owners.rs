@@ -131,13 +131,16 @@ impl World {
             process.since = layout.since;
             process.part.owners_changed();
             let line = process.counter - 1;
+            let mut gained = Vec::new();
             for key in 0..self.keys.len() {
                 let slot = &self.keys[key].slot;
                 let held = before.holds(&id, slot.partition, slot.n);
                 if !held && self.is_holder(node, key) {
                     self.process(node).lines.insert(key, line);
+                    gained.push(key);
                 }
             }
+            self.gained(node, &gained);
             for (key, hint) in self.hints(node) {
                 let takers = self.takers(node, key);
                 let gone = hint.targets.into_keys();
@@ -282,6 +285,9 @@ impl World {
                 return true;
             }
             let heard = done.get(at).unwrap_or(&nobody);
+            if self.bug == Some(Bug::SwitchUnfilled) {
+                return true;
+            }
             let one = self.bug == Some(Bug::SwitchAfterOne) && heard.values().any(|counts| *counts);
             let met =
                 |need: &Need| need.is_met(heard, |other| process.reachable[self.index(other)]);
@@ -468,5 +474,26 @@ impl World {
         };
         let id = self.process(node).registry.fresh();
         self.tell_registry(node, Told::Propose { id, change });
+    }
+
+    /// Which key a place is.
+    pub(crate) fn key(&self, place: &super::Place) -> Option<usize> {
+        self.keys.iter().position(|key| key.place == *place)
+    }
+
+    /// The owners as a node would ask them: itself first if it may, then those it can reach.
+    pub(crate) fn best_first(&self, node: usize, key: usize) -> Vec<NodeId> {
+        let process = self.nodes[node]
+            .process
+            .as_ref()
+            .expect("only a running node acts");
+        let rank = |owner: &NodeId| match self.index(owner) {
+            owner if owner == node => 0,
+            owner if process.reachable[owner] => 1,
+            _ => 2,
+        };
+        let mut owners = self.counting(node, key);
+        owners.sort_by_key(rank);
+        owners
     }
 }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use sibyl_core::codec;
-use sibyl_core::id::{Actor, Digest, NodeId};
+use sibyl_core::id::{Actor, Digest, NodeId, Partition};
 use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
-use sibyl_core::reap::{Effect, Event as Told, Machine, Own, Seals, Word, may_be_sealed};
+use sibyl_core::reap::{Effect, Event as Told, Machine, Own, STEPS, Seals, Word, may_be_sealed};
 
 use super::command::{Command, Group};
 use super::frames::Waiting;
@@ -140,6 +140,7 @@ impl World {
             process.gets.keys().next(),
             process.looking.keys().next(),
             process.exchanges.keys().next(),
+            process.taking.keys().next(),
         ];
         let oldest = first.into_iter().flatten().min();
         oldest.is_some_and(|oldest| *oldest < process.part.mark)
@@ -153,11 +154,12 @@ impl World {
             here.is_some() && !self.is_holder(node, *key)
         };
         let leftover = (0..self.keys.len()).any(|key| leftover(&key));
+        let busy = process.writer.is_busy() && self.bug != Some(Bug::SealUnsynced);
         let mut own = Own {
-            oldest: (self.has_older(node) || process.writer.is_busy()).then_some(0),
+            oldest: (self.has_older(node) || busy).then_some(0),
             hints: !self.hints(node).is_empty(),
             moving: changing || leftover,
-            rebuilding: self.nodes[node].disk.rebuilding,
+            rebuilding: self.nodes[node].disk.rebuilding || self.nodes[node].disk.image.is_some(),
             relayed: process.part.relayed,
             ..Own::default()
         };
@@ -184,7 +186,12 @@ impl World {
 
     fn tell_reaping(&mut self, node: usize, event: Told<'_>) {
         for Effect::Keep(epoch) in self.process(node).part.machine.handle(event) {
-            self.nodes[node].disk.epoch = Some(epoch);
+            let disk = &mut self.nodes[node].disk;
+            // The others were in epochs before this store was: what they reaped then it did not see.
+            if disk.epoch.is_none() && epoch > STEPS {
+                disk.floor = epoch;
+            }
+            disk.epoch = Some(epoch);
             let mark = self.process(node).fresh();
             let part = &mut self.process(node).part;
             part.mark = mark;
@@ -206,6 +213,10 @@ impl World {
         request: &Request,
         body: &Bytes,
     ) -> (Reply, Bytes) {
+        let mut at = 0;
+        if let Request::Reap { epoch, .. } = request {
+            at = *epoch;
+        }
         if let Request::Epoch(word) = request {
             self.heard_word(node, from, *word);
             let word = self.process(node).part.machine.word();
@@ -214,7 +225,7 @@ impl World {
             return (Reply::Epoch { word, settled }, Bytes::new());
         }
         let forget = matches!(request, Request::Reap { .. });
-        self.asked_about_seals(node, number, forget, body)
+        self.asked_about_seals(node, number, forget.then_some(at), body)
     }
 
     fn is_first(&self, node: usize, key: usize) -> bool {
@@ -226,9 +237,10 @@ impl World {
         let may = self.counting(node, key).contains(id) && self.vouches(node, key);
         let now_ms = self.scheduler.now_us() / 1000;
         let object = self.nodes[node].disk.object(&self.keys[key].record);
+        let unsynced = self.bug == Some(Bug::SealUnsynced);
         let process = self.process(node);
         // What a resting writer has applied is on disk.
-        let may = may && !process.writer.is_busy() && process.part.machine.may_seal();
+        let may = may && (unsynced || !process.writer.is_busy()) && process.part.machine.may_seal();
         if may && may_be_sealed(&object, now_ms, WINDOW_MS) {
             let part = &mut process.part;
             let epoch = part.machine.epoch();
@@ -332,6 +344,7 @@ impl World {
                 key,
                 digest,
                 number,
+                epoch,
             },
         );
     }
@@ -341,7 +354,7 @@ impl World {
         &mut self,
         node: usize,
         number: u64,
-        forget: bool,
+        forget: Option<u64>,
         body: &Bytes,
     ) -> (Reply, Bytes) {
         let current = self.process(node).held.document.number;
@@ -358,25 +371,32 @@ impl World {
             let part = &self.process(node).part;
             let may = part.machine.may_seal();
             seals.push(part.seals.sealed_in(&key, digest).filter(|_| may));
-            if forget {
+            if let Some(epoch) = forget {
                 self.submit(
                     node,
                     Command::Reap {
                         key,
                         digest,
                         number,
+                        epoch,
                     },
                 );
             }
         }
-        match forget {
+        match forget.is_some() {
             true => (Reply::Reaped { keys: 0 }, Bytes::new()),
             false => (Reply::Seals, message::encode(&seals)),
         }
     }
 
     /// A copy whose seal holds goes.
-    pub(super) fn reap_in(&mut self, node: usize, key: usize, digest: Digest, group: &mut Group) {
+    pub(super) fn reap_in(
+        &mut self,
+        node: usize,
+        key: usize,
+        (digest, epoch): (Digest, u64),
+        group: &mut Group,
+    ) {
         // What cannot be read is not what was sealed.
         let Ok(held) = self.load(node, key, group) else {
             return;
@@ -388,7 +408,22 @@ impl World {
             self.process(node).part.break_seal(key);
             group.changed.insert(key, Object::default());
             group.forgotten.insert(key);
+            self.raise_horizon(node, self.keys[key].slot.partition, epoch, group);
         }
+    }
+
+    pub(super) fn gained_in(&mut self, node: usize, partitions: Vec<Partition>, group: &mut Group) {
+        let epoch = self.process(node).part.machine.epoch();
+        for partition in partitions {
+            self.raise_horizon(node, partition, epoch, group);
+        }
+    }
+
+    fn raise_horizon(&self, node: usize, partition: Partition, epoch: u64, group: &mut Group) {
+        let disk = &self.nodes[node].disk;
+        let horizon = group.horizons.entry(partition);
+        let horizon = horizon.or_insert_with(|| disk.horizon(partition));
+        *horizon = epoch.max(*horizon);
     }
 }
 

@@ -175,6 +175,7 @@ impl World {
                 self.know_cluster_key(node);
                 self.name_store(node);
                 self.follow_owners(node);
+                self.look_at_removal(node);
             }
             Effect::Timer {
                 token,

@@ -3,12 +3,13 @@
 //! Everybody hears of the highest registry document, all owners compare their copies, which must be equal
 //! then, with equal roots and nobody left to be filled, and every node reads every key.
 
+use sibyl_core::merkle::Tree;
 use sibyl_core::object::Object;
 use sibyl_core::registry;
 
 use super::World;
 use crate::checks::{
-    Violation, answered, converged, deletes, readable, registry as documents, repeats,
+    Violation, answered, converged, deletes, leaves, readable, registry as documents, repeats,
 };
 use crate::plan::{Entry, What, Wish};
 use crate::sight::Sight;
@@ -28,8 +29,10 @@ impl World {
         }
         self.look_for_damage();
         self.go(events);
+        self.finish_judging(events);
         self.mend_by_reads(events);
         self.compare_all(events);
+        self.finish_giving(events);
         (0..self.keys.len()).for_each(|key| self.check_key(key));
         let asked = self.requests.len();
         self.check_owners();
@@ -169,6 +172,9 @@ impl World {
         match converged::check(key, &copies) {
             Ok(object) => {
                 let acknowledged = self.oracle.acknowledged(key);
+                // What nobody may take, for it may have been reaped, lies beside its store.
+                let present = self.oracle.claimed(key, object.context());
+                let acknowledged = acknowledged.without(self.set_aside(key, present));
                 let kept = acknowledged.without(self.oracle.reaped());
                 self.hold(readable::check(&self.oracle, kept, &object));
                 let counting = Self::shown(&object);
@@ -180,6 +186,22 @@ impl World {
                 ));
             }
             Err(violation) => self.hold(Err(violation)),
+        }
+    }
+
+    pub(super) fn check_roots(&mut self) {
+        for key in 0..self.keys.len() {
+            let slot = &self.keys[key].slot;
+            let tree = Tree {
+                partition: slot.partition,
+                n: slot.n,
+            };
+            let roots = self
+                .owners_now(key)
+                .into_iter()
+                .map(|owner| self.own_nodes(owner, tree, 0, &[]))
+                .collect::<Vec<_>>();
+            self.hold(leaves::same_roots(&roots));
         }
     }
 }

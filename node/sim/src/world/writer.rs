@@ -17,7 +17,7 @@ use super::command::{Command, Counts, Group, Then, Why};
 use super::coordinate::{Minted, Took};
 use super::{Bytes, Event, HandoffEvent, NodeId, VecDeque, World};
 use crate::checks::{deletes::Copy, dots, durable, seen, siblings};
-use crate::disk::Fenced;
+use crate::disk::{Disk, Fenced};
 use crate::draw::Draw;
 use crate::oracle::Writes;
 use crate::sight::Sight;
@@ -153,6 +153,9 @@ impl World {
                 }
             }
         }
+        for (partition, horizon) in &group.horizons {
+            Disk::keep_horizon(*partition, *horizon, &mut batch);
+        }
         if !batch.is_empty() {
             let applied = self.nodes[node].disk.store.apply(batch);
             applied.expect("a store that failed has stopped its node");
@@ -236,6 +239,7 @@ impl World {
                     self.reply(node, by, call, Reply::Delivered { context }, Bytes::new());
                 }
                 Counts::Kept => self.kept(node),
+                Counts::Admitted(admitted) => self.admitted(node, admitted),
                 Counts::After(then) => self.after(node, then),
             }
         }
@@ -256,11 +260,10 @@ impl World {
             self.sights.met(Sight::Stale);
             return self.refuse_stale(node, command, minted);
         }
+        if self.is_hidden(node, &command) {
+            return self.refuse_hidden(node, command, group, minted);
+        }
         match command {
-            Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
-            Command::Forget { key, .. } => self.forget_in(node, key, group),
-            Command::Replace { key, object } => self.replace_in(node, key, *object, group),
-            Command::Reap { key, digest, .. } => self.reap_in(node, key, digest, group),
             Command::Keep { bytes } => {
                 batch.put(Space::Meta, CHOSEN, bytes);
                 group.counts.push(Counts::Kept);
@@ -309,6 +312,28 @@ impl World {
                 let result = self.mint_in(node, flow, key, write, group);
                 minted.push((flow, result));
             }
+            other => self.prepare_rest(node, other, group),
+        }
+    }
+
+    /// What nobody waits for, or what is told by other ways.
+    fn prepare_rest(&mut self, node: usize, command: Command, group: &mut Group) {
+        match command {
+            Command::Reroute { key, target } => self.reroute_in(node, key, &target, group),
+            Command::Forget { key, .. } => self.forget_in(node, key, group),
+            Command::Replace { key, object } => self.replace_in(node, key, *object, group),
+            Command::Reap {
+                key, digest, epoch, ..
+            } => self.reap_in(node, key, (digest, epoch), group),
+            Command::Horizon {
+                by,
+                call,
+                partition,
+            } => self.tell_horizon(node, (by, call), partition, group),
+            Command::SetAside { key } => self.set_aside_in(node, key, group),
+            Command::Admit(brought) => self.admit_in(node, *brought, group),
+            Command::Gained { partitions } => self.gained_in(node, partitions, group),
+            _ => {}
         }
     }
 
@@ -356,6 +381,29 @@ impl World {
         process.lines.insert(key, process.counter - 1);
     }
 
+    /// What would be written to what may be set aside.
+    fn refuse_hidden(
+        &mut self,
+        node: usize,
+        command: Command,
+        group: &mut Group,
+        minted: &mut Vec<(u64, Result<Minted, Failure>)>,
+    ) {
+        match command {
+            Command::Mint { flow, .. } => minted.push((flow, Err(Failure::Rebuilding))),
+            Command::Join { asked, why, .. } => self.refuse_fenced(node, (asked, why), group),
+            Command::Admit(brought) => self.give_up_taking(node, brought.of.0),
+            Command::Hint {
+                asked: Some((by, call)),
+                ..
+            } => {
+                let failed = Reply::Failed(Failure::Rebuilding);
+                self.reply(node, by, call, failed, Bytes::new());
+            }
+            _ => {}
+        }
+    }
+
     /// What was asked by owners that are not those of now.
     fn refuse_stale(
         &mut self,
@@ -370,8 +418,10 @@ impl World {
                 asked: Some((by, call)),
                 ..
             } => self.reply(node, by, call, Reply::Failed(stale), Bytes::new()),
+            Command::Admit(brought) => self.give_up_taking(node, brought.of.0),
             Command::Hint {
-                asked: (by, call), ..
+                asked: Some((by, call)),
+                ..
             } => self.reply(node, by, call, Reply::Failed(stale), Bytes::new()),
             _ => {}
         }
@@ -448,8 +498,11 @@ impl World {
     /// What must hold for every copy after every change.
     pub(super) fn watch(&mut self, node: usize, key: usize, before: Copy, object: &Object) {
         self.process(node).part.break_seal(key);
-        let live = self.oracle.live(object);
-        self.hold(crate::checks::deletes::reaped(&self.oracle, live));
+        // Who was removed and has not heard of it stands still with what it had.
+        if !self.nodes[node].parted {
+            let live = self.oracle.live(object);
+            self.hold(crate::checks::deletes::reaped(&self.oracle, live));
+        }
         self.hold(dots::check(&self.oracle, key, object));
         self.hold(seen::copy(&self.oracle, key, object));
         let after = self.copy_of(key, object);
@@ -485,7 +538,11 @@ impl World {
 
     /// Checks that all promises about a key are kept.
     pub(crate) fn check_durable(&mut self, key: usize) {
-        let synced: Vec<Writes> = self.nodes.iter().map(|node| node.synced[key]).collect();
+        // What nobody took of a removed node lies beside its store, for an operator.
+        let held = self.nodes.iter();
+        let synced: Vec<Writes> = held
+            .map(|node| node.synced[key].and(node.aside[key]))
+            .collect();
         let acknowledged = self.oracle.acknowledged(key).without(self.oracle.reaped());
         self.hold(durable::check(&self.oracle, acknowledged, &synced));
     }

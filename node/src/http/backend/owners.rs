@@ -160,7 +160,7 @@ pub(super) fn departed(former: &Former) -> MemberView {
         node_id: former.node.to_string(),
         state: match former.why {
             Farewell::Left => MemberState::Left,
-            Farewell::Removed => MemberState::Down,
+            Farewell::Removed | Farewell::Lost => MemberState::Down,
         },
         incarnation: former.incarnation,
         heartbeat: None,

@@ -41,6 +41,7 @@ const DESIGN: &[&str] = &[
     "POST /v1/cluster/cut",
     "POST /v1/cluster/join",
     "POST /v1/cluster/leave",
+    "POST /v1/cluster/recover",
     "POST /v1/cluster/remove",
     "POST /v1/cluster/replace",
     "GET /v1/registry",

@@ -173,6 +173,22 @@ async fn members_come_and_go_by_name() {
     check("remove", r#"{"node":"n3"}"#, (200, "")).await;
     check("replace", r#"{"node":"n3","with":"n4"}"#, (200, "")).await;
 
+    let planned = check("recover?plan=true", r#"{"accept_loss":false}"#, (200, "")).await;
+    assert_eq!(planned.at("/given_up/0/node_id"), "n2");
+    assert_eq!(planned.at("/notes/0"), "some may be lost");
+    check(
+        "recover",
+        r#"{"accept_loss":false}"#,
+        (409, "loss_not_accepted"),
+    )
+    .await;
+    check(
+        "recover",
+        r#"{"accept_loss":true}"#,
+        (409, "majority_answers"),
+    )
+    .await;
+    check("recover", "{}", (400, "bad_json")).await;
     check("join", r#"{"node":"n5"}"#, (404, "no_candidate")).await;
     check("leave", r#"{"node":"n9"}"#, (404, "no_member")).await;
     let refused = check("remove", r#"{"node":"n2"}"#, (409, "member_answers")).await;

@@ -13,6 +13,7 @@ fn in_epoch(epoch: u64) -> Claim {
         epoch,
         all: false,
         late: false,
+        recovered: None,
     }
 }
 
@@ -115,6 +116,19 @@ async fn who_came_late_or_has_gained_a_partition_remembers_nothing() {
         ..in_epoch(9)
     };
     let admitted = bench.admit(&late, brought(1), claim).await;
+    assert_eq!(admitted.verdict, Verdict::Older);
+    // But whoever recovered the cluster in that epoch forgot nothing since, of whoever was a member until then.
+    let recovered = Claim {
+        recovered: Some(10),
+        ..in_epoch(9)
+    };
+    let admitted = bench.admit(&gained, brought(1), recovered).await;
+    assert_eq!(admitted.verdict, Verdict::Imported);
+    let reaped_since = Claim {
+        recovered: Some(8),
+        ..in_epoch(9)
+    };
+    let admitted = bench.admit(&gained, brought(2), reaped_since).await;
     assert_eq!(admitted.verdict, Verdict::Older);
     // What was asked by an older document is not even looked at.
     bench.replica.owners_changed(5, Vec::new()).await.unwrap();

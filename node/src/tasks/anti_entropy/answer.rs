@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use sibyl_core::codec;
-use sibyl_core::flow::exchange::{Delivery, Event, Parcel};
+use sibyl_core::flow::exchange::{Delivery, Parcel};
 use sibyl_core::id::Incarnation;
 use sibyl_core::merkle::{Node, Tree};
 use sibyl_core::message::{self, Failure, Place, Reply, Request};
@@ -76,16 +76,16 @@ impl AntiEntropy {
         for place in &parcel.want {
             self.belongs(tree, place)?;
         }
-        if let Event::Joined { failed: 1.. } = self.join(tree, objects).await {
-            return Err(Failure::Overloaded);
-        }
-        let delivery: Delivery = match parcel.want.is_empty() {
+        // What cannot be joined is named, and keeps the exchange from being whole; the rest goes on.
+        let failed = self.join(tree, objects).await;
+        let mut delivery: Delivery = match parcel.want.is_empty() {
             true => Delivery::default(),
             false => {
                 self.scan(move |this| Ok(this.ground().replica.pack(tree, parcel.want)))
                     .await?
             }
         };
+        delivery.without.extend(failed);
         Ok((Reply::MerkleExchanged, message::encode(&delivery)))
     }
 

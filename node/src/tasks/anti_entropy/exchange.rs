@@ -103,7 +103,10 @@ impl AntiEntropy {
             Effect::Keys { leaves, from } => self.keys(span, peer, tree, leaves, from).await,
             Effect::Read(places) => self.read(tree, places).await,
             Effect::Ship(parcel) => self.ship(span, peer, tree, parcel).await,
-            Effect::Join(objects) => Ok(vec![self.join(tree, objects).await]),
+            Effect::Join(objects) => {
+                let failed = self.join(tree, objects).await.len();
+                Ok(vec![Event::Joined { failed }])
+            }
             Effect::Alarm(..) | Effect::End(_) => Ok(Vec::new()),
         };
         events.unwrap_or_else(|stopped| {
@@ -204,14 +207,14 @@ impl AntiEntropy {
         }
     }
 
-    /// Joins objects here and waits until they are synced; answers how many could not be.
-    pub(super) async fn join(&self, tree: Tree, objects: Vec<(Place, Object)>) -> Event {
+    /// Joins objects here and waits until they are synced; answers which could not be, and says why.
+    pub(super) async fn join(&self, tree: Tree, objects: Vec<(Place, Object)>) -> Vec<Place> {
         let mut waiting = Vec::with_capacity(objects.len());
         for (place, object) in objects {
             let slot = Slot {
                 partition: tree.partition,
                 n: tree.n,
-                place,
+                place: place.clone(),
             };
             let (done, joined) = oneshot::channel();
             // The waiter is there until it is told.
@@ -219,13 +222,26 @@ impl AntiEntropy {
             self.ground()
                 .replica
                 .join(slot, object, Durability::Synced, counts);
-            waiting.push(joined);
+            waiting.push((place, joined));
         }
-        let mut failed = 0;
-        for joined in waiting {
-            failed += usize::from(!matches!(joined.await, Ok(Ok(()))));
+        let mut failed = Vec::new();
+        for (place, joined) in waiting {
+            let why = match joined.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(failure)) => failure.to_string(),
+                Err(_) => "the writer ended".to_owned(),
+            };
+            // Keys are personal data: only where it lies is said.
+            let (partition, bucket) = (tree.partition.0, place.bucket.0);
+            tracing::warn!(
+                partition,
+                bucket,
+                why,
+                "an object of an exchange was not joined"
+            );
+            failed.push(place);
         }
-        Event::Joined { failed }
+        failed
     }
 
     /// Reads the own store on a thread that may block.

@@ -2,8 +2,9 @@
 //!
 //! Such a store (a restored backup, what was saved of a damaged one) holds keys that may have been deleted and reaped
 //! since: then nobody else knows them, and nothing tells them from writes that only this node had. So a partition is
-//! judged before anything of it leaves the node or is compared: every other owner says when it reaped there last; at
-//! least one must know, and one that lost its data itself is passed over, for it holds nothing that counts. If
+//! judged before anything of it leaves the node or is compared: every other owner says when it reaped there last;
+//! one that lost its data itself is passed over, for it holds nothing that counts, and if all did, what is here is all
+//! there is (`core: reap/image`). If
 //! that was before the state was taken, everything in it joins as usual. If not, all of it is set aside, where
 //! nobody sees it, and the partition is fetched like any that was lost. What the node knows by then is forgotten; the
 //! rest stays for an operator.
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::message::{Failure, Reply, Request};
+use sibyl_core::reap::image::{self, Image};
 
 use super::Reaping;
 use crate::outside;
@@ -22,10 +24,19 @@ use crate::telemetry::Rpc;
 
 /// Between two rounds through partitions whose owners do not all answer.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Two epochs: nodes are one apart at most, and what is on disk may be entered a moment later.
-const SLACK: u64 = 2;
 /// What the registry's notes call it.
 const NOTE: &str = "restored";
+/// And what is shown although nobody knows what was forgotten of it.
+const UNKNOWN: &str = "restored/unknown";
+
+/// What became of a partition.
+#[derive(Clone, Copy, Debug, Default)]
+struct Judged {
+    /// How many of its records were set aside.
+    aside: usize,
+    /// Nobody could say whether any should be.
+    unknown: bool,
+}
 
 impl Reaping {
     pub(super) async fn judge_all(self) {
@@ -35,13 +46,16 @@ impl Reaping {
             return;
         }
         let image = ground.replica.image().ok().flatten().unwrap_or_default();
-        let mut aside = 0;
+        let (mut aside, mut unknown) = (0, 0);
         loop {
             let view = ground.registry.view();
             let mut left = 0;
             for partition in (0..view.ring().partitions()).map(Partition) {
                 match self.judge(&view, partition, image).await {
-                    Some(moved) => aside += moved,
+                    Some(judged) => {
+                        aside += judged.aside;
+                        unknown += usize::from(judged.unknown);
+                    }
                     None => left += 1,
                 }
             }
@@ -54,6 +68,13 @@ impl Reaping {
             ground.registry.note(NOTE, Some(why));
             tokio::time::sleep(AGAIN).await;
         }
+        if unknown > 0 {
+            let why = format!(
+                "restored: every other owner of {unknown} partitions lost its data, too, and nobody knows what was deleted and forgotten there since the backup: they are shown as they were, and deleted keys may be among them"
+            );
+            tracing::warn!(partitions = unknown, "{why}");
+            ground.registry.note(UNKNOWN, Some(why));
+        }
         if aside > 0 {
             tracing::warn!(
                 records = aside,
@@ -63,34 +84,41 @@ impl Reaping {
         self.review(aside > 0).await;
     }
 
-    /// Judges a partition; how many records were set aside, `None` if that cannot be said yet.
-    async fn judge(&self, view: &View, partition: Partition, image: u64) -> Option<usize> {
+    /// Judges a partition; `None` if that cannot be done yet.
+    async fn judge(&self, view: &View, partition: Partition, image: u64) -> Option<Judged> {
         let ground = self.ground();
+        let mut judged = Judged::default();
         if ground.replica.is_judged(partition) {
-            return Some(0);
+            return Some(judged);
         }
         let replica = ground.replica.clone();
         let looked = outside::aside(move || replica.has_records(partition));
-        let mut moved = 0;
-        if looked.await.ok()?.ok()? && self.is_too_old(view, partition, image).await? {
-            moved = ground.replica.set_aside(partition).await.ok()?;
+        if looked.await.ok()?.ok()? {
+            match self.hear_owners(view, partition, image).await? {
+                Image::Fresh => {}
+                Image::Unknown => judged.unknown = true,
+                Image::Old => judged.aside = ground.replica.set_aside(partition).await.ok()?,
+            }
         }
         ground.replica.judge(partition);
-        Some(moved)
+        Some(judged)
     }
 
     /// Whether something may have been reaped since; `None` while an owner does not say.
-    async fn is_too_old(&self, view: &View, partition: Partition, image: u64) -> Option<bool> {
+    async fn hear_owners(&self, view: &View, partition: Partition, image: u64) -> Option<Image> {
         let ground = self.ground();
-        let member = view.document().layout.members.get(&ground.me)?;
+        let members = &view.document().layout.members;
+        let member = members.get(&ground.me)?;
         if member.store != Some(ground.replica.actor()) {
             // Orders of before may still be on their way until a document names this store.
             return None;
         }
         let ns = view.document().ns();
         let owners = ns.iter().flat_map(|n| view.placed.holders(partition, *n));
-        let owners: BTreeSet<NodeId> = owners.filter(|owner| *owner != ground.me).collect();
-        let (mut last, mut known) = (0, owners.is_empty());
+        // A former owner that was removed for good answers nobody: what it alone forgot, the others hold tombstones of.
+        let asked = owners.filter(|owner| *owner != ground.me && members.contains_key(owner));
+        let owners: BTreeSet<NodeId> = asked.collect();
+        let mut said = Vec::with_capacity(owners.len());
         for owner in &owners {
             let request = Request::Horizon { partition };
             let asked = self.ask(
@@ -103,13 +131,9 @@ impl Reaping {
             let Some((Reply::Horizon { epoch }, _)) = asked.await else {
                 return None;
             };
-            known |= epoch.is_some();
-            last = epoch.unwrap_or_default().max(last);
+            said.push(epoch);
         }
-        if !known {
-            return None;
-        }
-        Some(last > 0 && last.saturating_add(SLACK) >= image)
+        Some(image::judge(image, &said))
     }
 
     /// Forgets what was set aside and is known by now, once this node is complete.

@@ -15,6 +15,7 @@ mod documents;
 mod machines;
 mod moving;
 mod plan;
+mod recovery;
 mod world;
 
 fn node(number: usize) -> NodeId {

@@ -9,11 +9,11 @@ use sibyl_core::registry::{Bucket, ChangeError, Expect};
 
 use super::super::super::{
     AdminError, AntiEntropyPeer, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
-    BucketChanged, Buckets, CandidateView, ClusterView, DeleteBucket, HandoffView, Health,
-    HintsView, LogLine, MemberState, MemberView, Module, MoveView, Operation, OwnerChangeView,
-    OwnerWish, OwnersChanged, Pending, Pieces, PutBucket, ReapingView, RegistryMember,
-    RegistryView, ResolverView, Resolvers, RingNode, RingView, ShareView, SyncView, Trial, Tried,
-    TriedOutcome, Upload, Uploaded,
+    BucketChanged, Buckets, CandidateView, ClusterView, DeleteBucket, GivenUpView, HandoffView,
+    Health, HintsView, LogLine, MemberState, MemberView, Module, MoveView, Operation,
+    OwnerChangeView, OwnerWish, OwnersChanged, Pending, Pieces, PutBucket, ReapingView, Recovered,
+    RegistryMember, RegistryView, ResolverView, Resolvers, RingNode, RingView, ShareView, SyncView,
+    Trial, Tried, TriedOutcome, Upload, Uploaded,
 };
 use super::{FakeCall, node, ready};
 
@@ -357,6 +357,36 @@ impl Operation for FakeCall {
                 gives: 0,
             }],
         }))
+    }
+
+    /// As where a majority answers, but to a plan.
+    fn recover(&self, plan: bool, accept_loss: bool) -> Pending<'_, Result<Recovered, AdminError>> {
+        if let Err(error) = self.fake.state().admin() {
+            return ready(Err(error));
+        }
+        let conflict = |code, detail: &str| AdminError::Conflict {
+            code,
+            detail: detail.to_owned(),
+        };
+        ready(match (plan, accept_loss) {
+            (true, _) => Ok(Recovered {
+                registry: 7,
+                plan,
+                lineage: format!("sha256:{}", "5".repeat(64)),
+                given_up: vec![GivenUpView {
+                    node_id: "n2".to_owned(),
+                    store: Some("00000000000000aa".to_owned()),
+                    state: MemberState::Suspect,
+                    reachable: false,
+                    registry: None,
+                }],
+                partitions_without_copy: 0,
+                partitions: 256,
+                notes: vec!["some may be lost".to_owned()],
+            }),
+            (false, false) => Err(conflict("loss_not_accepted", "look at the plan")),
+            (false, true) => Err(conflict("majority_answers", "n1 and n2 answer")),
+        })
     }
 
     fn health(&self) -> Health {
