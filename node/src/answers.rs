@@ -20,7 +20,7 @@ use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 use sibyl_core::room::Taking;
 
-use crate::coordinator::{Answered, Coordinator};
+use crate::coordinator::{Answered, Coordinator, Seen};
 use crate::peer::{Identity, Incoming, Knocked, Remote, Responder, Service};
 use crate::replica::Slot;
 use crate::tasks::registry::{Registry, rpc_of_message};
@@ -31,7 +31,8 @@ const CATCH_UP: Duration = Duration::from_millis(1500);
 
 /// This node, as its peers see it.
 pub struct Answers {
-    coordinator: OnceLock<Coordinator>,
+    /// Seen only: it stands on the network, which stands on this.
+    coordinator: OnceLock<Seen>,
     registry: Registry,
     tracer: Tracer,
 }
@@ -59,9 +60,9 @@ impl Answers {
     }
 
     /// From now on questions are answered.
-    pub fn serve(&self, coordinator: Coordinator) {
+    pub fn serve(&self, coordinator: &Coordinator) {
         // Set once, at start.
-        let _second = self.coordinator.set(coordinator);
+        let _second = self.coordinator.set(coordinator.seen());
     }
 }
 
@@ -85,7 +86,7 @@ impl Service for Answers {
                 Err(error) => refuse(reply, Failure::Malformed(error.to_string()), number),
             };
         }
-        let Some(coordinator) = self.coordinator.get() else {
+        let Some(coordinator) = self.coordinator() else {
             return refuse(
                 reply,
                 Failure::NotServing("the node is starting".into()),
@@ -116,14 +117,14 @@ impl Service for Answers {
             reply,
         };
         if incoming.registry > number {
-            let (registry, coordinator) = (self.registry.clone(), coordinator.clone());
+            let registry = self.registry.clone();
             let peer = peer.clone();
             tokio::spawn(async move {
                 registry.catch_up(peer, incoming.registry, CATCH_UP).await;
                 dispatch(&coordinator, asked);
             });
         } else {
-            dispatch(coordinator, asked);
+            dispatch(&coordinator, asked);
         }
     }
 
@@ -167,10 +168,15 @@ impl Service for Answers {
 }
 
 impl Answers {
+    /// Nobody before it serves, and when its node is gone.
+    fn coordinator(&self) -> Option<Coordinator> {
+        self.coordinator.get().and_then(Seen::get)
+    }
+
     /// Whether a member can be reached now, with this store. Its identity is remembered when it is gone, and a node
     /// that comes back without its disk is not two.
     fn is_here(&self, node: &NodeId, store: Actor) -> bool {
-        let Some(coordinator) = self.coordinator.get() else {
+        let Some(coordinator) = self.coordinator() else {
             return false;
         };
         let peers = coordinator.net().peers();

@@ -12,6 +12,7 @@ pub mod coordinator;
 pub mod door;
 pub mod http;
 pub mod node;
+pub mod outside;
 pub mod peer;
 pub mod replica;
 pub mod resolver;

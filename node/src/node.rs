@@ -16,7 +16,6 @@ use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::membership::Timing;
 use sibyl_core::reap::RETRY_WINDOW_MS;
 use sibyl_core::registry::Document;
-use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
@@ -26,6 +25,7 @@ use crate::config::{Config, LogFormat};
 use crate::coordinator::{Coordinator, Ground, UNNAMED_EVERY, UNNAMED_GRACE};
 use crate::door::{Door, MAX_REQUESTS};
 use crate::http::{self, backend};
+use crate::outside;
 use crate::peer::{Identity, Net};
 use crate::replica::{self, Group, Replica};
 use crate::resolver::{Platform, Settings};
@@ -85,8 +85,15 @@ pub enum Ended {
 }
 
 async fn run_once(config: Config) -> anyhow::Result<Ended> {
+    run_until(config, told_to_stop()?).await
+}
+
+/// As [`run`], inside of a runtime and until it is told to stop. Logging is the caller's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(config: Config, mut told: watch::Receiver<bool>) -> anyhow::Result<Ended> {
     let data_dir = config.data_dir.clone();
-    let mut told = told_to_stop()?;
     let node = tokio::select! {
         node = Node::start(config) => node?,
         // A node that waits to be taken in has nothing to drain.
@@ -212,7 +219,7 @@ impl Node {
             anti_entropy: anti_entropy.clone(),
             door,
         });
-        answers.serve(coordinator.clone());
+        answers.serve(&coordinator);
         registry.start(net.clone());
         gossip.start(net);
         anti_entropy.start();
@@ -265,8 +272,7 @@ impl Node {
         let replica = coordinator.replica().clone();
         drop(coordinator);
         // Tasks that hold a handle end with the runtime; the writer has nothing left to do by now.
-        let flushed = tokio::task::spawn_blocking(move || replica.shut()).await;
-        if let Ok(Err(failure)) = flushed {
+        if let Err(failure) = replica.shut().await {
             tracing::error!(%failure, "the last writes are not on disk");
         }
         telemetry.shutdown(TELEMETRY_DEADLINE).await;
@@ -274,7 +280,7 @@ impl Node {
 }
 
 fn net_options(config: &Config) -> crate::peer::Options {
-    let mut options = crate::peer::Options::new(StdRng::from_rng(&mut rand::rng()));
+    let mut options = crate::peer::Options::new(StdRng::from_rng(&mut outside::rng()));
     options.allow_cuts = config.allow_cuts;
     options
 }
@@ -289,7 +295,7 @@ async fn open_platform(config: &Config) -> anyhow::Result<Platform> {
     let resolvers = config.data_dir.join("resolvers");
     let compiler = std::env::current_exe().context("cannot find this executable")?;
     let settings = Settings::new(resolvers, compiler);
-    let platform = tokio::task::spawn_blocking(move || Platform::open(settings)).await?;
+    let platform = outside::aside(move || Platform::open(settings)).await?;
     platform.context("cannot open the resolver platform")
 }
 
@@ -318,7 +324,7 @@ async fn listen(
 }
 
 fn serve(
-    listener: TcpListener,
+    listener: outside::Listener,
     backend: &backend::Backend,
     surface: http::Surface,
     config: &Config,
@@ -342,8 +348,8 @@ fn serve(
     }))
 }
 
-async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<outside::Listener> {
+    let bound = outside::bind(address).await;
     bound.with_context(|| {
         format!("cannot listen on {address} (--{flag}): is another process there?")
     })
@@ -420,7 +426,7 @@ fn open_store(
 ) -> anyhow::Result<Store> {
     disk::refuse_unfinished(&config.data_dir)?;
     for _ in 0..MOST_STARTS {
-        let opened = store::open(&config.data_dir.join("data"), || rand::rng().random())?;
+        let opened = store::open(&config.data_dir.join("data"), || outside::rng().random())?;
         disk::report(&opened.start, telemetry);
         let store::Opened {
             store,
@@ -485,7 +491,7 @@ fn open_store(
 
 fn start_replica(
     config: &Config,
-    store: Arc<store::fjall::Fjall>,
+    store: Arc<dyn store::Store>,
     watermark: &Arc<Watermark>,
     counters: store::Counters,
     (actor, line): (Actor, u64),

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::codec;
@@ -19,6 +19,7 @@ use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Caps, Object, Write};
 use sibyl_core::registry::Durability;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::store::disk::Gauge;
 use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
@@ -26,6 +27,7 @@ use crate::store::{Counters, ReadError, Space, Store, Watermark, WriteError};
 mod census;
 mod command;
 mod hints;
+mod home;
 mod keeper;
 pub mod leaves;
 mod reaper;
@@ -268,11 +270,8 @@ impl Replica {
         });
         let store = Arc::clone(&ground.store);
         let writer = Writer::new(ground, Arc::clone(&facts));
-        let thread = std::thread::Builder::new().name("sibyl-writer".into());
-        let thread = thread
-            .spawn(move || writer.run(commands))
-            .expect("a thread can be had at start");
-        *facts.thread.lock().expect("nobody panics while holding it") = Some(thread);
+        *facts.thread.lock().expect("nobody panics while holding it") =
+            home::begin(writer, commands);
         Self {
             store,
             queue,
@@ -451,50 +450,6 @@ impl Replica {
             .map_err(|error| unreadable(&error))
     }
 
-    /// Waits until the queue is empty and the thread has ended; call it when nobody submits any more.
-    pub fn stop(self) {
-        let Self {
-            store: _,
-            queue,
-            facts,
-        } = self;
-        drop(queue);
-        let thread = facts
-            .thread
-            .lock()
-            .expect("nobody panics while holding it")
-            .take();
-        if let Some(thread) = thread {
-            // A panic of the writer was reported where it happened.
-            let _ended = thread.join();
-        }
-    }
-
-    /// Puts everything applied so far on disk, `buffered` writes included. Blocks.
-    ///
-    /// # Errors
-    /// If the store failed.
-    pub fn flush(&self) -> Result<(), Failure> {
-        self.in_turn(|counts| Command::Flush { counts })
-    }
-
-    /// As [`Replica::flush`], and says on disk that the store was closed in order. Call it last.
-    ///
-    /// # Errors
-    /// If the store failed.
-    pub fn shut(&self) -> Result<(), Failure> {
-        self.in_turn(|counts| Command::Shut { counts })
-    }
-
-    fn in_turn(&self, command: impl FnOnce(Done<()>) -> Command) -> Result<(), Failure> {
-        let (done, flushed) = std::sync::mpsc::sync_channel(1);
-        let counts = Box::new(move |result| drop(done.send(result)));
-        self.submit_in_turn(command(counts));
-        flushed
-            .recv()
-            .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
-    }
-
     fn submit(&self, command: Command) {
         use mpsc::error::TrySendError;
         if matches!(command, Command::Mint(_)) && self.queued() >= QUEUE_FOR_NEW {
@@ -504,23 +459,6 @@ impl Replica {
             Ok(()) => {}
             Err(TrySendError::Full(command)) => command.refuse(&Failure::Overloaded),
             Err(TrySendError::Closed(command)) => command.refuse(&self.stopped()),
-        }
-    }
-
-    /// As [`Replica::submit`], but blocks while the queue is full.
-    fn submit_in_turn(&self, command: Command) {
-        use mpsc::error::TrySendError;
-        let refused = match self.queue.try_send(command) {
-            Ok(()) => return,
-            Err(TrySendError::Full(command)) => self
-                .queue
-                .blocking_send(command)
-                .err()
-                .map(|refused| refused.0),
-            Err(TrySendError::Closed(command)) => Some(command),
-        };
-        if let Some(command) = refused {
-            command.refuse(&self.stopped());
         }
     }
 

@@ -11,7 +11,6 @@ use sibyl_core::message;
 use sibyl_core::registry::{Change, ChangeError, Former};
 
 use super::Answers;
-use crate::coordinator::Coordinator;
 use crate::peer::Knocked;
 use crate::tasks::registry::{ChangeFailed, Registry, View};
 use crate::telemetry::metrics::KnockResult;
@@ -25,7 +24,7 @@ pub(super) fn answer(answers: &Answers, ask: &Bytes) -> Knocked {
     };
     let node = &knock.joiner.node;
     let span = Arc::new(answers.tracer.rpc_server(Rpc::NodeKnock, node, None));
-    let metrics = answers.coordinator.get().map(Coordinator::metrics);
+    let metrics = answers.coordinator().map(|it| it.metrics());
     let judging = judge(answers, knock, &span);
     Box::pin(async move {
         let (head, body) = judging.await;
@@ -102,7 +101,7 @@ fn bring(view: &View, former: Former) -> Told {
 
 impl Answers {
     fn serves(&self) -> bool {
-        let coordinator = self.coordinator.get();
+        let coordinator = self.coordinator();
         coordinator.is_some_and(|coordinator| coordinator.serving().is_ok())
     }
 }

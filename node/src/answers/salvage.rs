@@ -54,7 +54,7 @@ fn question(
     body: &Bytes,
 ) -> Result<(Coordinator, Former, Ask), String> {
     let knock: Knock = message::decode(ask).map_err(|error| error.to_string())?;
-    let coordinator = answers.coordinator.get().ok_or("the node is starting")?;
+    let coordinator = answers.coordinator().ok_or("the node is starting")?;
     let view = coordinator.serving()?;
     let former = match joining::judge(view.document(), &knock, false) {
         Ok(Judged::Gives(former)) => former,
@@ -64,7 +64,7 @@ fn question(
     // A slice of a large read buffer would hold all of it while the batch waits.
     let body = Bytes::copy_from_slice(body);
     let ask = Ask::decode(head, &body).map_err(|error| error.to_string())?;
-    Ok((coordinator.clone(), former, ask))
+    Ok((coordinator, former, ask))
 }
 
 /// Where whoever owns a partition, before and after a change that is under way, is reached.

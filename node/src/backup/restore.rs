@@ -20,7 +20,7 @@ use sibyl_core::registry::{BadDocument, ChangeError, Held};
 
 use super::{NotWhole, Parts, UNFINISHED, verify};
 use crate::resolver;
-use crate::store::{self, Batch, IMAGE, OpenError, Opened, Space, Store as _, WriteError};
+use crate::store::{self, Batch, IMAGE, OpenError, Opened, Space, WriteError};
 use crate::tasks::registry::{CHOSEN, REBUILDING};
 
 /// Where a restored store says what it was restored from.

@@ -6,7 +6,7 @@ use sibyl_core::backup::Part;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{self, Batch, Space, Start, Store as _};
+use crate::store::{self, Batch, Space, Start};
 
 /// A backup with these records, made by hand.
 fn backup(folder: &TempDir, records: &[(Space, &str, &[u8])]) -> std::path::PathBuf {

@@ -6,15 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use sibyl_core::id::{Incarnation, NodeId};
 use sibyl_core::registry::{Binding, BucketConfig, Change, Expect};
+use tokio::time::Instant;
 
 use super::Coordinator;
 use super::modules::ModuleFailed;
 use super::request::{ListError, ListRequest};
+use crate::outside;
 use crate::replica::Swept;
 use crate::resolver::Failure;
 use crate::tasks::registry::{ChangeFailed, View};
@@ -181,9 +182,7 @@ impl Coordinator {
             if !view.forming() && (swept.is_empty() || !swept.is_subset(&known)) {
                 let (replica, kept) = (self.replica().clone(), known.clone());
                 let (partitions, number) = (view.ring().partitions(), view.number());
-                let erased =
-                    tokio::task::spawn_blocking(move || replica.sweep(partitions, &kept, number))
-                        .await;
+                let erased = outside::aside(move || replica.sweep(partitions, &kept, number)).await;
                 self.inner.feed.forget_others(&known);
                 match erased {
                     Ok(Ok(done)) => {

@@ -6,13 +6,14 @@
 //! refused, and nobody's is lost with the bucket. A member that cannot be asked keeps the bucket: it may hold a
 //! write that nobody else has.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sibyl_core::id::{Incarnation, NodeId};
 use sibyl_core::message::{Failure, Reply, Request};
+use tokio::time::Instant;
 
 use super::{BucketFailed, Coordinator};
 use crate::telemetry::{Rpc, Span};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sibyl_core::id::NodeId;
 use sibyl_core::message::{Coordinate, Failure, Request};
-use tokio::time::Instant as Deadline;
+use tokio::time::Instant;
 
 use super::Coordinator;
 use super::once::Answered;
@@ -63,13 +63,13 @@ impl Coordinator {
         placement: Placement,
         (coordinate, once): (Coordinate, bool),
         value: Bytes,
-        deadline: Deadline,
+        deadline: Instant,
     ) -> Result<Answered, PutError> {
         let (w, owners) = (coordinate.w as usize, placement.owners.len());
         let (mut refused, mut unknown) = (None, None);
         let mut candidates = placement.candidates().peekable();
         while let Some(owner) = candidates.next() {
-            let left = deadline.saturating_duration_since(Deadline::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() && (refused.is_some() || unknown.is_some()) {
                 // Asking on without time could only make unknown what is certain.
                 break;

@@ -6,7 +6,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -16,9 +15,11 @@ use sibyl_core::id::{Incarnation, Partition};
 use sibyl_core::message::{self, Failure, Reply, Request};
 use sibyl_core::quorum::Level;
 use sibyl_core::view::View;
+use tokio::time::Instant;
 
 use super::request::{GetRequest, ListError, ListRequest, Listed};
 use super::{Coordinator, DEFAULT_TIMEOUT};
+use crate::outside;
 use crate::replica::Replica;
 use crate::telemetry::metrics::StorageOp;
 use crate::telemetry::{Rpc, Span};
@@ -192,7 +193,7 @@ impl Coordinator {
         };
         let partitions = view.ring().partitions();
         let metrics = Arc::clone(&self.inner.ground.metrics);
-        let scanned = tokio::task::spawn_blocking(move || {
+        let scanned = outside::aside(move || {
             let began = Instant::now();
             let cursors =
                 (0..partitions).map(|at| Cursor::new(Partition(at), bucket, from.clone()));

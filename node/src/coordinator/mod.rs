@@ -26,8 +26,8 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sibyl_core::context::Context;
@@ -50,6 +50,7 @@ pub use request::{
 pub use unnamed::{UNNAMED_EVERY, UNNAMED_GRACE};
 
 use crate::door::Door;
+use crate::outside;
 use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::resolver::Platform;
@@ -112,7 +113,24 @@ struct Inner {
     fetching: Mutex<BTreeSet<Digest>>,
 }
 
+/// A coordinator, seen by what it stands on itself: it does not keep it alive.
+#[derive(Clone)]
+pub struct Seen(Weak<Inner>);
+
+impl Seen {
+    /// The coordinator, as long as its node runs.
+    pub fn get(&self) -> Option<Coordinator> {
+        let inner = self.0.upgrade()?;
+        Some(Coordinator { inner })
+    }
+}
+
 impl Coordinator {
+    /// For what it stands on itself.
+    pub fn seen(&self) -> Seen {
+        Seen(Arc::downgrade(&self.inner))
+    }
+
     /// A coordinator on this ground.
     pub fn new(ground: Ground) -> Self {
         let inner = Inner {
@@ -317,7 +335,7 @@ fn slot(view: &View, bucket: &Bucket, key: &Bytes) -> Slot {
 
 /// The wall clock, which stamps and never decides.
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now()
+    let since = outside::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -14,8 +14,10 @@ use futures_util::stream::FuturesUnordered;
 use sibyl_core::id::{Digest, NodeId};
 use sibyl_core::message::{Failure, Reply, Request};
 use sibyl_core::registry::{Change, Kind, Tier, Version};
+use tokio::time::Instant;
 
 use super::{Coordinator, now_ms};
+use crate::outside;
 use crate::resolver::{self, Admitted, ModuleState, PrepareError, Refusal};
 use crate::tasks::registry::{ChangeFailed, View};
 use crate::telemetry::{self, Rpc, Span, names};
@@ -221,7 +223,7 @@ impl Coordinator {
 
     async fn keep(&self, digest: Digest, bytes: Bytes) -> Result<(), String> {
         let platform = self.platform().clone();
-        let kept = tokio::task::spawn_blocking(move || platform.keep(digest, &bytes)).await;
+        let kept = outside::aside(move || platform.keep(digest, &bytes)).await;
         kept.map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())
     }
@@ -232,7 +234,7 @@ impl Coordinator {
     /// [`Failure::NoModule`] if it does not.
     pub async fn module(&self, digest: Digest) -> Result<Bytes, Failure> {
         let platform = self.platform().clone();
-        let read = tokio::task::spawn_blocking(move || platform.bytes(&digest)).await;
+        let read = outside::aside(move || platform.bytes(&digest)).await;
         match read {
             Ok(Ok(Some(bytes))) => Ok(bytes),
             Ok(Ok(None)) => Err(Failure::NoModule),

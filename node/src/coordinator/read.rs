@@ -4,7 +4,6 @@
 //! answer: what it then knows is who was behind. Repairs are whole objects and count for nobody.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -16,7 +15,7 @@ use sibyl_core::id::{Digest, NodeId};
 use sibyl_core::message::{Failure, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::{Bucket, Durability};
-use tokio::time::Instant as Deadline;
+use tokio::time::Instant;
 
 use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{GetError, GetRequest, Got};
@@ -54,7 +53,7 @@ struct Reading {
     waiting: FuturesUnordered<BoxFuture<'static, Heard>>,
     span: Span,
     began: Instant,
-    deadline: Deadline,
+    deadline: Instant,
     answer: Option<Outcome>,
     /// The client takes what there is: if R is out of reach, it gets what everyone in reach holds.
     partial: bool,
@@ -102,10 +101,10 @@ impl Coordinator {
         slot: &Slot,
         request: &GetRequest,
     ) -> Result<(Outcome, usize), GetError> {
-        let until = Deadline::now() + request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
+        let until = Instant::now() + request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
         let (mut view, mut times) = (Arc::clone(view), 1);
         loop {
-            let left = until.saturating_duration_since(Deadline::now());
+            let left = until.saturating_duration_since(Instant::now());
             let (outcome, stale, r) = self
                 .read_by(span, &view, bucket, slot, request, left)
                 .await?;
@@ -153,7 +152,7 @@ impl Coordinator {
             span: span.quorum_read(replicas.owners.len(), r),
             view: Arc::clone(view),
             began: Instant::now(),
-            deadline: Deadline::now() + timeout,
+            deadline: Instant::now() + timeout,
             answer: None,
             partial: request.partial,
             repairs: Vec::new(),
@@ -359,7 +358,7 @@ impl Reading {
             Ask::Object => (Rpc::ReplicaGet, Request::Object { place }),
             Ask::Digest => (Rpc::ReplicaDigest, Request::Digest { place }),
         };
-        let timeout = self.deadline.saturating_duration_since(Deadline::now());
+        let timeout = self.deadline.saturating_duration_since(Instant::now());
         let span = self.span.rpc_client(rpc, &to);
         let answer = coordinator.ask(span, rpc, &to, &request, Bytes::new(), timeout);
         let began = self.began;

@@ -3,11 +3,12 @@
 //! The one place where this module touches the transport. An error keeps what the caller must know before it asks
 //! somebody else: whether the peer may have acted.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::id::NodeId;
 use sibyl_core::message::{self, Failure, Reply, Request};
+use tokio::time::Instant;
 
 use super::Coordinator;
 use crate::peer::{CallError, Outgoing, Reason, Sent};

@@ -4,11 +4,12 @@
 //! happens. A removal that has to wait is said where operators look.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::membership::{Removal, Seen, Verdict};
 use sibyl_core::registry::{Change, Farewell};
+use tokio::time::Instant;
 
 use super::Coordinator;
 

@@ -3,9 +3,7 @@
 //! Reads and writes end alike: so many answered, so many could not, after so long. Why a quorum was missed is
 //! said here and nowhere else.
 
-use std::time::Instant;
-
-use tokio::time::Instant as Deadline;
+use tokio::time::Instant;
 
 use crate::telemetry::metrics::{Metrics, Quorum, QuorumFailure};
 use crate::telemetry::{QuorumEnd, Span};
@@ -25,7 +23,7 @@ pub(super) struct Settled {
     /// When the replicas were asked.
     pub(super) began: Instant,
     /// Until when they could answer.
-    pub(super) deadline: Deadline,
+    pub(super) deadline: Instant,
     /// Replicas that said that they could not.
     pub(super) refusals: usize,
 }
@@ -49,7 +47,7 @@ impl Settled {
 
     /// The time ran out before enough had spoken, or some refused, or were away.
     fn missed(&self) -> QuorumFailure {
-        if Deadline::now() >= self.deadline {
+        if Instant::now() >= self.deadline {
             QuorumFailure::Timeout
         } else if self.refusals > 0 {
             QuorumFailure::Rejected

@@ -5,12 +5,14 @@
 //! as new. Whoever needs an erased module after all fetches it from a node that has it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sibyl_core::id::Digest;
+use tokio::time::Instant;
 
 use super::Coordinator;
 use super::modules::PREPARE_TIMEOUT;
+use crate::outside;
 use crate::tasks::registry::View;
 
 /// How long a module may be unnamed. An upload compiles for at most 180 s, is pushed for at most 210 s, and then
@@ -60,7 +62,7 @@ impl Coordinator {
 
     async fn erase_round(&self, mut unnamed: Unnamed, grace: Duration) -> Unnamed {
         let (platform, registry) = (self.platform().clone(), self.registry().clone());
-        let round = tokio::task::spawn_blocking(move || {
+        let round = outside::aside(move || {
             let kept = platform.kept_for(grace);
             let kept = kept.inspect_err(|error| tracing::warn!(%error, "cannot list resolvers"));
             // The registry is looked at after the disk: what was kept and named meanwhile is seen as named.

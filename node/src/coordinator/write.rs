@@ -5,7 +5,7 @@
 //! client that leaves cannot leave it half sent.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -20,13 +20,14 @@ use sibyl_core::object::{Caps, Content, Object, Write};
 use sibyl_core::registry::{Bucket, Deletes, Durability};
 use sibyl_core::room::Taking;
 use tokio::sync::oneshot;
-use tokio::time::Instant as Deadline;
+use tokio::time::Instant;
 
 use super::once::Answered;
 use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
 use super::settled::Settled;
 use super::{Coordinator, DEFAULT_TIMEOUT, MAX_TIMEOUT, now_ms, slot, was_not_minted};
+use crate::outside;
 use crate::peer::Flight;
 use crate::replica::{Minted, Once, Slot, StandIn, Terms};
 use crate::tasks::registry::View;
@@ -49,7 +50,7 @@ impl Coordinator {
     /// [`PutError`]; only [`PutError::Unknown`] may have been written.
     pub async fn put(&self, span: &Span, request: PutRequest) -> Result<Stored, PutError> {
         let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT);
-        let until = Deadline::now() + timeout;
+        let until = Instant::now() + timeout;
         let view = self.serving().map_err(PutError::NotServing)?;
         let bucket = view
             .bucket(&request.bucket)
@@ -89,7 +90,7 @@ impl Coordinator {
             deletes: request.value.is_none(),
             content_type: request.content_type,
             attributes: request.attributes,
-            write_id: keyed.unwrap_or_else(|| WriteId(rand::rng().random())),
+            write_id: keyed.unwrap_or_else(|| WriteId(outside::rng().random())),
             trace: Some(span.context()),
             w: u32::try_from(w).expect("n is at most 255"),
             sloppy: request.sloppy.unwrap_or(bucket.config.sloppy),
@@ -134,7 +135,7 @@ impl Coordinator {
         bucket: &Bucket,
         slot: &Slot,
         request: &PutRequest,
-        until: Deadline,
+        until: Instant,
     ) -> Result<Context, PutError> {
         let reads = bucket.config.deletes == Deletes::DeleteWins && request.context.is_none();
         if !reads || request.value.is_none() {
@@ -145,7 +146,7 @@ impl Coordinator {
             key: request.key.clone(),
             r: None,
             sloppy: request.sloppy,
-            timeout: Some(until.saturating_duration_since(Deadline::now())),
+            timeout: Some(until.saturating_duration_since(Instant::now())),
             partial: false,
             resolve: false,
         };
@@ -176,7 +177,7 @@ impl Coordinator {
         value: Bytes,
         timeout: Duration,
     ) -> Result<Answered, Failure> {
-        let deadline = Deadline::now() + timeout;
+        let deadline = Instant::now() + timeout;
         let view = self.serving().map_err(Failure::NotServing)?;
         self.check_room(coordinate.deletes)?;
         let (_, bucket) = view
@@ -200,7 +201,7 @@ impl Coordinator {
             found = Some(look.await?);
             self.relays(!owns);
         }
-        let timeout = deadline.saturating_duration_since(Deadline::now());
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let span = span.quorum_write(owners.len(), w);
         let stands_in = (!owns).then(|| StandIn {
             owners: view.takers(slot.partition, bucket.config.n),
@@ -221,7 +222,7 @@ impl Coordinator {
             coordinator: self.clone(),
             slot,
             began: Instant::now(),
-            patience: Deadline::now() + PATIENCE.min(timeout / 3),
+            patience: Instant::now() + PATIENCE.min(timeout / 3),
             deadline,
             found,
             answer: Some(answer),
@@ -274,8 +275,8 @@ struct Writing {
     span: Span,
     began: Instant,
     /// When owners that are silent are stood in for.
-    patience: Deadline,
-    deadline: Deadline,
+    patience: Instant,
+    deadline: Instant,
     /// What other replicas hold, if the write may be made only once.
     found: Option<Object>,
     answer: Option<oneshot::Sender<Result<Answered, Failure>>>,
@@ -384,7 +385,7 @@ impl Writing {
         let (slot, caps, durability) = (self.slot.clone(), self.caps, self.durability);
         let terms = Terms {
             number: self.number,
-            until: Some(self.deadline.into_std()),
+            until: Some(self.deadline),
         };
         match (self.stands_in.clone(), found) {
             (stands_in, Some(found)) => {
@@ -467,7 +468,7 @@ impl Writing {
             place: self.slot.place.clone(),
             durability: self.durability,
         };
-        let timeout = self.deadline.saturating_duration_since(Deadline::now());
+        let timeout = self.deadline.saturating_duration_since(Instant::now());
         let span = self.span.rpc_client(Rpc::ReplicaPut, &to);
         let shipment = minted.shipment.clone();
         let call = self
@@ -499,7 +500,7 @@ impl Writing {
             target: target.clone(),
             trace: Some(span.context()),
         };
-        let left = self.deadline.saturating_duration_since(Deadline::now());
+        let left = self.deadline.saturating_duration_since(Instant::now());
         let rpc = span.rpc_client(Rpc::ReplicaHint, &to);
         let call = self.coordinator.ask(
             rpc,

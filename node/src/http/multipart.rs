@@ -10,15 +10,17 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures_util::stream;
+use rand::RngExt as _;
 use sibyl_core::object::Sibling;
 
 use super::header;
 use super::moment;
 use super::siblings::bytes_of;
+use crate::outside;
 
 /// The body of an answer; puts its type and length into the headers.
 pub(super) fn body(headers: &mut HeaderMap, siblings: &[Sibling]) -> Body {
-    let boundary = format!("sibyl-{:032x}", rand::random::<u128>());
+    let boundary = format!("sibyl-{:032x}", outside::rng().random::<u128>());
     let mut pieces = Vec::with_capacity(2 * siblings.len() + 1);
     for (at, sibling) in siblings.iter().enumerate() {
         let line = if at == 0 { "--" } else { "\r\n--" };

@@ -12,9 +12,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rand::RngExt as _;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use super::problem::{self, Problem};
 use super::stall::Unstalled;
 use super::{header, json};
+use crate::outside::{self, Listener, Stream};
 
 /// The most bytes of a request's head that are parsed. Twice what the edge admits, so that a head only a
 /// little too large still gets a problem document; larger ones get a bare 431.
@@ -67,7 +68,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Server {
     /// Where clients connect.
-    pub listener: TcpListener,
+    pub listener: Listener,
     /// What they get.
     pub router: Router,
     /// How much of it.
@@ -124,10 +125,10 @@ impl Server {
     }
 }
 
-type Io = TokioIo<Unstalled<TcpStream>>;
+type Io = TokioIo<Unstalled<Stream>>;
 
 fn connection(
-    stream: TcpStream,
+    stream: Stream,
     router: Router,
     limits: Limits,
 ) -> http1::Connection<Io, TowerToHyperService<Router>> {
@@ -145,7 +146,7 @@ fn connection(
 
 /// Says that there is no room. Reads what the client sent, or closing would reset the connection before the
 /// client has seen the answer.
-async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+async fn refuse(mut stream: Stream) -> std::io::Result<()> {
     stream.write_all(refusal().as_bytes()).await?;
     stream.shutdown().await?;
     let mut ignored = [0; 4096];
@@ -155,7 +156,7 @@ async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
 
 /// An answer without a request: there is no call yet, so the trace id is one that nobody records.
 fn refusal() -> String {
-    let trace_id = json::trace_id(rand::random());
+    let trace_id = json::trace_id(outside::rng().random());
     let problem = Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "too_many_connections",

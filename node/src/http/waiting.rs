@@ -9,12 +9,14 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use rand::RngExt as _;
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::asked::json_answer;
 use super::problem::Problem;
 use super::{header, json, node};
+use crate::outside;
 
 /// What it waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +106,7 @@ async fn nothing(State(told): State<Told>) -> Problem {
 
 /// Renders problems, with a trace id that nobody records.
 async fn finish(request: Request, next: Next) -> Response {
-    let trace_id = json::trace_id(rand::random());
+    let trace_id = json::trace_id(outside::rng().random());
     let mut response = next.run(request).await;
     let mut response = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem.render(&trace_id),

@@ -22,6 +22,7 @@ use super::giving::give_all;
 use crate::config::{Config, Salvage};
 use crate::coordinator::Coordinator;
 use crate::http;
+use crate::outside;
 use crate::peer;
 use crate::store::{self, disk};
 use crate::tasks::registry::View;
@@ -150,7 +151,7 @@ fn given_up(document: &Document) -> Vec<(NodeId, String, bool)> {
         .map(|(node, address)| (node.clone(), address.clone(), true))
         .collect();
     if !lost.is_empty() {
-        let first = rand::rng().random_range(0..lost.len());
+        let first = outside::rng().random_range(0..lost.len());
         lost.rotate_left(first);
     }
     lost.truncate(MOST_ASKED);
@@ -276,7 +277,7 @@ pub(super) async fn settle(config: &Config) -> anyhow::Result<Option<Fenced>> {
         fenced.over = true;
         write(&config.data_dir, &fenced)?;
     }
-    if let Some(aside) = store::renew(&folder, fenced.store, || rand::rng().random())? {
+    if let Some(aside) = store::renew(&folder, fenced.store, || outside::rng().random())? {
         let Tally {
             imported,
             known,

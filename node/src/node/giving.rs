@@ -17,9 +17,10 @@ use super::fenced::{knock, shown, write};
 use super::waiting::Waiting;
 use crate::config::{Config, Forming, Salvage};
 use crate::http;
+use crate::outside;
 use crate::peer::{self, MAX_BODY_BYTES, Visit};
 use crate::replica::salvage::remains;
-use crate::store::{self, IMAGE, Space, Store as _};
+use crate::store::{self, IMAGE, Space};
 use crate::tasks::reap::EPOCH;
 use crate::tasks::registry::CHOSEN;
 
@@ -31,7 +32,7 @@ pub(super) async fn give_all(config: &Config, fenced: &mut Fenced) -> anyhow::Re
         salvage: Some(shown(fenced, 0, None)),
     };
     let waiting = Waiting::start(config, first).await?;
-    let opened = store::open(&folder, || rand::rng().random())?;
+    let opened = store::open(&folder, || outside::rng().random())?;
     if opened.actor == fenced.store {
         let giver = Giver::new(config, &opened, fenced)?;
         giver.run(config, fenced, &waiting).await?;
@@ -133,7 +134,7 @@ impl<'a> Giver<'a> {
                 Effect::Pause(least_ms, most_ms) => {
                     // A member that waits for the next question is not kept from others meanwhile.
                     self.visit = None;
-                    let pause_ms = rand::rng().random_range(least_ms..=most_ms);
+                    let pause_ms = outside::rng().random_range(least_ms..=most_ms);
                     tracing::info!(waits_for = waits_for.unwrap_or_default(), "salvage waits");
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                     Event::Woken
@@ -142,7 +143,7 @@ impl<'a> Giver<'a> {
                     let store = Arc::clone(&self.store.store);
                     let read =
                         move || remains::page(store.as_ref(), at, after.as_ref(), MAX_BODY_BYTES);
-                    let page = tokio::task::spawn_blocking(read).await?;
+                    let page = outside::aside(read).await?;
                     Event::Read {
                         records: page.records,
                         damaged: page.damaged,

@@ -5,6 +5,7 @@
 //! then on this node is as any that was removed. A node that is of that lineage already needs nothing.
 
 use anyhow::Context as _;
+use rand::RngExt as _;
 use sibyl_core::id::NodeId;
 use sibyl_core::joining::{Told, Wish};
 use sibyl_core::message;
@@ -13,8 +14,9 @@ use sibyl_core::salvage::{Fenced, Tally};
 
 use super::fenced::{knock, write};
 use crate::config::Config;
+use crate::outside;
 use crate::peer;
-use crate::store::{self, Space, Store as _};
+use crate::store::{self, Space};
 use crate::tasks::registry::CHOSEN;
 
 /// The note of a store that is given up by this flag; none if there is nothing to give up, or no such flag.
@@ -25,7 +27,7 @@ pub(super) async fn noted(
     let Some(address) = &config.yield_to else {
         return Ok(None);
     };
-    let opened = store::open(&config.data_dir.join("data"), rand::random)?;
+    let opened = store::open(&config.data_dir.join("data"), || outside::rng().random())?;
     let chosen = opened.store.get(Space::Meta, CHOSEN.as_bytes())?;
     let chosen = chosen.map(|bytes| Held::decode(&bytes)).transpose()?;
     let store = opened.actor;

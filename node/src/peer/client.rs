@@ -10,7 +10,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
@@ -19,14 +18,15 @@ use super::calls::Answer;
 use super::error::{Fault, Reason};
 use super::handshake::{self, Hello, Identity, Refusal, VERSIONS, Welcome};
 use super::limits::{
-    BACKOFF_FIRST, BACKOFF_MAX, CONNECT_TIMEOUT, DEAD_AFTER_PROBES, FAREWELL, HANDSHAKE_TIMEOUT,
-    SETTLED_AFTER,
+    BACKOFF_FIRST, BACKOFF_MAX, CONNECT_TIMEOUT, DEAD_AFTER_PROBES, DEAF_AFTER_PROBES, FAREWELL,
+    HANDSHAKE_TIMEOUT, SETTLED_AFTER,
 };
 use super::link::Link;
 use super::outbox::Outbox;
 use super::pump::{self, Close, Open, Role};
 use super::shared::Shared;
 use super::wire::{BadFrame, Frame, Kind, Out, Stamp};
+use crate::outside::{self, Stream};
 
 /// Dials until the peer is removed or the node closes.
 pub(super) async fn run(link: Arc<Link>, shared: Arc<Shared>) {
@@ -95,7 +95,7 @@ async fn attend(link: &Arc<Link>, shared: &Arc<Shared>) -> (Close, Option<Durati
 /// Connects and shakes hands. The name is resolved anew each time.
 async fn dial(addr: &str, link: &Link, shared: &Shared) -> Result<(Open, Welcome), Close> {
     let timed_out = |_| Close::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    let mut stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(addr))
+    let mut stream = timeout(CONNECT_TIMEOUT, outside::connect(addr))
         .await
         .map_err(timed_out)??;
     stream.set_nodelay(true)?;
@@ -119,7 +119,7 @@ async fn dial(addr: &str, link: &Link, shared: &Shared) -> Result<(Open, Welcome
 
 /// The dialler's side of the handshake. A refusal is told to the listener before it is returned.
 async fn greet(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     link: &Link,
     shared: &Shared,
 ) -> Result<(Welcome, BytesMut, Arc<Identity>), Close> {
@@ -320,7 +320,8 @@ impl Probe {
             shared.note_change();
         }
         let moved = pinged.max(link.wrote_ms.load(Ordering::Relaxed));
-        if now.saturating_sub(moved) >= wait * u64::from(DEAD_AFTER_PROBES) {
+        let dead = now.saturating_sub(moved) >= wait * u64::from(DEAD_AFTER_PROBES);
+        if dead || silent >= wait * u64::from(DEAF_AFTER_PROBES) {
             outbox.close(Close::Silent, true);
         }
         Some(Duration::from_millis(wait))

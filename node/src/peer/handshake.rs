@@ -9,12 +9,12 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sibyl_core::id::{Digest, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::limits::{MAX_HELLO_BYTES, MAX_REFUSAL_BYTES};
 use super::pump::Close;
 use super::wire::{self, BadFrame, Frame, Kind, Out, Stamp};
+use crate::outside::Stream;
 
 /// The protocol versions this build speaks.
 pub(super) const VERSIONS: Versions = Versions { least: 1, most: 1 };
@@ -201,7 +201,7 @@ pub(super) fn parse<T: DeserializeOwned>(frame: &Frame) -> Result<T, Refusal> {
 }
 
 /// Writes one handshake frame.
-pub(super) async fn write(stream: &mut TcpStream, out: &Out) -> Result<(), Close> {
+pub(super) async fn write(stream: &mut Stream, out: &Out) -> Result<(), Close> {
     let mut bytes = BytesMut::new();
     wire::encode(out, STAMP, Instant::now(), &mut bytes);
     stream.write_all(&bytes).await?;
@@ -210,7 +210,7 @@ pub(super) async fn write(stream: &mut TcpStream, out: &Out) -> Result<(), Close
 
 /// Reads one handshake frame of the wanted kind. A refusal in its place is the error.
 pub(super) async fn read(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buf: &mut BytesMut,
     want: &[Kind],
 ) -> Result<Frame, Close> {

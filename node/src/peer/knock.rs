@@ -8,7 +8,6 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
@@ -21,6 +20,7 @@ use super::pump::Close;
 use super::service::Knocked;
 use super::shared::Shared;
 use super::wire::{self, BadFrame, Frame, Kind, Out};
+use crate::outside::{self, Stream};
 
 /// The longest question: half of a hello, as an identity.
 pub const MAX_KNOCK_BYTES: usize = MAX_HELLO_BYTES / 2;
@@ -71,7 +71,7 @@ pub async fn visit(address: &str, ask: Bytes) -> Result<((Bytes, Bytes), Visit),
     if ask.len() > MAX_KNOCK_BYTES {
         return Err(KnockError::TooLong(ask.len()));
     }
-    let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+    let connecting = timeout(CONNECT_TIMEOUT, outside::connect(address));
     let stream = connecting.await.map_err(late)?.map_err(Close::from)?;
     stream.set_nodelay(true).map_err(Close::from)?;
     let mut visit = Visit {
@@ -95,7 +95,7 @@ fn late(_: Elapsed) -> KnockError {
 /// The asking side of a visit.
 #[derive(Debug)]
 pub struct Visit {
-    stream: TcpStream,
+    stream: Stream,
     buf: BytesMut,
     asked: u64,
 }
@@ -134,14 +134,14 @@ impl Visit {
     }
 }
 
-async fn send(stream: &mut TcpStream, out: Out) -> Result<(), Close> {
+async fn send(stream: &mut Stream, out: Out) -> Result<(), Close> {
     let body = out.body.clone();
     handshake::write(stream, &out).await?;
     stream.write_all(&body).await?;
     Ok(())
 }
 
-async fn receive(stream: &mut TcpStream, buf: &mut BytesMut, most: usize) -> Result<Frame, Close> {
+async fn receive(stream: &mut Stream, buf: &mut BytesMut, most: usize) -> Result<Frame, Close> {
     // Ends: every round reads at least a byte, and a frame has a limit.
     loop {
         if let Some(frame) = wire::decode(buf, most)? {
@@ -156,7 +156,7 @@ async fn receive(stream: &mut TcpStream, buf: &mut BytesMut, most: usize) -> Res
 /// The listener's side: hands the question on, and closes the connection behind the answer, or behind the visit that
 /// the question begins.
 pub(super) async fn answer(
-    mut stream: TcpStream,
+    mut stream: Stream,
     frame: &Frame,
     shared: &Shared,
 ) -> Result<(), Close> {
@@ -182,7 +182,7 @@ pub(super) async fn answer(
 }
 
 /// Answers one question after the other until the visitor goes, says nothing for too long, or this node closes.
-async fn serve_visit(stream: &mut TcpStream, ask: &Bytes, shared: &Shared) -> Result<(), Close> {
+async fn serve_visit(stream: &mut Stream, ask: &Bytes, shared: &Shared) -> Result<(), Close> {
     let mut buf = BytesMut::new();
     loop {
         let receiving = timeout(VISIT_PAUSE, receive(stream, &mut buf, MAX_FRAME_BYTES));
@@ -205,7 +205,7 @@ async fn serve_visit(stream: &mut TcpStream, ask: &Bytes, shared: &Shared) -> Re
 }
 
 async fn reply(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     id: u64,
     (head, body): (Bytes, Bytes),
     shared: &Shared,
@@ -219,7 +219,7 @@ async fn reply(
     written.map_err(|_| Close::Silent)?
 }
 
-async fn refuse(stream: &mut TcpStream, why: Refusal, shared: &Shared) -> Close {
+async fn refuse(stream: &mut Stream, why: Refusal, shared: &Shared) -> Close {
     let out = handshake::refusal(&why, shared.registry());
     // The node that knocked may be gone already; the refusal is what counts.
     let _told = timeout(FAREWELL, handshake::write(stream, &out)).await;

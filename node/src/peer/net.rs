@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use sibyl_core::id::NodeId;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -25,6 +24,7 @@ use super::pump::Close;
 use super::server;
 use super::service::Service;
 use super::shared::Shared;
+use crate::outside::Listener;
 
 /// How a transport behaves.
 #[derive(Debug)]
@@ -167,10 +167,11 @@ impl Net {
     /// Starts to listen. Must be called within a tokio runtime.
     pub fn start(
         identity: Identity,
-        listener: TcpListener,
+        listener: impl Into<Listener>,
         service: Arc<dyn Service>,
         options: Options,
     ) -> Result<Self, StartError> {
+        let listener = listener.into();
         let addr = listener.local_addr()?;
         if options.allow_cuts && !addr.ip().is_loopback() {
             return Err(StartError::CutsNeedLoopback(addr));

@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::batch::Batch;
@@ -21,6 +20,7 @@ use super::handshake::{Identity, Refusal};
 use super::limits::{MAX_FRAME_BYTES, READ_BYTES, READ_LEAST_BYTES};
 use super::outbox::Outbox;
 use super::wire::{self, BadFrame, Frame, Out, Stamp};
+use crate::outside::Stream;
 
 /// Why a connection ended.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ pub(super) trait Role {
 
 /// An open connection: its socket, what was read beyond the handshake, its stamp, and who we said we are.
 pub(super) struct Open {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) buf: BytesMut,
     pub(super) stamp: Stamp,
     pub(super) told: Arc<Identity>,

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sibyl_core::id::NodeId;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
@@ -29,6 +28,7 @@ use super::pump::{self, Close, Open, Role};
 use super::service::{Incoming, Remote, Responder};
 use super::shared::Shared;
 use super::wire::{BadFrame, Frame, Kind, Out, Stamp};
+use crate::outside::{Listener, Stream};
 
 /// One accepted and proved connection.
 pub(super) struct Session {
@@ -95,7 +95,7 @@ impl Session {
 }
 
 /// Accepts connections until the node closes.
-pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn listen(listener: Listener, shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await;
@@ -128,7 +128,7 @@ pub(super) async fn sweep(shared: Arc<Shared>, silent_after: Duration) {
     }
 }
 
-async fn serve(stream: TcpStream, slot: OwnedSemaphorePermit, shared: Arc<Shared>) {
+async fn serve(stream: Stream, slot: OwnedSemaphorePermit, shared: Arc<Shared>) {
     let (open, remote) = match enter(stream, &shared).await {
         Ok(Some(entered)) => entered,
         Ok(None) => return debug!("a knock was answered"),
@@ -180,7 +180,7 @@ impl Drop for Entry {
 }
 
 /// The first frame says what this is: a peer that wants a session, or a knock, which is answered here and over.
-async fn enter(mut stream: TcpStream, shared: &Shared) -> Result<Option<(Open, Remote)>, Close> {
+async fn enter(mut stream: Stream, shared: &Shared) -> Result<Option<(Open, Remote)>, Close> {
     stream.set_nodelay(true)?;
     let mut buf = BytesMut::new();
     let reading = handshake::read(&mut stream, &mut buf, &[Kind::Hello, Kind::Knock]);
@@ -195,7 +195,7 @@ async fn enter(mut stream: TcpStream, shared: &Shared) -> Result<Option<(Open, R
 
 /// The listener's side of the handshake. A refusal is told to the dialler before it is returned.
 async fn greet(
-    mut stream: TcpStream,
+    mut stream: Stream,
     buf: BytesMut,
     frame: &Frame,
     shared: &Shared,

@@ -4,7 +4,7 @@
 //! changed identity reaches connections that are just being opened: the flag first, then the connections;
 //! an opening connection enters its table first and looks at the flag afterwards.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -31,7 +31,7 @@ use super::wire::Kind;
 /// Shared by a node's links and sessions.
 pub(super) struct Shared {
     pub(super) service: Arc<dyn Service>,
-    pub(super) links: RwLock<HashMap<NodeId, Arc<Link>>>,
+    pub(super) links: RwLock<BTreeMap<NodeId, Arc<Link>>>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) seen: watch::Sender<RegistrySeen>,
     pub(super) registry: AtomicU64,
@@ -45,9 +45,9 @@ pub(super) struct Shared {
     /// What is under way here, by epoch.
     pub(super) flights: Arc<Flights>,
     identity: RwLock<Arc<Identity>>,
-    sessions: Mutex<HashMap<NodeId, Arc<Session>>>,
+    sessions: Mutex<BTreeMap<NodeId, Arc<Session>>>,
     /// Every session that something still holds: its connection, or a request of it that is not answered.
-    held: Mutex<HashMap<NodeId, Vec<Weak<Session>>>>,
+    held: Mutex<BTreeMap<NodeId, Vec<Weak<Session>>>>,
     rng: Mutex<StdRng>,
     /// What was last said about a refusal of an unknown peer; the same again is not worth a warning.
     last_refusal: Mutex<String>,

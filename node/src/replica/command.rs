@@ -3,14 +3,13 @@
 //! One value per wish, with whoever waits for it inside: it is told exactly once, by the writer or by
 //! [`Command::refuse`]. It knows neither batches nor the store.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use sibyl_core::id::{Incarnation, Partition};
 use sibyl_core::message::Failure;
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 use sibyl_core::room::Taking;
+use tokio::time::Instant;
 
 use super::{Asked, Done, Slot, keeper, reaper, salvage, trees};
 

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
 use sibyl_core::codec;
@@ -19,6 +18,7 @@ use sibyl_core::message::{Failure, Place};
 use sibyl_core::object::{Mint, Object, Recall};
 use sibyl_core::registry::Durability;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::census::{Census, is_deleted, is_deleted_record};
 use super::leaves::{Changes, Leaves};
@@ -27,6 +27,7 @@ use super::repeat::{minted, repeated};
 use super::{
     Asked, BATCH, Command, Done, Facts, Ground, Group, Minted, Slot, taken_apart, trees, unreadable,
 };
+use crate::outside;
 use crate::store::{self, Batch, Space, WriteError};
 
 /// What is told after a batch.
@@ -95,17 +96,6 @@ pub(super) enum Fatal {
     Forgotten { seen: u64, known: u64 },
 }
 
-/// Tells the node if the writer panics: nothing could be written any more, and nobody would know why.
-struct LastWords(Arc<Facts>);
-
-impl Drop for LastWords {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail("the writer panicked".into());
-        }
-    }
-}
-
 pub(super) struct Writer {
     pub(super) ground: Ground,
     pub(super) facts: Arc<Facts>,
@@ -151,27 +141,26 @@ impl Writer {
         }
     }
 
-    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let _last_words = LastWords(Arc::clone(&self.facts));
+    /// Ends with the queue, or with the store.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut taken = Vec::with_capacity(BATCH);
         loop {
             taken.clear();
-            if commands.blocking_recv_many(&mut taken, BATCH) == 0 {
+            if commands.recv_many(&mut taken, BATCH).await == 0 {
                 return;
             }
             let failed = self.facts.failed.borrow().clone();
-            let done = failed.map_or_else(
-                || self.group(&mut taken).map_err(|fatal| self.end(&fatal)),
-                Err,
-            );
+            let done = match failed {
+                Some(why) => Err(why),
+                None => self.group(&mut taken).await.map_err(|it| self.end(&it)),
+            };
             if let Err(why) = done {
                 commands.close();
                 self.facts.fail(why.clone());
-                taken
-                    .drain(..)
-                    .for_each(|command| command.refuse(&Failure::Store(why.clone())));
-                while let Some(command) = commands.blocking_recv() {
-                    command.refuse(&Failure::Store(why.clone()));
+                let failure = Failure::Store(why);
+                taken.drain(..).for_each(|command| command.refuse(&failure));
+                while let Some(command) = commands.recv().await {
+                    command.refuse(&failure);
                 }
                 return;
             }
@@ -189,7 +178,7 @@ impl Writer {
     }
 
     /// One batch: apply, tell what was minted, sync once, tell what counts.
-    fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
+    async fn group(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
         if let Some(tagger) = self.facts.trees.tagger() {
             self.leaves.use_tagger(tagger);
         }
@@ -205,13 +194,13 @@ impl Writer {
                     break;
                 }
             }
-            self.finish(round, carried)?;
+            self.finish(round, carried).await?;
         }
         Ok(())
     }
 
     /// Applies a batch with its bookkeeping, and says who is to know of it.
-    fn finish(&mut self, round: Round, carried: usize) -> Result<(), Fatal> {
+    async fn finish(&mut self, round: Round, carried: usize) -> Result<(), Fatal> {
         let Round {
             mut batch,
             done,
@@ -226,7 +215,7 @@ impl Writer {
         self.facts.tombstones.store(tombstones, Ordering::Relaxed);
         let store = self.ground.store.as_ref();
         self.leaves.seal(store, leaves, &mut batch);
-        self.commit(batch, done, carried)?;
+        self.commit(batch, done, carried).await?;
         self.facts.trees.publish(self.leaves.marks());
         steps.into_iter().try_for_each(|step| self.step(step))?;
         if hinted || kept {
@@ -251,7 +240,12 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(&self, batch: Batch, done: Completions, commands: usize) -> Result<(), WriteError> {
+    async fn commit(
+        &mut self,
+        batch: Batch,
+        done: Completions,
+        commands: usize,
+    ) -> Result<(), WriteError> {
         let began = Instant::now();
         if !batch.is_empty() {
             self.ground.store.apply(batch)?;
@@ -264,6 +258,7 @@ impl Writer {
         let mut sync = None;
         if !done.synced.is_empty() {
             let began = Instant::now();
+            outside::sync_takes().await;
             match &self.ground.watermark {
                 Some(watermark) => store::commit(self.ground.store.as_ref(), watermark)?,
                 None => self.ground.store.sync()?,

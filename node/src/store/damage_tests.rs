@@ -12,7 +12,7 @@ use sibyl_core::id::Actor;
 use tempfile::TempDir;
 
 use super::watermark::{self, State, Watermark};
-use super::{Batch, Cause, OpenError, Opened, Space, Start, Store as _, commit, counters, open};
+use super::{Batch, Cause, OpenError, Opened, Space, Start, commit, counters, open};
 
 const KEYS: u8 = 6;
 /// Batches of the sample, each of which writes every key anew: long enough to cross pages.

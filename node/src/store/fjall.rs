@@ -259,14 +259,6 @@ impl Fjall {
         }
     }
 
-    /// Writes the memtable out as a table, as a full one would be.
-    #[cfg(test)]
-    pub(crate) fn flush(&self) {
-        self.records
-            .rotate_memtable_and_wait()
-            .expect("a healthy disk");
-    }
-
     fn poison(&self, error: ::fjall::Error) -> WriteError {
         self.poisoned.store(true, Ordering::Release);
         if matches!(error, ::fjall::Error::Poisoned) {
@@ -294,6 +286,13 @@ impl Fjall {
 }
 
 impl Store for Fjall {
+    #[cfg(test)]
+    fn flush(&self) {
+        self.records
+            .rotate_memtable_and_wait()
+            .expect("a healthy disk");
+    }
+
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         let placed = space.place(key);
         let sealed = self.records.get(&placed);

@@ -11,6 +11,7 @@
 pub mod batch;
 pub mod counters;
 pub mod disk;
+pub mod engine;
 pub mod fjall;
 mod journal;
 pub mod memory;
@@ -183,6 +184,16 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`], if the number of its batch cannot be read.
     fn picture(&self) -> Result<Box<dyn Picture>, ReadError>;
+
+    /// Writes what is in memory out as a table, as if it were full.
+    #[cfg(test)]
+    fn flush(&self) {}
+}
+
+impl std::fmt::Debug for dyn Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store(batch {})", self.last_batch())
+    }
 }
 
 /// A store between two batches.

@@ -16,9 +16,10 @@ use sibyl_core::id::Actor;
 
 use super::counters::{BLOCK, Counters};
 use super::disk::{self, FolderLock};
-use super::fjall::{self, Fjall, Refusal};
+use super::engine;
+use super::fjall::{self, Refusal};
 use super::watermark::{self, LoadError, State, Watermark};
-use super::{Batch, Store as _, WriteError, salvage};
+use super::{Batch, Store, WriteError, salvage};
 
 /// The most stores kept aside; then an operator must look.
 const MAX_ASIDE: u32 = 1000;
@@ -27,7 +28,7 @@ const MAX_ASIDE: u32 = 1000;
 #[derive(Debug)]
 pub struct Opened {
     /// The engine.
-    pub store: Arc<Fjall>,
+    pub store: Arc<dyn Store>,
     /// What it must not forget.
     pub watermark: Arc<Watermark>,
     /// Hands out the counter.
@@ -143,7 +144,7 @@ pub fn open(folder: &Path, fresh_actor: impl FnOnce() -> u64) -> Result<Opened, 
             };
             let mut opened = folder.begin(actor, Some(cause), counter, lock)?;
             let old = aside.join(format!("store-{store}"));
-            let taken = salvage::salvage(&old, &opened.store);
+            let taken = salvage::salvage(&old, opened.store.as_ref());
             let records = taken.map_err(|error| folder.write(error))?;
             opened.start = Start::Amnesia(Cause::Damaged { store, records });
             super::commit(&*opened.store, &opened.watermark).map_err(|e| folder.write(e))?;
@@ -202,7 +203,7 @@ pub fn renew(
 /// What a folder proves.
 enum Evidence {
     Nothing { counter: u64 },
-    Whole(Box<State>, Fjall),
+    Whole(Box<State>, Arc<dyn Store>),
     Amnesia { cause: Cause, counter: u64 },
 }
 
@@ -251,7 +252,7 @@ impl Folder {
                 Evidence::Nothing { counter }
             });
         }
-        match Fjall::recover(&self.store(state.actor), state.synced, Some(lock.clone())) {
+        match engine::recover(&self.store(state.actor), state.synced, Some(lock.clone())) {
             Ok(store) => Ok(Evidence::Whole(Box::new(state), store)),
             Err(Refusal::Content(damage)) => Ok(forgotten(Cause::Engine(damage), counter)),
             Err(Refusal::Locked) => Err(OpenError::InUse(self.path.clone())),
@@ -263,7 +264,7 @@ impl Folder {
     fn restart(
         &self,
         mut state: State,
-        store: Fjall,
+        store: Arc<dyn Store>,
         lock: Arc<FolderLock>,
     ) -> Result<Opened, OpenError> {
         let counter = skip(state.reserved_end);
@@ -287,7 +288,7 @@ impl Folder {
         let watermark = Watermark::create(&self.path, state, Some(lock.clone()));
         let watermark = watermark.map_err(|e| self.io(e))?;
         let store =
-            Fjall::create(&self.store(actor), Some(lock)).map_err(|refusal| match refusal {
+            engine::create(&self.store(actor), Some(lock)).map_err(|refusal| match refusal {
                 Refusal::Locked => OpenError::InUse(self.path.clone()),
                 Refusal::Version => OpenError::Version(self.path.clone()),
                 Refusal::Surroundings(error) => self.io(error),
@@ -386,10 +387,10 @@ fn skip(reserved_end: u64) -> u64 {
     reserved_end + BLOCK
 }
 
-fn opened(store: Fjall, watermark: Watermark, counter: u64, start: Start) -> Opened {
+fn opened(store: Arc<dyn Store>, watermark: Watermark, counter: u64, start: Start) -> Opened {
     let watermark = Arc::new(watermark);
     Opened {
-        store: Arc::new(store),
+        store,
         counters: Counters::new(watermark.clone(), counter),
         actor: watermark.actor(),
         watermark,

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use sibyl_core::id::Actor;
 
 use super::fjall::Fjall;
-use super::{Batch, IMAGE, Space, Store as _, WriteError, disk, following};
+use super::{Batch, IMAGE, Space, Store, WriteError, disk, following};
 
 /// Beside a watermark that disowned its store: the store that is to be salvaged.
 const MARK: &str = "salvage";
@@ -39,7 +39,7 @@ pub(super) fn is_marked(folder: &Path, actor: Actor) -> bool {
 }
 
 /// Copies what can be read; how many records that were.
-pub(super) fn salvage(old: &Path, new: &Fjall) -> Result<u64, WriteError> {
+pub(super) fn salvage(old: &Path, new: &dyn Store) -> Result<u64, WriteError> {
     // The engine panics over damaged files in places; then nothing more is to be had.
     let opened = catch_unwind(AssertUnwindSafe(|| Fjall::open_damaged(old)));
     let Ok(Ok(old)) = opened else {
@@ -65,7 +65,7 @@ pub(super) fn salvage(old: &Path, new: &Fjall) -> Result<u64, WriteError> {
 }
 
 struct Copy<'a> {
-    new: &'a Fjall,
+    new: &'a dyn Store,
     batch: Batch,
     records: u64,
     failed: Option<WriteError>,

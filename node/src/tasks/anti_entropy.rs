@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::door::Door;
+use crate::outside;
 use crate::peer::Net;
 use crate::replica::Replica;
 use crate::store::Watermark;
@@ -388,7 +389,7 @@ impl AntiEntropy {
         let longest = PAUSE_FIRST
             .saturating_mul(1 << peer.failures.min(10))
             .min(PAUSE_MAX);
-        let pause = longest.mul_f64(rand::rng().random_range(0.5..=1.0));
+        let pause = longest.mul_f64(outside::rng().random_range(0.5..=1.0));
         peer.not_before = Some(Instant::now() + pause);
         peer.failures += 1;
     }

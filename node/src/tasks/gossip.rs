@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use rand::RngExt as _;
 use sibyl_core::id::{Actor, NodeId};
 use sibyl_core::membership::{
     self, Answer, Effect, Event, Marks, Membership, Message, Moment, Question, Standing, Timing,
@@ -18,6 +19,7 @@ use sibyl_core::message::{self, Failure, Reply};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::outside;
 use crate::peer::{Net, Responder};
 use crate::replica::Replica;
 use crate::store::Watermark;
@@ -312,8 +314,7 @@ impl Task {
             Effect::Answer { ask, message } => self.answer(ask, &message),
             Effect::Persist { incarnation } => {
                 let watermark = Arc::clone(&self.ground.watermark);
-                let raised =
-                    tokio::task::spawn_blocking(move || watermark.raise_incarnation(incarnation));
+                let raised = outside::aside(move || watermark.raise_incarnation(incarnation));
                 let raised = raised.await.map_err(|error| error.to_string())?;
                 raised.map_err(|error| error.to_string())?;
                 tracing::info!(incarnation, "this node raised its incarnation");
@@ -395,7 +396,7 @@ impl Task {
         );
         tracing::error!(why, "the store has forgotten");
         let watermark = Arc::clone(&self.ground.watermark);
-        let disowned = tokio::task::spawn_blocking(move || watermark.disown()).await;
+        let disowned = outside::aside(move || watermark.disown()).await;
         if !matches!(disowned, Ok(Ok(()))) {
             tracing::error!(?disowned, "the store cannot be disowned");
         }
@@ -443,11 +444,11 @@ fn marks(ground: &Ground) -> Marks {
 }
 
 fn moment(began: Instant) -> Moment {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    let wall = outside::now().duration_since(UNIX_EPOCH);
     let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Moment {
         now_ms: whole(began.elapsed()),
         wall_ms: whole(wall.unwrap_or_default()),
-        draw: rand::random(),
+        draw: outside::rng().random(),
     }
 }

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::door::Door;
+use crate::outside;
 use crate::peer::Net;
 use crate::replica::{Replica, Slot};
 use crate::telemetry::{Metrics, Tracer};
@@ -261,7 +262,7 @@ impl Task {
 
     fn tell(&mut self, event: Event<'_>) {
         let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        for effect in self.flow.handle(event, now_ms, rand::rng().random()) {
+        for effect in self.flow.handle(event, now_ms, outside::rng().random()) {
             match effect {
                 Effect::WakeAt(at_ms) => self.wake = Some(at_ms),
                 Effect::Deliver { target, after } => {

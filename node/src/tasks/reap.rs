@@ -329,7 +329,7 @@ impl Reaping {
         (request, body): (&Request, Bytes),
         number: u64,
     ) -> Option<(Reply, Bytes)> {
-        let (ground, began) = (self.ground(), std::time::Instant::now());
+        let (ground, began) = (self.ground(), Instant::now());
         let span = span.map(|span| span.rpc_client(rpc, to));
         let outgoing = Outgoing {
             head: message::encode(request),

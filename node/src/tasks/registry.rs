@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
@@ -19,7 +19,9 @@ use sibyl_core::registry::{
     Secrets, Slot,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use crate::outside;
 use crate::peer::{Net, Outgoing};
 use crate::replica::Replica;
 use crate::store::Watermark;
@@ -258,7 +260,7 @@ impl Task {
         }
         self.introduce();
         if self.machine.forming() {
-            let secret = || Secret(rand::rng().random());
+            let secret = || Secret(outside::rng().random());
             let secrets = Secrets {
                 context_key: secret(),
                 cluster_key: secret(),
@@ -369,8 +371,7 @@ impl Task {
                 bytes,
             } => {
                 let watermark = Arc::clone(&self.ground.watermark);
-                let written =
-                    tokio::task::spawn_blocking(move || watermark.promise(PROMISES, bytes.into()));
+                let written = outside::aside(move || watermark.promise(PROMISES, bytes.into()));
                 written
                     .await
                     .map_err(|error| error.to_string())?
@@ -406,7 +407,7 @@ impl Task {
                 min_ms,
                 max_ms,
             } => {
-                let after = Duration::from_millis(rand::rng().random_range(min_ms..=max_ms));
+                let after = Duration::from_millis(outside::rng().random_range(min_ms..=max_ms));
                 self.later(after, Input::Event(Event::Timer { token }));
             }
             Effect::Finished { id, outcome } => self.finish(id, outcome),
@@ -560,7 +561,7 @@ impl Task {
         if matches!(alarm, Alarm::Forgotten(_)) {
             // The node stops, and its next start begins a new store under a new actor.
             let watermark = Arc::clone(&self.ground.watermark);
-            let disowned = tokio::task::spawn_blocking(move || watermark.disown()).await;
+            let disowned = outside::aside(move || watermark.disown()).await;
             if !matches!(disowned, Ok(Ok(()))) {
                 tracing::error!(?disowned, "the store cannot be disowned");
             }

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use opentelemetry::trace::{Link, Span as _, SpanBuilder, TraceContextExt, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use rand::RngExt as _;
 use sibyl_core::id::Trace;
 
 use super::metrics::Metrics;
@@ -21,6 +22,7 @@ use super::propagation;
 use super::sampler::{Question, Sampler};
 use super::span::{Live, Span};
 use super::value::{Kind, LinkKind, MAX_LINKS};
+use crate::outside;
 
 /// Starts spans. Cheap to clone; all clones are one tracer.
 #[derive(Clone)]
@@ -95,7 +97,10 @@ impl Tracer {
         if self.0.trust_client_sampling {
             return Some(context);
         }
-        let sampled = self.0.sampler.keeps(Question::default(), rand::random);
+        let sampled = self
+            .0
+            .sampler
+            .keeps(Question::default(), || outside::rng().random());
         Some(propagation::with_sampled(context, sampled))
     }
 }
@@ -221,7 +226,7 @@ impl<'a> Builder<'a> {
             forced: self.forced,
         };
         match &shared.sdk {
-            Some((_, sdk)) if shared.sampler.keeps(question, rand::random) => {
+            Some((_, sdk)) if shared.sampler.keeps(question, || outside::rng().random()) => {
                 let sdk = sdk.clone();
                 self.record(&sdk)
             }
@@ -266,6 +271,6 @@ impl<'a> Builder<'a> {
 
 /// A new, unsampled context: nobody records it, but it names the request in answers and logs.
 fn fresh() -> Trace {
-    let (id, span): (u128, u64) = (rand::random(), rand::random());
+    let (id, span): (u128, u64) = (outside::rng().random(), outside::rng().random());
     propagation::trace(id.max(1).to_be_bytes(), span.max(1).to_be_bytes(), 0)
 }

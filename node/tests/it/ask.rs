@@ -134,8 +134,13 @@ impl Ask {
     pub(crate) fn hear(&self, mut stream: TcpStream) -> io::Result<Answer> {
         let mut bytes = Vec::new();
         let read = stream.read_to_end(&mut bytes);
+        self.heard(&bytes, read)
+    }
+
+    /// The answer in what was read until the connection ended.
+    pub(crate) fn heard(&self, bytes: &[u8], read: io::Result<usize>) -> io::Result<Answer> {
         let (method, path) = (self.method, self.path.chars().take(80).collect::<String>());
-        match (Answer::parse(&bytes, format!("{method} {path}")), read) {
+        match (Answer::parse(bytes, format!("{method} {path}")), read) {
             (Some(answer), _) => Ok(answer),
             (None, Err(error)) => Err(error),
             (None, Ok(_)) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),

@@ -14,11 +14,11 @@
 )]
 
 mod faults;
-mod judge;
+pub(crate) mod judge;
 mod judge_tests;
-mod load;
+pub(crate) mod load;
 mod plan;
-mod rest;
+pub(crate) mod rest;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -38,3 +38,4 @@ mod standard_resolvers;
 mod tidy;
 mod traces;
 mod transfers;
+mod turmoil;

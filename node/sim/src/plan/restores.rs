@@ -1,5 +1,7 @@
 //! Older states and unsynced ones, where what is deleted is reaped: a backup that holds what was deleted since, and a
-//! disk so slow that its node dies before its tombstone is on it. Drawn apart, as `troubles` are.
+//! disk so slow that its node dies before its tombstone is on it.
+//!
+//! Drawn apart, as `troubles` are.
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;

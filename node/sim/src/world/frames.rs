@@ -333,13 +333,8 @@ impl World {
             }
             Request::Handoff { ref place } => {
                 let object = codec::decode(&body).expect("what was encoded here can be decoded");
-                self.join_for(
-                    node,
-                    (Some((from, call)), None),
-                    place,
-                    object,
-                    Why::Handoff,
-                );
+                let asked = (Some((from, call)), None);
+                self.join_for(node, asked, place, object, Why::Handoff);
             }
             Request::Hint { place, target, .. } => {
                 self.asked_to_keep(node, (from, call, number), &place, target, &body);

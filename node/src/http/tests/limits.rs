@@ -49,7 +49,7 @@ async fn start(limits: Limits) -> Running {
     let address = listener.local_addr().expect("bound");
     let (stop, stopped) = oneshot::channel();
     let server = Server {
-        listener,
+        listener: listener.into(),
         router,
         limits,
     };

@@ -11,6 +11,7 @@ use sibyl_core::merkle::{Node, Tree};
 use sibyl_core::message::{self, Failure, Place, Reply, Request};
 
 use super::{AntiEntropy, copies};
+use crate::outside;
 
 impl AntiEntropy {
     /// What a peer's question leads to; `Malformed` for a question that is not about trees.
@@ -123,7 +124,7 @@ impl AntiEntropy {
             .try_acquire()
             .map_err(|_| Failure::Overloaded)?;
         let this = self.clone();
-        let read = tokio::task::spawn_blocking(move || read(&this)).await;
+        let read = outside::aside(move || read(&this)).await;
         drop(permit);
         read.unwrap_or_else(|_| Err(Failure::Unreadable("the reader panicked".into())))
     }

@@ -5,7 +5,7 @@
 //! never one per key.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sibyl_core::flow::exchange::{Delivery, Effect, Event, Exchange, Page, Parcel, Side, Summary};
@@ -15,8 +15,10 @@ use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use sibyl_core::object::Object;
 use sibyl_core::registry::Durability;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{AntiEntropy, copies};
+use crate::outside;
 use crate::peer::{CallError, Outgoing, Reason};
 use crate::replica::Slot;
 use crate::telemetry::metrics::{Repaired, RpcResult, Success};
@@ -248,7 +250,7 @@ impl AntiEntropy {
         read: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let this = self.clone();
-        let read = tokio::task::spawn_blocking(move || read(&this)).await;
+        let read = outside::aside(move || read(&this)).await;
         read.unwrap_or_else(|_| Err(Failure::Unreadable("the reader panicked".into())))
     }
 

@@ -17,6 +17,7 @@ use sibyl_core::object::Object;
 use sibyl_core::refill::Need;
 
 use super::AntiEntropy;
+use crate::outside;
 use crate::replica::Slot;
 
 /// Between two attempts at what could not be healed yet; drawn from the upper half.
@@ -31,7 +32,7 @@ impl AntiEntropy {
             for slot in slots {
                 left |= !self.heal(&slot).await;
             }
-            let pause = AGAIN.mul_f64(rand::rng().random_range(0.5..=1.0));
+            let pause = AGAIN.mul_f64(outside::rng().random_range(0.5..=1.0));
             tokio::select! {
                 changed = damaged.changed() => if changed.is_err() {
                     return;

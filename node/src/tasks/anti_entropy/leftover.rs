@@ -10,6 +10,7 @@ use sibyl_core::id::{NodeId, Partition};
 use sibyl_core::message::Failure;
 
 use super::AntiEntropy;
+use crate::outside;
 use crate::tasks::registry::View;
 
 /// What is left over, and with whom it was compared.
@@ -72,7 +73,7 @@ impl AntiEntropy {
         let all = (0..view.ring().partitions()).map(Partition);
         let others: Vec<Partition> = all.filter(|at| !is_held(at)).collect();
         let replica = ground.replica.clone();
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = outside::aside(move || {
             // What cannot be read is not empty.
             let holds = |at: &Partition| replica.has_any(*at).unwrap_or(true);
             others.into_iter().filter(holds).collect::<Vec<_>>()
@@ -117,7 +118,7 @@ impl AntiEntropy {
 
     async fn forget(&self, partition: Partition, number: u64) {
         let replica = self.ground().replica.clone();
-        let forgotten = tokio::task::spawn_blocking(move || replica.forget(partition, number));
+        let forgotten = outside::aside(move || replica.forget(partition, number));
         match forgotten.await {
             Ok(Ok(swept)) => {
                 let (partition_number, keys) = (partition.0, swept.erased);

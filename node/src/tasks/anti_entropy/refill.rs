@@ -13,6 +13,7 @@ use sibyl_core::id::{Actor, NodeId, Partition};
 use sibyl_core::refill::Need;
 
 use super::AntiEntropy;
+use crate::outside;
 use crate::tasks::registry::View;
 
 /// The record of what is filled: a bit per partition.
@@ -121,7 +122,7 @@ impl AntiEntropy {
             return;
         }
         let watermark = ground.watermark.clone();
-        let written = tokio::task::spawn_blocking(move || watermark.rebuilt()).await;
+        let written = outside::aside(move || watermark.rebuilt()).await;
         match written {
             Ok(Ok(())) => {
                 ground.registry.rebuilt();

@@ -15,8 +15,10 @@ use sibyl_core::message::{self, Failure, Reply, Request};
 use sibyl_core::registry::Durability;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::{Ground, Owned};
+use crate::outside;
 use crate::peer::{CallError, Outgoing, Reason};
 use crate::replica::KeptHint;
 use crate::telemetry::metrics::{HintResult, RpcResult};
@@ -133,7 +135,7 @@ async fn scan(
     after: Option<Bytes>,
 ) -> Result<(Vec<KeptHint>, Option<Bytes>), Failure> {
     let replica = ground.replica.clone();
-    let scanned = tokio::task::spawn_blocking(move || replica.hints_after(after.as_ref()));
+    let scanned = outside::aside(move || replica.hints_after(after.as_ref()));
     scanned
         .await
         .unwrap_or_else(|_| Err(Failure::NotServing("the node is stopping".into())))
@@ -217,7 +219,7 @@ async fn call(
     body: Bytes,
     span: &Span,
 ) -> Result<Reply, &'static str> {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let outgoing = Outgoing {
         head: message::encode(request),
         body,

@@ -13,6 +13,7 @@ use sibyl_core::message::{self, Failure, Place, Reply, Request};
 use tokio::time::Instant;
 
 use super::Reaping;
+use crate::outside;
 use crate::replica::{Sealing, Slot};
 use crate::tasks::registry::View;
 use crate::telemetry::{Rpc, Span};
@@ -47,7 +48,7 @@ impl Reaping {
             let page = Instant::now();
             let replica = ground.replica.clone();
             let at = std::mem::take(&mut from);
-            let found = tokio::task::spawn_blocking(move || replica.deleted(&at, SCAN)).await;
+            let found = outside::aside(move || replica.deleted(&at, SCAN)).await;
             let (slots, next) = match found {
                 Ok(Ok(found)) => found,
                 Ok(Err(failure)) => {

@@ -18,6 +18,7 @@ use sibyl_core::message::{Failure, Reply, Request};
 use sibyl_core::reap::image::{self, Image};
 
 use super::Reaping;
+use crate::outside;
 use crate::tasks::registry::View;
 use crate::telemetry::Rpc;
 
@@ -91,7 +92,7 @@ impl Reaping {
             return Some(judged);
         }
         let replica = ground.replica.clone();
-        let looked = tokio::task::spawn_blocking(move || replica.has_records(partition));
+        let looked = outside::aside(move || replica.has_records(partition));
         if looked.await.ok()?.ok()? {
             match self.hear_owners(view, partition, image).await? {
                 Image::Fresh => {}

@@ -15,8 +15,9 @@ use sibyl_core::registry::{BadDocument, Document, Held, Joiner};
 use tokio::sync::watch;
 
 use super::{CHOSEN, JOINED};
+use crate::outside;
 use crate::peer;
-use crate::store::{self, Batch, Opened, Space, Start, Store as _};
+use crate::store::{self, Batch, Opened, Space, Start};
 
 /// What a node says of itself, and where it asks.
 #[derive(Clone, Debug)]
@@ -110,7 +111,7 @@ pub async fn join(
                 Err(error) => Event::Failed(error.to_string()),
             },
             Effect::Pause(least_ms, most_ms) => {
-                let pause_ms = rand::rng().random_range(least_ms..=most_ms);
+                let pause_ms = outside::rng().random_range(least_ms..=most_ms);
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                 Event::Woken
             }
@@ -144,7 +145,7 @@ fn tell(reasons: &watch::Sender<Vec<String>>, asking: &Asking) {
 }
 
 fn open(folder: &Path) -> Result<Opened, JoinError> {
-    let opened = store::open(folder, || rand::rng().random())?;
+    let opened = store::open(folder, || outside::rng().random())?;
     if let Start::Amnesia(cause) = &opened.start {
         tracing::error!(%cause, "the store cannot prove what it remembers: a new one is begun, the old one kept aside");
     }

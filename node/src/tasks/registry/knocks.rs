@@ -3,10 +3,10 @@
 //! The list is a value of the core; this gives it a clock and a lock.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use sibyl_core::id::NodeId;
 use sibyl_core::joining::{Candidate, Candidates, Knock, Refusal};
+use tokio::time::Instant;
 
 /// Who knocks. Clones are one.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What the context of a write had seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Saw {
+pub(crate) enum Saw {
     /// These writes, and with them all that they had seen.
     Writes(BTreeSet<usize>),
     /// Whatever the node that took it had read by itself.
@@ -18,7 +18,7 @@ pub(super) enum Saw {
 
 /// What a client was told of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// It is there, under this name.
     Acknowledged(String),
     /// It may be there, or come to be.
@@ -29,47 +29,47 @@ pub(super) enum Told {
 
 /// One write as its client knows it. Its place in the record is its id.
 #[derive(Clone, Debug)]
-pub(super) struct Write {
-    pub(super) key: String,
+pub(crate) struct Write {
+    pub(crate) key: String,
     /// Unlike that of any other write; none deletes.
-    pub(super) value: Option<String>,
-    pub(super) saw: Saw,
+    pub(crate) value: Option<String>,
+    pub(crate) saw: Saw,
     /// None while it is under way.
-    pub(super) told: Option<Told>,
+    pub(crate) told: Option<Told>,
     /// What the record held when it was answered: all that was begun before.
-    pub(super) ended: usize,
+    pub(crate) ended: usize,
 }
 
 /// What all clients asked for, in the order in which they began.
 #[derive(Default)]
-pub(super) struct Record {
-    pub(super) writes: Vec<Write>,
+pub(crate) struct Record {
+    pub(crate) writes: Vec<Write>,
     /// By value.
-    pub(super) by_value: BTreeMap<String, usize>,
+    pub(crate) by_value: BTreeMap<String, usize>,
     acknowledged: usize,
     /// Those since the last judgement.
-    pub(super) reads: Vec<StrictRead>,
+    pub(crate) reads: Vec<StrictRead>,
 }
 
 /// A strict read (owners only, R + W > N) that began after a strict write was acknowledged.
 #[derive(Clone, Debug)]
-pub(super) struct StrictRead {
-    pub(super) after: usize,
-    pub(super) shown: BTreeSet<usize>,
+pub(crate) struct StrictRead {
+    pub(crate) after: usize,
+    pub(crate) shown: BTreeSet<usize>,
 }
 
 /// What the cluster shows of a key at rest.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     /// The values of a read.
-    pub(super) view: Vec<String>,
+    pub(crate) view: Vec<String>,
     /// Every sibling: its name, and its value unless it is a tombstone.
-    pub(super) siblings: Vec<(String, Option<String>)>,
+    pub(crate) siblings: Vec<(String, Option<String>)>,
 }
 
 /// A broken word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(crate) enum Wrong {
     /// It was acknowledged, is not shown, and nobody who saw it wrote over it.
     Lost(usize),
     /// It is shown although an acknowledged write had seen it.
@@ -91,7 +91,7 @@ pub(super) enum Wrong {
 
 impl Record {
     /// Notes that a write begins; its id.
-    pub(super) fn begin(&mut self, key: &str, value: Option<String>, saw: Saw) -> usize {
+    pub(crate) fn begin(&mut self, key: &str, value: Option<String>, saw: Saw) -> usize {
         let id = self.writes.len();
         self.by_value.extend(value.clone().map(|value| (value, id)));
         self.writes.push(Write {
@@ -105,7 +105,7 @@ impl Record {
     }
 
     /// Notes what its client was told.
-    pub(super) fn end(&mut self, id: usize, told: Told) {
+    pub(crate) fn end(&mut self, id: usize, told: Told) {
         let began = self.writes.len();
         let write = &mut self.writes[id];
         if let Told::Acknowledged(_) = told {
@@ -117,22 +117,22 @@ impl Record {
     }
 
     /// Notes that a client asks no more, if it was not told yet.
-    pub(super) fn give_up(&mut self, id: usize) {
+    pub(crate) fn give_up(&mut self, id: usize) {
         self.writes[id].told.get_or_insert(Told::Unknown);
     }
 
     /// How many writes were acknowledged.
-    pub(super) fn acknowledged(&self) -> usize {
+    pub(crate) fn acknowledged(&self) -> usize {
         self.acknowledged
     }
 
     /// Every key that somebody wrote.
-    pub(super) fn keys(&self) -> BTreeSet<String> {
+    pub(crate) fn keys(&self) -> BTreeSet<String> {
         self.writes.iter().map(|write| write.key.clone()).collect()
     }
 
     /// The writes whose values these are; what nobody wrote is none.
-    pub(super) fn named<'a>(
+    pub(crate) fn named<'a>(
         &self,
         values: impl IntoIterator<Item = &'a String>,
     ) -> BTreeSet<usize> {
@@ -168,7 +168,7 @@ impl Record {
 
 impl Wrong {
     /// The write that it is about, with what is shown of its key.
-    pub(super) fn tell(&self, record: &Record, shown: &BTreeMap<String, Shown>) -> String {
+    pub(crate) fn tell(&self, record: &Record, shown: &BTreeMap<String, Shown>) -> String {
         let about = match self {
             Self::Lost(id)
             | Self::BackAgain(id)
@@ -184,14 +184,14 @@ impl Wrong {
 }
 
 /// Everything that is wrong with strict reads.
-pub(super) fn judge_reads(record: &Record) -> Vec<Wrong> {
+pub(crate) fn judge_reads(record: &Record) -> Vec<Wrong> {
     let sees = |read: &&StrictRead| record.with_seen(read.shown.clone()).contains(&read.after);
     let stale = record.reads.iter().filter(|read| !sees(read));
     stale.map(|read| Wrong::Unread(read.after)).collect()
 }
 
 /// Everything that is wrong at rest.
-pub(super) fn judge(record: &Record, shown: &BTreeMap<String, Shown>) -> Vec<Wrong> {
+pub(crate) fn judge(record: &Record, shown: &BTreeMap<String, Shown>) -> Vec<Wrong> {
     let mut wrong = names(record, shown);
     let mut visible = BTreeSet::new();
     for (key, shown) in shown {

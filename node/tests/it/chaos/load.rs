@@ -297,7 +297,7 @@ fn told(answer: &Answer, id: usize, record: &Mutex<Record>) -> bool {
 }
 
 /// What a read shows; none if it could not be made.
-pub(super) fn values(read: &Answer) -> Option<Vec<String>> {
+pub(crate) fn values(read: &Answer) -> Option<Vec<String>> {
     match read.status {
         200 => Some(vec![read.text()]),
         300 => Some(read.values()),

@@ -75,23 +75,42 @@ fn rests(node: &Node, nodes: &[Node]) -> Result<(), String> {
         return Err(cluster.to_string());
     }
     let handoff = body(node, &get("/v1/cluster/handoff"))?;
-    let kept = handoff["hints"].as_array().cloned().unwrap_or_default();
-    if kept.iter().any(|hint| hint["count"] != 0) {
+    if !keeps_nothing(&handoff) {
         return Err(handoff.to_string());
     }
     let compared = body(node, &get("/v1/cluster/anti-entropy"))?;
+    has_compared(&compared)
+        .then_some(())
+        .ok_or_else(|| compared.to_string())
+}
+
+/// Whether a node's word on hints is that it keeps none.
+pub(crate) fn keeps_nothing(handoff: &Value) -> bool {
+    let kept = handoff["hints"].as_array().cloned().unwrap_or_default();
+    kept.iter().all(|hint| hint["count"] == 0)
+}
+
+/// Whether a node's word on anti-entropy is that all its copies are compared and sound.
+#[track_caller]
+pub(crate) fn has_compared(compared: &Value) -> bool {
     assert_eq!(compared["totals"]["alarms"], 0, "{compared}");
     let peers = compared["peers"].as_array().cloned().unwrap_or_default();
-    let done = compared["rebuilding"].is_null()
+    compared["rebuilding"].is_null()
         && compared["unclean_partitions"] == 0
         && compared["damaged_records"] == 0
-        && peers.iter().all(|peer| peer["dirty_partitions"] == 0);
-    done.then_some(()).ok_or_else(|| compared.to_string())
+        && peers.iter().all(|peer| peer["dirty_partitions"] == 0)
 }
 
 /// Whether all owners hold the same, which is something, and nobody else anything.
 pub(crate) fn same(node: &Node, path: &str) -> Result<(), String> {
     let explained = body(node, &get(format!("{path}?explain=true&r=1")))?;
+    are_same(&explained)
+        .then_some(())
+        .ok_or_else(|| explained.to_string())
+}
+
+/// As [`same`], of what a node explains.
+pub(crate) fn are_same(explained: &Value) -> bool {
     let list = explained["preference_list"]
         .as_array()
         .cloned()
@@ -106,10 +125,7 @@ pub(crate) fn same(node: &Node, path: &str) -> Result<(), String> {
         .iter()
         .filter(|copy| !primary(copy))
         .all(|copy| copy["object_digest"].is_null());
-    match owners.len() == 3 && equal && others {
-        true => Ok(()),
-        false => Err(explained.to_string()),
-    }
+    owners.len() == 3 && equal && others
 }
 
 fn show(node: &Node, path: &str) -> Shown {
@@ -130,14 +146,16 @@ fn show(node: &Node, path: &str) -> Shown {
             _ => Err(read.to_string()),
         }
     });
-    let sibling = |sibling: &Value| {
-        let value = (sibling["deleted"] == false).then(|| text(&sibling["value"]));
-        (text(&sibling["dot"]), value)
-    };
     let mut view = view;
     view.sort();
     Shown {
         view,
         siblings: siblings.iter().map(sibling).collect(),
     }
+}
+
+/// A sibling's name, and its value unless it is a tombstone.
+pub(crate) fn sibling(sibling: &Value) -> (String, Option<String>) {
+    let value = (sibling["deleted"] == false).then(|| text(&sibling["value"]));
+    (text(&sibling["dot"]), value)
 }

@@ -71,6 +71,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
             "node/src/node",
             "node/src/coordinator/",
             "node/src/http/",
+            "node/src/outside",
             "node/src/peer/",
             "node/src/tasks/",
             "node/src/telemetry/",
@@ -111,6 +112,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
             "node/src/door",
             "node/src/http/",
             "node/src/node",
+            "node/src/outside",
             "node/src/peer/",
             "node/src/replica",
             "node/src/resolver/",
@@ -146,6 +148,7 @@ pub(super) const FOR_TESTS: &[&str] = &[
     "opentelemetry_proto",
     "proptest",
     "prost",
+    "turmoil",
 ];
 
 /// What the core may depend on; its tests may also use [`FOR_TESTS`].
@@ -172,6 +175,7 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
             "coordinator",
             "door",
             "http",
+            "outside",
             "peer",
             "replica",
             "resolver",
@@ -190,6 +194,7 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
             "config",
             "coordinator",
             "door",
+            "outside",
             "peer",
             "resolver",
             "store",
@@ -205,6 +210,7 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
         "coordinator",
         &[
             "door",
+            "outside",
             "peer",
             "replica",
             "resolver",
@@ -213,13 +219,17 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("tasks", &["door", "peer", "replica", "store", "telemetry"]),
+    (
+        "tasks",
+        &["door", "outside", "peer", "replica", "store", "telemetry"],
+    ),
     ("door", &["replica"]),
-    ("replica", &["store"]),
+    ("replica", &["outside", "store"]),
+    ("outside", &[]),
     ("store", &[]),
-    ("peer", &[]),
-    ("resolver", &[]),
-    ("telemetry", &[]),
+    ("peer", &["outside"]),
+    ("resolver", &["outside"]),
+    ("telemetry", &["outside"]),
     ("config", &[]),
 ];
 
