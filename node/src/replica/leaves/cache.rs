@@ -16,8 +16,9 @@ use crate::store::{Space, Store, scan_all};
 /// n has 256 at most on each node, and half of them with twice as many nodes as copies. Tests have few of each, so
 /// that they come this way.
 const MAX_WHOLE: usize = if cfg!(test) { 3 } else { 512 };
-/// Leaves of one tree that are read one by one before all are: a scan costs as much as a few hundred reads.
-const READS_BEFORE_SCAN: u16 = if cfg!(test) { 4 } else { 64 };
+/// Leaves of one tree that are read one by one before all are: a scan of a full tree costs as much as some
+/// hundred reads, one of an empty tree as a few.
+const READS_BEFORE_SCAN: u16 = if cfg!(test) { 4 } else { 16 };
 /// Leaves of other trees, remembered twice: 32,768 of about 64 bytes are 2 MiB. A miss costs a read.
 const RECENT: usize = 32 * 1024;
 
