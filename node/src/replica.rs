@@ -41,6 +41,7 @@ mod writer;
 use command::Command;
 pub use command::Terms;
 pub use hints::{Hinting, Kept, KeptHint};
+pub(crate) use reaper::FLOOR;
 pub use reaping::Sealing;
 pub use repeat::Once;
 pub use sweep::Swept;

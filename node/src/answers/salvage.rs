@@ -98,7 +98,7 @@ async fn take(coordinator: &Coordinator, former: &Former, batch: Batch) -> Resul
     let view = coordinator.registry().view();
     let owner = coordinator.replica().actor();
     let claim = Claim {
-        epoch: batch.epoch,
+        epoch: salvage::claimed(view.document(), former, batch.epoch),
         all: batch.all,
         late: is_late(coordinator)?,
         recovered: salvage::recovered_memory(view.document(), former, owner, batch.epoch),
@@ -162,6 +162,9 @@ async fn one(
 ) -> Result<Verdict, String> {
     let view = coordinator.serving()?;
     let Some((_, bucket)) = view.bucket_of(place.bucket) else {
+        if view.document().is_unheard(place.bucket.0) {
+            return Ok(Verdict::Older);
+        }
         let is_gone = place.bucket.0 <= view.number();
         return is_gone
             .then_some(Verdict::Gone)

@@ -19,8 +19,10 @@ use sibyl_core::id::Actor;
 use sibyl_core::registry::{BadDocument, ChangeError, Held};
 
 use super::{NotWhole, Parts, UNFINISHED, verify};
+use crate::replica::FLOOR;
 use crate::resolver;
 use crate::store::{self, Batch, IMAGE, OpenError, Opened, Space, WriteError};
+use crate::tasks::reap::EPOCH;
 use crate::tasks::registry::{CHOSEN, REBUILDING};
 
 /// Where a restored store says what it was restored from.
@@ -165,6 +167,10 @@ impl Fill<'_> {
             Some(held) => {
                 let document = held.encode();
                 self.batch.put(Space::Meta, CHOSEN.as_bytes(), document);
+                // What it reaped before the backup was taken it does not remember one by one.
+                let epoch = self.header.reap_epoch.to_le_bytes().to_vec();
+                self.batch.put(Space::Meta, EPOCH.as_bytes(), epoch.clone());
+                self.batch.put(Space::Meta, FLOOR.as_bytes(), epoch);
             }
             None => {
                 self.batch.put(Space::Meta, CHOSEN.as_bytes(), chosen);

@@ -25,7 +25,7 @@ const MAX_SEALS: usize = 512 * 1024;
 /// Where horizons lie among the node's own records, each under its partition.
 const HORIZON: &[u8] = b"reap/horizon/";
 /// Where a store says that it was filled in this epoch: what was reaped before it did not see.
-pub(super) const FLOOR: &str = "reap/floor";
+pub(crate) const FLOOR: &str = "reap/floor";
 
 /// What is asked of the writer.
 pub(super) enum Asked {

@@ -240,6 +240,10 @@ impl Writer {
         Ok(())
     }
 
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "a shared reference would have to be Sync for the future to be Send, and caches are not"
+    )]
     async fn commit(
         &mut self,
         batch: Batch,

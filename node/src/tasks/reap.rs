@@ -117,7 +117,10 @@ impl Reaping {
         let kept = kept.and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?)));
         let machine = Machine::new(ground.me.clone(), ground.replica.actor(), kept);
         ground.net.flights().enter(machine.epoch());
-        ground.replica.entered(machine.epoch());
+        // A store that was in no epoch yet does not vouch for what it gains meanwhile.
+        if kept.is_some() {
+            ground.replica.entered(machine.epoch());
+        }
         let state = State {
             machine,
             fresh: kept.is_none(),

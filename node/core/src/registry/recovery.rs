@@ -31,6 +31,8 @@ pub struct Recovery {
     pub lineage: Digest,
     /// Its first document.
     pub number: u64,
+    /// The last one of the lineage before that it knows of.
+    pub before: u64,
     /// The store that recovered: it is the one whose memory goes back beyond that document.
     pub by: Actor,
     /// The reaping epoch that store was in.
@@ -122,6 +124,7 @@ impl Document {
         let recovery = Recovery {
             lineage,
             number,
+            before: self.number,
             by: store,
             epoch,
             past,
@@ -167,6 +170,12 @@ impl Document {
             Beginning::Recovered(recovery) => Some(recovery),
             Beginning::Forming | Beginning::Formed(_) => None,
         }
+    }
+
+    /// Whether the lost majority may have given this number to a bucket, which this lineage never heard of then.
+    pub fn is_unheard(&self, number: u64) -> bool {
+        let recovery = self.recovery();
+        recovery.is_some_and(|recovery| recovery.before < number && number < recovery.number)
     }
 
     /// Whether a lineage was given up for this one, by this recovery or an earlier one.

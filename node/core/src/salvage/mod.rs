@@ -64,6 +64,14 @@ pub fn remembers(horizon: Option<u64>, epoch: u64) -> bool {
     }
 }
 
+/// The epoch that a store may claim to have confirmed. Epochs are counted in a lineage: whoever was sent away by a
+/// recovery, or before it, counted on beside this one, and claims no more than this one began with.
+pub fn claimed(document: &Document, former: &Former, epoch: u64) -> u64 {
+    let recovery = document.recovery();
+    let recovery = recovery.filter(|recovery| former.number <= recovery.number);
+    recovery.map_or(epoch, |recovery| epoch.min(recovery.epoch))
+}
+
 /// Up to which horizon an owner remembers everything that a store holds which a recovery gave up; `None` if it says
 /// nothing of that store. Whoever recovered became an owner of everything with that document, and from then on
 /// nothing is forgotten without it; what was forgotten before, was so with the consent of the store that comes back,

@@ -107,6 +107,18 @@ fn whoever_recovered_remembers_since_then_what_members_to_the_end_hold() {
     check(&removed, 1, 20, None);
     let earlier = Former { number: 9, ..lost };
     check(&earlier, 1, 20, None);
+    // Epochs of another lineage say nothing here: not that of a store that was removed before, either.
+    assert_eq!(claimed(&document, &earlier, 500), 20);
+    assert_eq!(claimed(&document, &earlier, 7), 7);
+    let later = Former {
+        number: document.number + 1,
+        ..earlier.clone()
+    };
+    assert_eq!(claimed(&document, &later, 500), 500);
+    assert_eq!(claimed(&formed, &earlier, 500), 500);
+    // Buckets that the lost majority made are not deleted ones.
+    assert!(!document.is_unheard(2) && document.is_unheard(3));
+    assert!(!document.is_unheard(document.number) && !formed.is_unheard(3));
     assert_eq!(recovered_memory(&formed, &earlier, Actor(1), 20), None);
 }
 

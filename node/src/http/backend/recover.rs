@@ -2,8 +2,13 @@
 //!
 //! What cannot be is said before anything is asked of the registry's task, which judges once more.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sibyl_core::id::NodeId;
 use sibyl_core::membership::State;
 use sibyl_core::registry::{ChangeError, Document, GivenUp};
+use tokio::time::{Instant, sleep};
 
 use super::{Exchange, unchanged};
 use crate::http::api::AdminError;
@@ -11,7 +16,33 @@ use crate::http::cluster::MemberState;
 use crate::http::recover::{GivenUpView, Recovered};
 use crate::tasks::registry::present;
 
+/// For how long a majority is looked for: several dials and probes of each member.
+const LOOKS_FOR: Duration = Duration::from_secs(3);
+/// How often.
+const LOOKS_EVERY: Duration = Duration::from_millis(100);
+
 impl Exchange {
+    /// Who could vote. One look is not enough: just after a start, or when this node itself stood still, nobody can be
+    /// reached for a moment.
+    async fn voters(&self) -> Result<BTreeSet<NodeId>, AdminError> {
+        let coordinator = self.coordinator();
+        let (me, store) = (coordinator.me(), coordinator.replica().actor());
+        let (mut voters, until) = (BTreeSet::new(), Instant::now() + LOOKS_FOR);
+        loop {
+            let view = coordinator.serving().map_err(AdminError::NotServing)?;
+            let document = view.document();
+            voters.extend(present(coordinator.net(), document));
+            let named = document.layout.members.get(me);
+            if named.and_then(|member| member.store) == Some(store) {
+                voters.insert(me.clone());
+            }
+            if document.check_lost(me, &voters).is_err() || Instant::now() >= until {
+                return Ok(voters);
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+    }
+
     pub(super) async fn recovered(
         &self,
         plan: bool,
@@ -19,13 +50,9 @@ impl Exchange {
     ) -> Result<Recovered, AdminError> {
         let coordinator = self.coordinator();
         let (me, store) = (coordinator.me(), coordinator.replica().actor());
+        let voters = self.voters().await?;
         let view = coordinator.serving().map_err(AdminError::NotServing)?;
         let before = view.document();
-        let mut voters = present(coordinator.net(), before);
-        let named = before.layout.members.get(me);
-        if named.and_then(|member| member.store) == Some(store) {
-            voters.insert(me.clone());
-        }
         let epoch = coordinator.reaping().status().epoch;
         let refused = |error| AdminError::from(ChangeError::Recover(error));
         before.check_lost(me, &voters).map_err(refused)?;

@@ -19,7 +19,7 @@ use sibyl_core::reap::image::{self, Image};
 
 use super::Reaping;
 use crate::outside;
-use crate::tasks::registry::View;
+use crate::tasks::registry::{JOINED, REBUILDING, View};
 use crate::telemetry::Rpc;
 
 /// Between two rounds through partitions whose owners do not all answer.
@@ -154,6 +154,14 @@ impl Reaping {
         }
     }
 
+    /// Whether this node was filled by others and has entered no epoch since: when they reaped last it cannot say.
+    fn is_unsure(&self) -> Result<bool, Failure> {
+        let ground = self.ground();
+        let any = |key| ground.replica.kept(key).map(|kept| kept.is_some());
+        let is_fresh = ground.interval.is_some() && self.state().fresh;
+        Ok(is_fresh && (any(JOINED)? || any(REBUILDING)?))
+    }
+
     pub(super) async fn answer_horizon(
         &self,
         partition: Partition,
@@ -166,6 +174,7 @@ impl Reaping {
         }
         let knows = ground.registry.vouches(partition) && ground.replica.is_judged(partition);
         let epoch = match knows {
+            true if self.is_unsure()? => Some(u64::MAX),
             true => Some(ground.replica.horizon(partition).await?),
             false => None,
         };
