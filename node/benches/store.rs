@@ -11,7 +11,7 @@ use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group};
 use rand::SeedableRng as _;
-use sibyl::store::{Batch, Opened, Space, Store as _, commit, open};
+use sibyl::store::{Batch, Opened, Space, commit, open};
 
 const VALUE_BYTES: usize = 1024;
 const GROUP: u64 = 64;

@@ -250,9 +250,9 @@ impl World {
                         links.for_each(|fault| self.suffer(fault));
                     }
                 }
-                for at in 0..begun {
-                    if !ended[at] && self.plan[at].until <= since {
-                        ended[at] = true;
+                for (at, ended) in ended.iter_mut().enumerate().take(begun) {
+                    if !*ended && self.plan[at].until <= since {
+                        *ended = true;
                         self.mend(self.plan[at].fault);
                     }
                 }

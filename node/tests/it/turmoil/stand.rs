@@ -66,7 +66,7 @@ impl Stand for Around {
     /// Mostly quick; at times as slow as a disk that others use too.
     fn sync_takes(&self) -> Duration {
         let drawn = next(&self.draw);
-        let most_ms = if drawn % 16 == 0 { 150 } else { 6 };
+        let most_ms = if drawn.is_multiple_of(16) { 150 } else { 6 };
         Duration::from_millis(1 + (drawn >> 8) % most_ms)
     }
 }
@@ -181,7 +181,7 @@ impl Engine for Disks {
     fn reopen(&self, folder: &Path) -> Option<Arc<dyn Store>> {
         let store = Arc::clone(self.stores.lock().unwrap().get(folder)?);
         let (last, synced) = (store.last_batch(), store.synced());
-        store.crash(|_| next(&self.draw) % 2 == 0);
+        store.crash(|_| next(&self.draw).is_multiple_of(2));
         let kept = store.last_batch();
         self.trace.say(format!(
             "a store of {last} batches, {synced} synced, is left with {kept}"
