@@ -19,10 +19,9 @@ use sibyl_core::id::Actor;
 use sibyl_core::registry::{BadDocument, ChangeError, Held};
 
 use super::{NotWhole, Parts, UNFINISHED, verify};
-use crate::replica::FLOOR;
 use crate::resolver;
 use crate::store::{self, Batch, IMAGE, OpenError, Opened, Space, WriteError};
-use crate::tasks::reap::EPOCH;
+use crate::tasks::reap::{EPOCH, FLOOR};
 use crate::tasks::registry::{CHOSEN, REBUILDING};
 
 /// Where a restored store says what it was restored from.

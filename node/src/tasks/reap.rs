@@ -28,6 +28,8 @@ mod forget;
 mod judge;
 mod words;
 
+pub(crate) use crate::replica::FLOOR;
+
 /// Where the epoch lies among the node's own records: the one it is in, or is about to enter.
 pub const EPOCH: &str = "reap/epoch";
 /// How long a peer may take for an answer: it syncs, behind a full queue of its writer.
