@@ -168,7 +168,11 @@ fn a_writer_that_panics_ends_the_node() {
     let replica = replica(|_| panic!("a bug"));
     // The bug strikes after the write: it counts, and the next one is refused.
     let _first = join(&replica, object(Actor(1), 1));
-    replica.flush().expect_err("the writer has ended");
+    let told = replica.flush().expect_err("the writer has ended");
+    assert!(
+        told.to_string().contains("panicked"),
+        "who waited is told {told}"
+    );
     check_ends(&replica, "panicked");
 }
 

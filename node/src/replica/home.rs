@@ -16,11 +16,14 @@ use super::{Command, Done, Facts, Replica, Writer};
 use crate::outside;
 
 /// Lets it begin; its thread, if it has one.
-pub(super) fn begin(writer: Writer, commands: mpsc::Receiver<Command>) -> Option<JoinHandle<()>> {
-    let last_words = LastWords(Arc::clone(&writer.facts));
+pub(super) fn begin(
+    writer: Writer,
+    mut commands: mpsc::Receiver<Command>,
+) -> Option<JoinHandle<()>> {
     let writing = async move {
-        let _last_words = last_words;
-        writer.run(commands).await;
+        // Said before the queue is given up: who waits there is to find out why.
+        let _last_words = LastWords(Arc::clone(&writer.facts));
+        writer.run(&mut commands).await;
     };
     if outside::is_replaced() {
         tokio::spawn(writing);
@@ -108,9 +111,7 @@ impl Replica {
         let (done, flushed) = std::sync::mpsc::sync_channel(1);
         let counts = Box::new(move |result| drop(done.send(result)));
         self.submit_in_turn(command(counts));
-        flushed
-            .recv()
-            .unwrap_or_else(|_| Err(Failure::Store("the node is stopping".into())))
+        flushed.recv().unwrap_or_else(|_| Err(self.stopped()))
     }
 
     /// As [`Replica::submit`], but blocks while the queue is full.

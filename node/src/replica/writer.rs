@@ -142,7 +142,7 @@ impl Writer {
     }
 
     /// Ends with the queue, or with the store.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, commands: &mut mpsc::Receiver<Command>) {
         let mut taken = Vec::with_capacity(BATCH);
         loop {
             taken.clear();
