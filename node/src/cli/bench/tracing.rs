@@ -34,70 +34,51 @@ pub(super) fn measure(
     let mut bench = Bench::new(args, interrupt);
     local::with_cluster(args, &[], interrupt, |cluster, subject| {
         bench.preload(&subject)?;
-        for (op, connections) in kinds(args) {
-            let mut cells = Vec::new();
+        let asked = Asked {
+            cluster,
+            subject: &subject,
+        };
+        for kind in kinds(args) {
             for _round in 0..ROUNDS {
-                let cell = Asked {
-                    cluster,
-                    subject: &subject,
-                    op,
-                    connections,
-                };
-                cells.push(cell.at(0.0, "no collector", &mut bench)?);
+                report
+                    .cells
+                    .push(asked.at(0.0, "no collector", kind, &mut bench)?);
             }
-            report.cells.extend(cells);
         }
         Ok(())
     })?;
-    let (folder, collector) = local::other(args, interrupt)?;
+    let (_folder, collector) = local::other(args, interrupt)?;
     let endpoint = format!("{}/v1/traces", collector.nodes()[0].url);
-    let mut collector = Some(collector);
-    local::with_cluster(
-        args,
-        &["--otlp-endpoint", &endpoint],
-        interrupt,
-        |cluster, subject| {
-            bench.preload(&subject)?;
-            for (op, connections) in kinds(args) {
-                let asked = Asked {
-                    cluster,
-                    subject: &subject,
-                    op,
-                    connections,
-                };
-                asked.all_shares(&mut bench, report)?;
-            }
-            for (op, connections) in kinds(args) {
-                let asked = Asked {
-                    cluster,
-                    subject: &subject,
-                    op,
-                    connections,
-                };
-                if let Some(collector) = &collector {
-                    let _stopped = Stopped::now(collector)?;
-                    report
-                        .cells
-                        .push(asked.at(1.0, "100 %, stalled", &mut bench)?);
+    let flags = ["--otlp-endpoint", &endpoint];
+    local::with_cluster(args, &flags, interrupt, |cluster, subject| {
+        bench.preload(&subject)?;
+        let asked = Asked {
+            cluster,
+            subject: &subject,
+        };
+        for kind in kinds(args) {
+            for _round in 0..ROUNDS {
+                for (share, name) in SHARES {
+                    report.cells.push(asked.at(share, name, kind, &mut bench)?);
                 }
             }
-            lost(cluster, interrupt, "after a stalled collector", report)?;
-            collector = None;
-            for (op, connections) in kinds(args) {
-                let asked = Asked {
-                    cluster,
-                    subject: &subject,
-                    op,
-                    connections,
-                };
-                report
-                    .cells
-                    .push(asked.at(1.0, "100 %, no answer", &mut bench)?);
-            }
-            lost(cluster, interrupt, "after a collector that is gone", report)
-        },
-    )?;
-    drop(folder);
+        }
+        let stopped = Stopped::now(&collector)?;
+        for kind in kinds(args) {
+            report
+                .cells
+                .push(asked.at(1.0, "100 %, stalled", kind, &mut bench)?);
+        }
+        lost(cluster, interrupt, "after a stalled collector", report)?;
+        drop(stopped);
+        drop(collector);
+        for kind in kinds(args) {
+            report
+                .cells
+                .push(asked.at(1.0, "100 %, no answer", kind, &mut bench)?);
+        }
+        lost(cluster, interrupt, "after a collector that is gone", report)
+    })?;
     ratios(args, report);
     Ok(())
 }
@@ -112,32 +93,27 @@ fn kinds(args: &Args) -> impl Iterator<Item = (Op, u64)> + '_ {
     args.op.iter().flat_map(of)
 }
 
-/// One kind of load on one cluster.
+/// A cluster under load.
 struct Asked<'a> {
     cluster: &'a LocalCluster,
     subject: &'a Subject,
-    op: Op,
-    connections: u64,
 }
 
 impl Asked<'_> {
-    fn all_shares(&self, bench: &mut Bench<'_>, report: &mut Report) -> Result<(), Failure> {
-        for _round in 0..ROUNDS {
-            for (share, name) in SHARES {
-                report.cells.push(self.at(share, name, bench)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn at(&self, share: f64, name: &str, bench: &mut Bench<'_>) -> Result<Cell, Failure> {
+    fn at(
+        &self,
+        share: f64,
+        name: &str,
+        (op, connections): (Op, u64),
+        bench: &mut Bench<'_>,
+    ) -> Result<Cell, Failure> {
         for node in self.cluster.nodes() {
             let client = Client::new(&node.url, REQUEST_TIMEOUT)?;
             let ratio = Parts::default().json(&serde_json::json!({ "ratio": share }));
             client.put("/v1/trace", ratio)?;
         }
-        let connections = usize::try_from(self.connections).unwrap_or(usize::MAX);
-        bench.named(self.subject, name, self.op, connections, Patience::None)
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        bench.named(self.subject, name, op, connections, Patience::None)
     }
 }
 
