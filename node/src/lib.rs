@@ -11,6 +11,7 @@ pub mod config;
 pub mod coordinator;
 pub mod door;
 pub mod http;
+pub mod laws;
 pub mod node;
 pub mod outside;
 pub mod peer;

@@ -9,6 +9,7 @@ pub mod local_cluster;
 mod backup;
 mod bench;
 mod bucket;
+mod check;
 mod client;
 mod cluster;
 mod connection;

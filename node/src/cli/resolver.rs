@@ -1,4 +1,5 @@
-//! `sibyl resolver push|bind|unbind|list|try`: bring a module to the cluster and put it to work.
+//! `sibyl resolver push|bind|unbind|list|try`: bring a module to the cluster and put it to work. `check` is in
+//! `check.rs`.
 //!
 //! The node checks and compiles; this only carries bytes and shows the answers. `push` and `bind` are two steps
 //! on purpose: a version can be tried before any bucket uses it.
@@ -20,7 +21,7 @@ const MAX_MODULE_BYTES: u64 = 32 << 20;
 /// Compiling a large module takes seconds on every node, in a debug build many.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Upload, bind, list and try resolvers
+/// Check, upload, bind, list and try resolvers
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -61,6 +62,7 @@ enum Command {
         connection: Connection,
     },
     Try(TryArgs),
+    Check(super::check::Args),
 }
 
 /// Let a resolver merge the conflicts of a bucket
@@ -139,6 +141,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             connection,
         } => names(connection),
         Command::Try(args) => try_out(args),
+        Command::Check(args) => super::check::run(args),
     }
 }
 
@@ -394,7 +397,8 @@ fn print_try(body: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+/// A module, or a value for one.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let file = |source| Failure::File {
         doing: "read",
         path: path.to_owned(),

@@ -383,22 +383,9 @@ fn call(request: &GetRequest, binding: &Binding, several: &[&Sibling]) -> Call {
         config: Some(binding.config.clone()),
         siblings: several
             .iter()
-            .map(|sibling| input(&sibling.content))
+            .map(|sibling| Input::from(&sibling.content))
             .collect(),
         limits: limits(binding),
-    }
-}
-
-fn input(content: &Content) -> Input {
-    let media_type = ("content-type".to_owned(), content.content_type.clone());
-    let attributes = content
-        .attributes
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()));
-    Input {
-        value: content.value.clone(),
-        modified_at: content.modified_at,
-        attributes: std::iter::once(media_type).chain(attributes).collect(),
     }
 }
 

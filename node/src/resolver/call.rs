@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use sibyl_core::object::Content;
 
 /// One merge to run: the siblings of a key in canonical order, and what surrounds them.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,21 @@ pub struct Input {
     pub modified_at: u64,
     /// `content-type` first, then what the client attached.
     pub attributes: Vec<(String, String)>,
+}
+
+impl From<&Content> for Input {
+    fn from(content: &Content) -> Self {
+        let media_type = ("content-type".to_owned(), content.content_type.clone());
+        let attributes = content
+            .attributes
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()));
+        Self {
+            value: content.value.clone(),
+            modified_at: content.modified_at,
+            attributes: std::iter::once(media_type).chain(attributes).collect(),
+        }
+    }
 }
 
 impl Input {

@@ -60,7 +60,6 @@ pub(super) struct Loaded {
     check_config: Option<check_config::GuestIndices>,
     check_value: Option<check_value::GuestIndices>,
     describe: Option<describe::GuestIndices>,
-    /// Not called yet; its types are checked so that a later node can.
     sampling: Option<sampling::GuestIndices>,
     /// Inputs of this size and more have run out of the fuel of a try on the calling thread.
     inline_below: AtomicU64,
@@ -305,6 +304,21 @@ impl Loaded {
                 .call_check(store, config)
         });
         verdict(run)
+    }
+
+    /// A value made of these bytes; `None` if it makes none.
+    pub(super) fn sample(&self, entropy: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(sampling) = &self.sampling else {
+            return Ok(None);
+        };
+        let budget = Budget::of(&Limits::default(), entropy.len() as u64);
+        let run = run(&self.engine, budget, |store| {
+            let instance = self.instances.instantiate(&mut *store)?;
+            sampling
+                .load(&mut *store, &instance)?
+                .call_sample(store, entropy)
+        });
+        run.result.map(Some)
     }
 
     /// Asks whether the only sibling of `call` is a good value; one that does not check takes all.

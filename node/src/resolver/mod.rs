@@ -311,6 +311,34 @@ impl Platform {
         self.on_thread(move || check(&loaded)).await?
     }
 
+    /// As [`Platform::check_value`], on the calling thread as [`Platform::resolve_now`]. For a law check.
+    pub fn check_value_now(
+        &self,
+        digest: &Digest,
+        call: &Call,
+    ) -> Result<Result<(), String>, Failure> {
+        self.now(digest, |loaded| loaded.check_value(call))
+    }
+
+    /// What a ready module's `sampling` makes of these bytes, `None` if it has none; on the calling thread.
+    pub fn sample_now(&self, digest: &Digest, entropy: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.now(digest, |loaded| loaded.sample(entropy))
+    }
+
+    fn now<T>(
+        &self,
+        digest: &Digest,
+        work: impl FnOnce(&Loaded) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let loaded = self.inner.shelf.get(digest).ok_or(Failure::MissingModule)?;
+        let _permit = self
+            .inner
+            .permits
+            .try_acquire()
+            .map_err(|_| Failure::Overload)?;
+        work(&loaded)
+    }
+
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
         let _place = self
             .inner

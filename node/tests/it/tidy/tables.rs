@@ -65,6 +65,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ),
     ("prometheus_client", &["node/src/telemetry/metrics/"]),
     ("quick_cache", &["node/src/coordinator/resolve.rs"]),
+    ("proptest", &["node/src/laws/"]),
     (
         "rand",
         &[
@@ -92,6 +93,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
         &[
             "node/src/http/",
             "node/src/cli/",
+            "node/src/laws/",
             "node/sim/src/regression.rs",
             "resolvers/",
         ],
@@ -100,7 +102,14 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
         "sha2",
         &["node/core/src/", "node/src/resolver/", "resolvers/cases/"],
     ),
-    ("tempfile", &["node/src/cli/demo/", "node/src/cli/bench/"]),
+    (
+        "tempfile",
+        &[
+            "node/src/cli/check.rs",
+            "node/src/cli/demo/",
+            "node/src/cli/bench/",
+        ],
+    ),
     ("toml", &["node/src/config/"]),
     ("tower", &["node/src/http/"]),
     (
@@ -184,8 +193,12 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    // Restoring and checking a backup is done without a node.
-    ("cli", &["backup", "config", "http", "node"]),
+    // Restoring and checking a backup is done without a node, and so is checking a resolver's laws.
+    (
+        "cli",
+        &["backup", "config", "http", "laws", "node", "resolver"],
+    ),
+    ("laws", &["resolver"]),
     ("backup", &["resolver", "store", "tasks"]),
     (
         "http",
