@@ -147,6 +147,10 @@ pub trait Operation: Send + Sync {
     fn trace_ratio(&self) -> f64;
     /// Changes the share; it is from 0 to 1.
     fn set_trace_ratio(&self, ratio: f64);
+    /// What the process logs, as a filter like `info,sibyl::peer=debug`.
+    fn log_filter(&self) -> String;
+    /// Changes what is logged until the process ends; why not, in words.
+    fn set_log_filter(&self, filter: &str) -> Result<(), String>;
     /// Cuts the link to a peer, or mends it. Only called if the node allows cuts.
     fn cut(&self, peer: &NodeId, cut: bool) -> Result<(), AdminError>;
 }

@@ -40,7 +40,7 @@ use crate::door::{Pass, Shed};
 use crate::resolver::Refusal;
 use crate::tasks::registry::ChangeFailed;
 use crate::telemetry::metrics::{Direction, Op, Outcome, Readings, Request, ShedReason};
-use crate::telemetry::{Span, Telemetry};
+use crate::telemetry::{Span, Telemetry, logs};
 
 /// The node, as HTTP sees it. Clones are one.
 #[derive(Clone)]
@@ -455,6 +455,17 @@ impl Operation for Exchange {
         if let Err(error) = self.shared.telemetry.set_ratio(ratio) {
             tracing::warn!(%error, "the trace ratio stays");
         }
+    }
+
+    fn log_filter(&self) -> String {
+        logs::current()
+    }
+
+    fn set_log_filter(&self, filter: &str) -> Result<(), String> {
+        logs::change(filter).map_err(|error| error.to_string())?;
+        // Whoever reads the lines is to know why there are more or fewer from here on.
+        tracing::warn!(%filter, "the log filter was changed");
+        Ok(())
     }
 
     fn handoff(&self) -> HandoffView {

@@ -13,12 +13,15 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
-/// Serves until the process ends: GET any path answers with `value`, PUT any path with 204.
+/// Serves until the process ends: GET any path answers with `value`, PUT and POST any path with 204 (so it is also a
+/// collector of spans that keeps none).
 ///
 /// # Errors
 /// The listener's.
 pub async fn serve(listener: TcpListener, value: Bytes) -> io::Result<()> {
-    let routes = get(|State(value): State<Bytes>| async move { value }).put(take);
+    let routes = get(|State(value): State<Bytes>| async move { value })
+        .put(take)
+        .post(take);
     let router = Router::new().route("/{*path}", routes).with_state(value);
     let listener = listener.tap_io(|stream| {
         // A connection that is gone already says so at its first read.

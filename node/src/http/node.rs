@@ -1,4 +1,4 @@
-//! Health, metrics, tracing, version: what operators and their machines ask of one node.
+//! Health, metrics, tracing, logging, version: what operators and their machines ask of one node.
 //!
 //! `ready` says why not, in words for a person; `live` knows nothing but that the process answers. `/metrics` is
 //! text in whichever of the two formats the scraper accepts.
@@ -20,6 +20,9 @@ const WIT: &str = include_str!("../../../wit/resolver.wit");
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A filter names a dozen modules; each directive is looked at for every line.
+const MAX_LOG_FILTER_CHARS: usize = 1024;
 
 problems!(ReadyProblems: 503);
 
@@ -161,5 +164,45 @@ pub(super) async fn set_trace(mut asked: Asked) -> Answer {
         ));
     }
     asked.call.set_trace_ratio(body.ratio);
+    ok(&body)
+}
+
+/// What the node logs.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Logging {
+    /// A level, and levels of modules, like `info,sibyl::peer=debug`; `off` is nothing at all.
+    #[schema(min_length = 1, max_length = 1024)]
+    filter: String,
+}
+
+/// Read which lines the node logs
+#[utoipa::path(get, path = "/v1/log", tag = "node", operation_id = "getLog",
+    responses((status = 200, description = "The filter", body = Logging)))]
+pub(super) async fn log(asked: Asked) -> Answer {
+    asked.query(&[])?;
+    ok(&Logging {
+        filter: asked.call.log_filter(),
+    })
+}
+
+/// Change which lines the node logs, until it ends
+#[utoipa::path(put, path = "/v1/log", tag = "node", operation_id = "putLog",
+    request_body(content = Logging),
+    responses((status = 200, description = "The filter from now on", body = Logging)))]
+pub(super) async fn set_log(mut asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let body: Logging = asked.json(MAX_SMALL_BODY_BYTES).await?;
+    let length = body.filter.chars().count();
+    if !(1..=MAX_LOG_FILTER_CHARS).contains(&length) {
+        return Err(Problem::bad(
+            "bad_filter",
+            format!("filter has 1 to {MAX_LOG_FILTER_CHARS} characters, not {length}"),
+        ));
+    }
+    asked
+        .call
+        .set_log_filter(&body.filter)
+        .map_err(|why| Problem::bad("bad_filter", why))?;
     ok(&body)
 }

@@ -114,6 +114,7 @@ fn admin() -> OpenApiRouter {
         .routes(routes!(handoff::handoff, handoff::sync))
         .routes(routes!(backup::backup))
         .routes(routes!(node::trace, node::set_trace))
+        .routes(routes!(node::log, node::set_log))
         .routes(routes!(node::metrics))
         .routes(routes!(node::version))
 }

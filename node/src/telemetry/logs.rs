@@ -3,17 +3,30 @@
 //! The libraries that carry our own telemetry and transport are silenced unless named by the operator:
 //! exporting spans must not produce lines about exporting. A line about a request carries
 //! `trace_id = %span.trace_id()`, the id the client got in `Sibyl-Trace-Id`.
+//! A process has one subscriber, so what is logged belongs to the process and not to a node: [`LEVELS`].
 
 use std::io::{IsTerminal, stderr};
+use std::sync::{Mutex, OnceLock};
 
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::util::TryInitError;
-use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// What is logged when nobody says otherwise.
 pub const DEFAULT_FILTER: &str = "info";
 /// Libraries below our own telemetry and transport. A target names everything that begins with it.
 const SILENCED: [&str; 5] = ["h2", "hyper", "tonic", "tower", "opentelemetry"];
+/// What is said where nothing was started.
+const NOTHING: &str = "off";
+
+/// What is logged, once logging has started.
+static LEVELS: OnceLock<Levels> = OnceLock::new();
+
+/// A filter that can be changed, and its text as it was given.
+struct Levels {
+    handle: reload::Handle<EnvFilter, Registry>,
+    given: Mutex<String>,
+}
 
 /// Logs that cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +37,15 @@ pub enum LogsError {
     /// Something else logs already.
     #[error("log lines already have a subscriber in this process: {0}")]
     Taken(#[from] TryInitError),
+    /// There is nothing to change.
+    #[error("this process writes no log lines")]
+    Silent,
 }
 
 /// Starts logging for the whole process. `directives` is the operator's filter, [`DEFAULT_FILTER`] if
 /// absent; lines are JSON if `json` says so, and if it says nothing when standard error is no terminal.
 pub fn start(directives: Option<&str>, json: Option<bool>) -> Result<(), LogsError> {
-    let filter = filter(directives)?;
+    let (filter, handle) = reload::Layer::new(filter(directives)?);
     let lines = fmt::layer().with_writer(stderr);
     let registry = tracing_subscriber::registry().with(filter);
     if json.unwrap_or(!stderr().is_terminal()) {
@@ -37,13 +53,44 @@ pub fn start(directives: Option<&str>, json: Option<bool>) -> Result<(), LogsErr
     } else {
         registry.with(lines).try_init()?;
     }
+    let given = Mutex::new(given(directives).to_owned());
+    // Only who has set the subscriber comes here, and that is one.
+    let _first = LEVELS.set(Levels { handle, given });
     Ok(())
 }
 
-fn filter(directives: Option<&str>) -> Result<EnvFilter, ParseError> {
-    let given = directives
+/// What this process logs: the filter as it was given last, `off` if logging was never started.
+pub fn current() -> String {
+    let given = |levels: &Levels| levels.given.lock().expect("nobody panics with it").clone();
+    LEVELS.get().map_or_else(|| NOTHING.to_owned(), given)
+}
+
+/// Logs by this filter from now on, until the process ends or it is changed again.
+///
+/// # Errors
+/// If it cannot be read or nothing is logged here; then all stays as it was.
+pub fn change(directives: &str) -> Result<(), LogsError> {
+    let filter = filter(Some(directives))?;
+    let levels = LEVELS.get().ok_or(LogsError::Silent)?;
+    // Held until both have changed, so that what is shown is what is done.
+    let mut text = levels.given.lock().expect("nobody panics with it");
+    levels
+        .handle
+        .reload(filter)
+        .map_err(|_gone| LogsError::Silent)?;
+    given(Some(directives)).clone_into(&mut text);
+    Ok(())
+}
+
+/// The operator's filter, or the default.
+fn given(directives: Option<&str>) -> &str {
+    directives
         .filter(|text| !text.is_empty())
-        .unwrap_or(DEFAULT_FILTER);
+        .unwrap_or(DEFAULT_FILTER)
+}
+
+fn filter(directives: Option<&str>) -> Result<EnvFilter, ParseError> {
+    let given = given(directives);
     let mut all = given.to_owned();
     for target in SILENCED {
         if !given

@@ -36,7 +36,7 @@ pub(super) fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Fail
         Report::new("what does a quorum operation cost, against HTTP that stores nothing?");
     let mut bench = Bench::new(args, interrupt);
     baseline(args, folder.path(), &mut bench, interrupt, &mut report)?;
-    let mut cluster = LocalCluster::start(&plan(folder.path())?)?;
+    let mut cluster = LocalCluster::start(&plan(folder.path(), &[])?)?;
     wait(&mut cluster, interrupt)?;
     for durability in ["synced", "buffered"] {
         durable(args, &cluster, durability, &mut bench, &mut report)?;
@@ -46,14 +46,15 @@ pub(super) fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Fail
     Ok(report)
 }
 
-/// Gives a cluster of its own to something that measures it, with a synced bucket.
+/// Gives a cluster of its own, with these flags too, to something that measures it, with a synced bucket.
 pub(super) fn with_cluster(
     args: &Args,
+    flags: &[&str],
     interrupt: &Interrupt,
     measure: impl FnOnce(&LocalCluster, Subject) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let folder = folder(args)?;
-    let mut cluster = LocalCluster::start(&plan(folder.path())?)?;
+    let mut cluster = LocalCluster::start(&plan(folder.path(), flags)?)?;
     wait(&mut cluster, interrupt)?;
     let bucket = "bench-synced";
     let client = Client::new(&cluster.nodes()[0].url, REQUEST_TIMEOUT)?;
@@ -74,16 +75,19 @@ fn folder(args: &Args) -> Result<tempfile::TempDir, Failure> {
     })
 }
 
-fn plan(folder: &Path) -> Result<Plan, Failure> {
+fn plan(folder: &Path, flags: &[&str]) -> Result<Plan, Failure> {
+    let common = ["--log", "warn", "--trace-ratio", "0"];
     Ok(Plan {
         executable: executable()?,
         nodes: NODES,
         folder: folder.to_owned(),
         ports: None,
         cluster_id: "bench".to_owned(),
-        flags: ["--log", "warn", "--trace-ratio", "0"]
+        flags: [&common, flags]
+            .concat()
+            .into_iter()
             .map(str::to_owned)
-            .to_vec(),
+            .collect(),
         outlive: false,
     })
 }
@@ -103,12 +107,31 @@ fn baseline(
     interrupt: &Interrupt,
     report: &mut Report,
 ) -> Result<(), Failure> {
+    let server = stores_nothing(args, folder, interrupt)?;
+    let subject = subject("baseline", &server, "/baseline".to_owned())?;
+    bench.measure(&subject, report)
+}
+
+/// The server that stores nothing, in a folder of its own.
+pub(super) fn other(
+    args: &Args,
+    interrupt: &Interrupt,
+) -> Result<(tempfile::TempDir, LocalCluster), Failure> {
+    let folder = folder(args)?;
+    let server = stores_nothing(args, folder.path(), interrupt)?;
+    Ok((folder, server))
+}
+
+fn stores_nothing(
+    args: &Args,
+    folder: &Path,
+    interrupt: &Interrupt,
+) -> Result<LocalCluster, Failure> {
     let size = args.value_bytes.to_string();
     let flags = ["bench", "baseline", "--value-bytes", &size];
     let mut server = LocalCluster::start_other(&executable()?, folder, "baseline", &flags)?;
     wait(&mut server, interrupt)?;
-    let subject = subject("baseline", &server, "/baseline".to_owned())?;
-    bench.measure(&subject, report)
+    Ok(server)
 }
 
 fn durable(

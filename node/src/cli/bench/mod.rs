@@ -11,6 +11,7 @@ mod local;
 mod merged;
 mod report;
 mod scenario;
+mod tracing;
 mod usage;
 
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ Examples:
   sibyl bench --op get --connections 64 --seconds 10 --output json
   sibyl bench --local --keys 100000 --out results.json
   sibyl bench --local --scenario overload --op put --connections 256
+  sibyl bench --local --scenario tracing --op put,get --connections 64
 
 Writes go to new keys, so that no siblings pile up; reads choose among --keys preloaded keys."
 )]

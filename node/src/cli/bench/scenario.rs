@@ -5,6 +5,7 @@
 //! `Retry-After` says, then by clients that do not, and then looks how long it takes until the first load gets what
 //! it got before. `slow-replica` stops one of three processes for 99 of every 100 milliseconds; its clients ask the
 //! other two, since a client of a slow node is slow whatever the cluster does.
+//! `tracing` is in [`super::tracing`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Args;
 use super::cell::{Bench, Subject};
 use super::load::{Op, Patience};
-use super::local;
 use super::report::Report;
+use super::{local, tracing};
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::local_cluster::LocalCluster;
@@ -39,6 +40,8 @@ pub(super) enum Scenario {
     Overload,
     /// One of three nodes a hundred times slower.
     SlowReplica,
+    /// Spans of no, some and all requests to a collector, and one that is silent or gone.
+    Tracing,
 }
 
 /// Plays it on a cluster of its own.
@@ -50,14 +53,19 @@ pub(super) fn measure(
     let question = match scenario {
         Scenario::Overload => "what is left of the peak under ten times its load, and afterwards?",
         Scenario::SlowReplica => "what do clients notice of one replica that is 100 times slower?",
+        Scenario::Tracing => "what does tracing cost, by the share of requests that is traced?",
     };
     let mut report = Report::new(question);
+    if scenario == Scenario::Tracing {
+        tracing::measure(args, interrupt, &mut report)?;
+        return Ok(report);
+    }
     let mut bench = Bench::new(args, interrupt);
-    local::with_cluster(args, interrupt, |cluster, subject| {
+    local::with_cluster(args, &[], interrupt, |cluster, subject| {
         bench.preload(&subject)?;
         match scenario {
             Scenario::Overload => overload(args, &subject, &mut bench, &mut report),
-            Scenario::SlowReplica => slow_replica(args, cluster, subject, &mut bench, &mut report),
+            _ => slow_replica(args, cluster, subject, &mut bench, &mut report),
         }
     })?;
     Ok(report)

@@ -97,21 +97,23 @@ fn parse_machine(stat: &str) -> Option<f64> {
 }
 
 fn node_seconds(url: &str) -> Option<f64> {
+    sum_of_metric(url, "process_cpu_seconds_total")
+}
+
+/// The sum of all samples of a node that begin like this: a name, or a name and its labels. `None` if there is none.
+pub(super) fn sum_of_metric(url: &str, begin: &str) -> Option<f64> {
     let answer = Client::new(url, METRICS_TIMEOUT)
         .ok()?
         .get("/metrics", Parts::default())
         .ok()?;
-    parse_metrics(std::str::from_utf8(&answer.body).ok()?)
+    parse_metrics(std::str::from_utf8(&answer.body).ok()?, begin)
 }
 
-fn parse_metrics(text: &str) -> Option<f64> {
-    let mut samples = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("process_cpu_seconds_total"));
-    samples
-        .next()?
-        .split_whitespace()
-        .find_map(|field| field.parse().ok())
+fn parse_metrics(text: &str, begin: &str) -> Option<f64> {
+    let samples = text.lines().filter(|line| line.starts_with(begin));
+    let value = |line: &str| line.split_whitespace().nth(1)?.parse::<f64>().ok();
+    let values: Vec<f64> = samples.filter_map(value).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
 }
 
 #[cfg(test)]
@@ -129,10 +131,13 @@ mod tests {
         );
         assert_eq!(parse_machine("cpu 1 2"), None);
         assert_eq!(
-            parse_metrics("# HELP x\nprocess_cpu_seconds_total 12.5\n# EOF"),
+            parse_metrics("# HELP x\nx_total 12.5\n# EOF", "x_total"),
             Some(12.5)
         );
-        assert_eq!(parse_metrics("other 1"), None);
+        let two = "x_total{result=\"ok\"} 1\nx_total{result=\"failed\"} 2";
+        assert_eq!(parse_metrics(two, "x_total"), Some(3.0));
+        assert_eq!(parse_metrics(two, "x_total{result=\"failed\"}"), Some(2.0));
+        assert_eq!(parse_metrics("other 1", "x_total"), None);
     }
 
     #[test]

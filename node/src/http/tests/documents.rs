@@ -47,6 +47,8 @@ const DESIGN: &[&str] = &[
     "GET /v1/registry",
     "GET /v1/trace",
     "PUT /v1/trace",
+    "GET /v1/log",
+    "PUT /v1/log",
     "GET /health/live",
     "GET /health/ready",
     "GET /metrics",

@@ -219,6 +219,7 @@ async fn other_bodies_have_their_own_limits() {
     .await;
     check("PUT /v1/buckets/b", "application/json", 128 << 10).await;
     check("PUT /v1/trace", "application/json", 4 << 10).await;
+    check("PUT /v1/log", "application/json", 4 << 10).await;
     check("POST /key", "application/json", (6 << 20) + (64 << 10)).await;
 }
 

@@ -75,6 +75,7 @@ async fn the_shapes_of_the_design_are_there() {
     .await;
     check("GET /version", &[("/version", env!("CARGO_PKG_VERSION"))]).await;
     check("GET /v1/trace", &[("/ratio", "1.0")]).await;
+    check("GET /v1/log", &[("/filter", "info")]).await;
 }
 
 #[tokio::test]
@@ -327,4 +328,23 @@ async fn the_node_hears_of_every_request() {
     assert_eq!(ended[1], (format!("GET {key}").as_str(), 200, 1));
     assert_eq!((ended[2].0, ended[2].1), ("GET unmatched", 404));
     assert_eq!((ended[3].0, ended[3].1), ("PATCH /version", 405));
+}
+
+#[tokio::test]
+async fn what_is_logged_can_be_changed() {
+    let setup = setup();
+    let check = async |body: &str, expected| {
+        let body = body.to_owned();
+        setup.check("PUT /v1/log", &[], body, expected).await
+    };
+    check(r#"{"filter":"info,sibyl::peer=debug"}"#, (200, "")).await;
+    let shown = setup.get("GET /v1/log").await;
+    assert_eq!(shown.at("/filter"), "info,sibyl::peer=debug");
+    check(r#"{"filter":"sibyl=loudly"}"#, (400, "bad_filter")).await;
+    check(r#"{"filter":""}"#, (400, "bad_filter")).await;
+    let long = format!(r#"{{"filter":"{}"}}"#, "x".repeat(1025));
+    check(&long, (400, "bad_filter")).await;
+    check(r#"{"filter":1}"#, (400, "bad_json")).await;
+    let shown = setup.get("GET /v1/log").await;
+    assert_eq!(shown.at("/filter"), "info,sibyl::peer=debug");
 }

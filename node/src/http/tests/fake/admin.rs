@@ -414,6 +414,18 @@ impl Operation for FakeCall {
         self.fake.state().ratio = ratio;
     }
 
+    fn log_filter(&self) -> String {
+        self.fake.state().log_filter.clone()
+    }
+
+    fn set_log_filter(&self, filter: &str) -> Result<(), String> {
+        if filter.contains("loudly") {
+            return Err("the log filter is like info".into());
+        }
+        self.fake.state().log_filter = filter.into();
+        Ok(())
+    }
+
     fn handoff(&self) -> HandoffView {
         HandoffView {
             hints: vec![HintsView {
