@@ -49,6 +49,28 @@ pub fn lattice<R: Resolver>(ctx: &Context, versions: &[Version]) {
     }
 }
 
+/// Checks determinism, order and regrouping: merging each of two groups that share no version, and then the
+/// results, gives what merging all at once gives. Nothing is merged twice, so a sum passes.
+///
+/// # Panics
+/// If one differs, with the grouping; or if the resolver fails.
+pub fn foldable<R: Resolver>(ctx: &Context, versions: &[Version]) {
+    let all = merge::<R>(ctx, versions);
+    let mut reversed = versions.to_vec();
+    reversed.reverse();
+    assert_same(&merge::<R>(ctx, &reversed), &all, "another order");
+    let count = u32::try_from(versions.len()).expect("few versions");
+    for left in 1..(1_u32 << count) - 1 {
+        let side = |taken: u32| -> Vec<_> {
+            let chosen = (0..).zip(versions).filter(|(i, _)| left >> i & 1 == taken);
+            chosen.map(|(_, version)| version.clone()).collect()
+        };
+        let merged = [side(1), side(0)].map(|group| merge::<R>(ctx, &group));
+        let regrouped = merge::<R>(ctx, &merged);
+        assert_same(&regrouped, &all, &format!("grouping {left:b}"));
+    }
+}
+
 /// Merges as the host does: sorted, never for a single version, and the result inherits its time.
 ///
 /// # Panics

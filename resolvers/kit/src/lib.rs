@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code, reason = "generated bindings and the allocator")]
 
+pub mod extreme;
 pub mod json;
 pub mod siblings;
 

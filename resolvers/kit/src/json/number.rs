@@ -3,6 +3,8 @@
 //! The text is the one ECMAScript and RFC 8785 give a double, extended to numbers no double can hold:
 //! plain digits up to 21 integer places (and beyond, where all of them are significant), else an exponent.
 
+mod sum;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
@@ -31,12 +33,12 @@ struct Parts<'a> {
 impl<'a> Number<'a> {
     /// Reads a text that follows JSON's grammar for numbers.
     ///
-    /// `None` if its exponent is beyond ±400.
+    /// `None` if its exponent is beyond ±400, as written or in its canonical text.
     pub(super) fn from_json(text: &'a str) -> Option<Self> {
         if is_plain_integer(text) {
             return Some(Self(Cow::Borrowed(text)));
         }
-        let canonical = split(text)?.to_text();
+        let canonical = split(text)?.readable_text()?;
         Some(Self(if canonical == text {
             Cow::Borrowed(text)
         } else {
@@ -182,6 +184,12 @@ impl Parts<'_> {
     /// Orders two numbers of one sign. Digits compare as text: both start right after the point.
     fn magnitude(&self) -> (i64, &str) {
         (self.places, &self.digits)
+    }
+
+    /// The canonical text; `None` if nobody could read it again.
+    fn readable_text(&self) -> Option<String> {
+        let text = self.to_text();
+        (!text.contains('e') || (self.places - 1).abs() <= MAX_EXPONENT).then_some(text)
     }
 
     fn to_text(&self) -> String {
