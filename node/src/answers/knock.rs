@@ -55,6 +55,11 @@ fn judge(answers: &Answers, knock: Knock, span: &Arc<Span>) -> Knocked {
     let is_here = named.is_some_and(|store| answers.is_here(&knock.joiner.node, store));
     let gives = matches!(knock.wish, Wish::Salvage | Wish::Return(_));
     match joining::judge(view.document(), &knock, is_here) {
+        Err(refusal @ Refusal::Apart { .. }) => {
+            // If the other follows from this one, this node finds out there.
+            answers.registry.knocks().note_apart(&knock);
+            said(wait(&view, &refusal.to_string()))
+        }
         Err(refusal) => said(refused(&refusal)),
         Ok(Judged::Gives(former)) => said(bring(&view, former)),
         Ok(Judged::Named | Judged::Stranger) if gives => {

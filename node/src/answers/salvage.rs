@@ -7,11 +7,11 @@
 
 use bytes::Bytes;
 use sibyl_core::codec;
-use sibyl_core::id::{NodeId, Partition};
+use sibyl_core::id::{Actor, NodeId, Partition};
 use sibyl_core::joining::{self, Judged, Knock};
 use sibyl_core::message::{self, Failure, Place};
 use sibyl_core::object::Object;
-use sibyl_core::registry::{Durability, Former};
+use sibyl_core::registry::{Document, Durability, Former};
 use sibyl_core::salvage::{self, Answer, Ask, Batch, Verdict};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -97,12 +97,12 @@ async fn take(coordinator: &Coordinator, former: &Former, batch: Batch) -> Resul
     let span = tracer.salvage_take(&former.node, batch.objects.len());
     let view = coordinator.registry().view();
     let owner = coordinator.replica().actor();
-    let claim = Claim {
-        epoch: salvage::claimed(view.document(), former, batch.epoch),
-        all: batch.all,
-        late: is_late(coordinator)?,
-        recovered: salvage::recovered_memory(view.document(), former, owner, batch.epoch),
-    };
+    let claim = claim(
+        view.document(),
+        (former, owner),
+        &batch,
+        is_late(coordinator)?,
+    );
     let mut verdicts = vec![Verdict::NotMine; batch.objects.len()];
     let (mut under_way, mut failed) = (JoinSet::new(), None);
     let mut objects = batch.objects.into_iter().enumerate();
@@ -133,6 +133,22 @@ async fn take(coordinator: &Coordinator, former: &Former, batch: Batch) -> Resul
     let imported = verdicts.iter().filter(|it| **it == Verdict::Imported);
     span.salvaged(imported.count());
     Ok(Answer::Took(verdicts))
+}
+
+/// By what the objects of a batch are judged at this owner. What their store says of epochs of a lineage that was given
+/// up says nothing here.
+fn claim(
+    document: &Document,
+    (former, owner): (&Former, Actor),
+    batch: &Batch,
+    late: bool,
+) -> Claim {
+    Claim {
+        epoch: salvage::claimed(document, former, batch.epoch),
+        all: batch.all,
+        late,
+        recovered: salvage::recovered_memory(document, former, owner, batch.epoch),
+    }
 }
 
 fn result(verdict: Verdict) -> SalvageResult {
@@ -218,5 +234,52 @@ async fn tell(coordinator: &Coordinator, view: &View, slot: &Slot, object: &Obje
         if let Ok(Err(failure)) = kept.await {
             tracing::warn!(%failure, "what a removed node brought is not kept for another owner: anti-entropy brings it");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sibyl_core::registry::{Farewell, First, Secret, Secrets, first_document, second_document};
+
+    use super::*;
+
+    #[test]
+    fn a_store_of_a_lineage_that_was_given_up_claims_no_later_epoch() {
+        let node = |number: u64| format!("n{number}").parse::<NodeId>().expect("a good name");
+        let first = |number: u64| First {
+            peer_addr: format!("127.0.0.1:{number}"),
+            zone: None,
+        };
+        let firsts: BTreeMap<_, _> = (1..=3).map(|at| (node(at), first(at))).collect();
+        let formed = first_document("test", &firsts, 16, 4).expect("a good document");
+        let stores = (1..=3).map(|at| (node(at), Actor(at))).collect();
+        let secret = Secret([1; 32]);
+        let secrets = Secrets {
+            context_key: secret,
+            cluster_key: secret,
+        };
+        let formed = second_document(&formed, &stores, &secrets).expect("a good document");
+        let document = formed.recovered(&node(1), Actor(1), 20).expect("allowed");
+        let removed = Former {
+            node: node(2),
+            incarnation: 1,
+            why: Farewell::Removed,
+            number: 2,
+        };
+        let lost = &document.layout.former[&Actor(2)];
+        let batch = Batch {
+            epoch: 500,
+            all: false,
+            objects: Vec::new(),
+        };
+        let claims = |document, former| claim(document, (former, Actor(1)), &batch, false);
+        let check = |claim: Claim, epoch: u64, recovered: Option<u64>| {
+            assert_eq!((claim.epoch, claim.recovered), (epoch, recovered));
+        };
+        check(claims(&document, &removed), 20, None);
+        check(claims(&document, lost), 20, Some(21));
+        check(claims(&formed, &removed), 500, None);
     }
 }

@@ -22,7 +22,7 @@ fn backup(folder: &TempDir, records: &[(Space, &str, &[u8])]) -> std::path::Path
         registry: 2,
         members: 1,
         taken_at_ms: 1,
-        reap_epoch: 0,
+        reap_epoch: 7,
         build: "test".into(),
     };
     let mut writer = sibyl_core::backup::Writer::begin(&header, &mut bytes);
@@ -95,4 +95,36 @@ fn a_restored_store_is_amnesia_by_construction() {
     assert_eq!(opened.watermark.promised(1), None);
     let kept = opened.store.get(Space::Objects, b"k").unwrap();
     assert_eq!(kept.as_deref(), Some(&b"v"[..]));
+}
+
+#[test]
+fn the_only_node_of_a_cluster_remembers_until_when_it_may_have_reaped() {
+    use std::collections::BTreeMap;
+
+    use crate::tasks::registry::CHOSEN;
+    use sibyl_core::id::{Actor, NodeId};
+    use sibyl_core::registry::{First, Held, Secret, Secrets, first_document, second_document};
+
+    let folder = tempfile::tempdir().unwrap();
+    let me: NodeId = "n1".parse().unwrap();
+    let first = First {
+        peer_addr: "127.0.0.1:1".into(),
+        zone: None,
+    };
+    let first = first_document("test", &BTreeMap::from([(me.clone(), first)]), 16, 4).unwrap();
+    let secret = Secret([1; 32]);
+    let secrets = Secrets {
+        context_key: secret,
+        cluster_key: secret,
+    };
+    let stores = BTreeMap::from([(me, Actor(7))]);
+    let held = Held::first(second_document(&first, &stores, &secrets).unwrap());
+    let file = backup(&folder, &[(Space::Meta, CHOSEN, &held.encode())]);
+    let target = folder.path().join("node");
+    restore(&file, &target).unwrap();
+    let opened = store::open(&target.join("data"), || panic!("it has an actor")).unwrap();
+    for key in [crate::tasks::reap::EPOCH, crate::replica::FLOOR] {
+        let kept = opened.store.get(Space::Meta, key.as_bytes()).unwrap();
+        assert_eq!(kept.as_deref(), Some(&7_u64.to_le_bytes()[..]), "{key}");
+    }
 }

@@ -5,6 +5,7 @@
 //! by the next start. Nothing is deleted: the old store stays in the data folder. What is given to whom, and what
 //! becomes of it, `sibyl_core::salvage` decides.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt as _;
 use sibyl_core::id::{Actor, Digest, NodeId};
-use sibyl_core::joining::{Knock, Told, Wish};
+use sibyl_core::joining::{Elsewhere, Knock, Refusal, Told, Wish};
 use sibyl_core::message;
 use sibyl_core::registry::{Document, Farewell, Former, Joiner, Partitions};
 use sibyl_core::salvage::{Fenced, Tally};
@@ -52,8 +53,9 @@ pub(super) async fn follow(
 async fn watch(coordinator: Coordinator, data_dir: std::path::PathBuf, found: watch::Sender<bool>) {
     let mut changes = coordinator.net().changes();
     let mut views = coordinator.registry().watch();
+    let mut elsewhere = Elsewhere::default();
     loop {
-        if let Some(fenced) = look(&coordinator).await {
+        if let Some(fenced) = look(&coordinator, &mut elsewhere).await {
             tracing::warn!(
                 number = fenced.number,
                 "this node was removed: it starts again to give what it holds to the owners of now"
@@ -70,6 +72,7 @@ async fn watch(coordinator: Coordinator, data_dir: std::path::PathBuf, found: wa
         let gone = tokio::select! {
             changed = changes.changed() => changed.is_err(),
             changed = views.changed() => changed.is_err(),
+            () = coordinator.registry().knocks().apart() => false,
             // Whoever was asked may have been about to stop.
             () = tokio::time::sleep(LOOK_ONCE_MORE) => false,
         };
@@ -81,7 +84,7 @@ async fn watch(coordinator: Coordinator, data_dir: std::path::PathBuf, found: wa
 
 /// Whether this store was sent away, by the document in force, by the word of a member of the same lineage, or by that
 /// of a member of one that this lineage was given up for.
-async fn look(coordinator: &Coordinator) -> Option<Fenced> {
+async fn look(coordinator: &Coordinator, elsewhere: &mut Elsewhere) -> Option<Fenced> {
     let (view, store) = (coordinator.registry().view(), coordinator.replica().actor());
     let document = view.document();
     let own_lineage = document.lineage()?;
@@ -106,9 +109,20 @@ async fn look(coordinator: &Coordinator) -> Option<Fenced> {
         (apart || refused.starts_with("not_admitted")).then_some((peer, apart))
     });
     let refusals = refusals.map(|(peer, apart)| (peer.node_id.clone(), peer.addr.clone(), apart));
-    let refusals = refusals.take(MOST_ASKED);
-    let mut forked = None;
-    for (node, address, apart) in refusals.chain(given_up(document)) {
+    let refusals: Vec<_> = refusals.collect();
+    let refuses = |at: &str| refusals.iter().any(|(_, address, _)| address == at);
+    let members = &document.layout.members;
+    let is_member = |at: &str| members.values().any(|member| member.peer_addr == at);
+    elsewhere.forget(|at| is_member(at) && !refuses(at));
+    let heard = coordinator.registry().knocks().take_apart();
+    let heard = heard
+        .into_iter()
+        .map(|(node, address)| (node, address, true));
+    let asks = refusals.iter().take(MOST_ASKED).cloned();
+    let mut asks: Vec<_> = asks.chain(heard).chain(given_up(document)).collect();
+    let mut before = BTreeSet::new();
+    asks.retain(|(_, address, _)| before.insert(address.clone()));
+    for (node, address, apart) in asks {
         let wish = match apart {
             true => Wish::Return(own_lineage),
             false => Wish::Salvage,
@@ -129,14 +143,35 @@ async fn look(coordinator: &Coordinator) -> Option<Fenced> {
             {
                 return note(&former, lineage);
             }
-            Ok(Told::Refused(why)) if apart => {
-                forked = Some(format!("lineage: {node} says: {why}"));
-            }
+            Ok(told) if apart => elsewhere.hear(&address, is_apart(document, &node, told)),
             _ => {}
         }
     }
-    coordinator.registry().note("lineage", forked);
+    let note = elsewhere.note().map(str::to_owned);
+    coordinator.registry().note("lineage", note);
     None
+}
+
+/// What an operator should know of a node of another lineage, if it is of one.
+fn is_apart(document: &Document, node: &NodeId, told: Told) -> Option<String> {
+    match told {
+        Told::Wait {
+            lineage: Some(theirs),
+            ..
+        } if document.follows_from(theirs) => Some(format!(
+            "lineage: {node} is still of the lineage before this one, and gives what it holds once it reaches a member of this one; if it cannot, start it with --yield and a peer address of this one"
+        )),
+        Told::Wait {
+            lineage: Some(theirs),
+            ..
+        } => {
+            let ours = document.lineage().filter(|ours| *ours != theirs)?;
+            let apart = Refusal::Apart { ours, theirs };
+            Some(format!("lineage: {node} is elsewhere: {apart}"))
+        }
+        Told::Refused(why) => Some(format!("lineage: {node} says: {why}")),
+        _ => None,
+    }
 }
 
 /// A few of the members that a recovery gave up, where they were: one of them may have recovered as well, and nobody

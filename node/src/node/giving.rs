@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
+use sibyl_core::id::Digest;
 use sibyl_core::joining::{Told, Wish};
 use sibyl_core::message;
 use sibyl_core::registry::{Document, Held};
@@ -57,7 +58,8 @@ fn reason(fenced: &Fenced, waits_for: Option<&str>) -> String {
 /// Performs the flow.
 struct Giver<'a> {
     store: &'a store::Opened,
-    ask: Bytes,
+    /// What is said first, and if that is not enough.
+    asks: Vec<Bytes>,
     flow: Giving,
     /// The member that is asked, as long as it is the same one.
     visit: Option<(String, Visit)>,
@@ -85,14 +87,14 @@ impl<'a> Giver<'a> {
         let older = |image| number(image).min(epoch).saturating_sub(SLACK + 1);
         let mut epoch = kept(IMAGE)?.map_or(epoch, older);
         let own = chosen.as_ref().map(|held| &held.document);
-        let (mut wish, lineage) = (Wish::Salvage, own.and_then(Document::lineage));
+        let lineage = own.and_then(Document::lineage);
         if config.yield_to.is_some() {
             // Epochs of two lineages that went on apart say nothing to each other: where they parted they were one.
             let parted = own.and_then(Document::recovery);
             epoch = parted.map_or(epoch, |recovery| recovery.epoch.min(epoch));
-        } else if let Some(own) = lineage.filter(|own| Some(*own) != fenced.lineage) {
-            wish = Wish::Return(own);
         }
+        let wishes = wishes(lineage, fenced.lineage, config.yield_to.is_some());
+        let ask = |wish| knock(fenced, wish, &config.peer_advertise, &config.advertise);
         let mut left = remains::partitions(opened.store.as_ref(), count);
         left.retain(|at| !fenced.done.contains(*at));
         let all = config.salvage == Salvage::All;
@@ -108,7 +110,7 @@ impl<'a> Giver<'a> {
         tracing::info!(partitions = left.len(), epoch, "salvage begins");
         Ok(Self {
             store: opened,
-            ask: knock(fenced, wish, &config.peer_advertise, &config.advertise),
+            asks: wishes.into_iter().map(ask).collect(),
             flow: Giving::new(epoch, all, members, left),
             visit: None,
         })
@@ -189,13 +191,54 @@ impl<'a> Giver<'a> {
     }
 
     async fn knock(&self, address: &str, fenced: &Fenced) -> Result<Visit, String> {
-        let knocked = peer::visit(address, self.ask.clone()).await;
-        let ((head, _), visit) = knocked.map_err(|error| error.to_string())?;
-        match message::decode(&head).map_err(|error| error.to_string())? {
-            Told::Bring { lineage, .. } if lineage == fenced.lineage => Ok(visit),
-            Told::Bring { .. } => Err("it is in another cluster of that name".into()),
-            Told::Wait { why, .. } | Told::Refused(why) => Err(why),
-            Told::Named => Err("it says that this node is a member".into()),
+        let mut asks = self.asks.iter().peekable();
+        while let Some(ask) = asks.next() {
+            let knocked = peer::visit(address, ask.clone()).await;
+            let ((head, _), visit) = knocked.map_err(|error| error.to_string())?;
+            let is_last = asks.peek().is_none();
+            return match message::decode(&head).map_err(|error| error.to_string())? {
+                Told::Bring { lineage, .. } if is_last || lineage == fenced.lineage => Ok(visit),
+                Told::Bring { .. } => continue,
+                Told::Wait { why, .. } | Told::Refused(why) => Err(why),
+                Told::Named => Err("it says that this node is a member".into()),
+            };
         }
+        Err("there is nothing to ask".into())
+    }
+}
+
+/// How to ask a member, one after the other, until one of the lineage that this store was sent away by says to bring
+/// it. That may have been recovered since: then whoever says so to the last of these follows from it, for a member that
+/// does not refuses to hear of a return.
+fn wishes(own: Option<Digest>, sent_by: Option<Digest>, led: bool) -> Vec<Wish> {
+    // Who was led here by hand follows from nothing.
+    let first = match own.filter(|_| !led) {
+        Some(own) => Wish::Return(own),
+        None => Wish::Salvage,
+    };
+    let last = sent_by.map(Wish::Return);
+    let last = last.filter(|last| *last != first);
+    [Some(first), last].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_recovered_since_is_asked_for_as_what_it_was() {
+        let [own, later] = [1, 2].map(|byte| Digest([byte; 32]));
+        let check = |own, sent_by, led, expected: &[Wish]| {
+            assert_eq!(wishes(own, sent_by, led), expected);
+        };
+        // Removed by its own lineage, which may have been given up since.
+        check(Some(own), Some(own), false, &[Wish::Return(own)]);
+        // Sent away by a recovery, which may have been followed by another one.
+        let both = [Wish::Return(own), Wish::Return(later)];
+        check(Some(own), Some(later), false, &both);
+        // Led there by hand: it follows from nothing.
+        let led = [Wish::Salvage, Wish::Return(later)];
+        check(Some(own), Some(later), true, &led);
+        check(None, Some(later), false, &led);
     }
 }

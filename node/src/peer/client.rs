@@ -85,6 +85,7 @@ async fn attend(link: &Arc<Link>, shared: &Arc<Shared>) -> (Close, Option<Durati
         wakers: Vec::new(),
         rest: Vec::new(),
         registry: 0,
+        pings: false,
     };
     let why = pump::run(open, &outbox, &mut client).await;
     link.lock().sent.ended();
@@ -163,6 +164,8 @@ struct Client<'a> {
     rest: Vec<Frame>,
     /// The highest registry number this connection has carried.
     registry: u64,
+    /// Whether a ping is among what is being written.
+    pings: bool,
 }
 
 impl Client<'_> {
@@ -216,6 +219,7 @@ impl Role for Client<'_> {
     }
 
     fn sending(&mut self, frames: &mut Vec<Out>, now: Instant) {
+        self.pings |= frames.iter().any(|frame| frame.kind == Kind::Ping);
         let mut state = self.link.lock();
         frames.retain(|frame| frame.kind != Kind::Request || state.calls.sending(frame.id, now));
         let epoch = self.shared.flights.tag();
@@ -237,6 +241,13 @@ impl Role for Client<'_> {
                 self.link.reachable.store(true, Ordering::Release);
                 self.shared.note_change();
             }
+        }
+    }
+
+    fn left(&mut self) {
+        if std::mem::take(&mut self.pings) {
+            let now = self.shared.now_ms();
+            self.link.pinged_ms.store(now, Ordering::Relaxed);
         }
     }
 }
@@ -283,7 +294,8 @@ struct Probe {
 
 impl Probe {
     /// Pings when nothing was heard for a while, judges when a ping stays unanswered, and closes the
-    /// connection when it stays so and nothing can be written either. Returns when to look again.
+    /// connection when it stays so and nothing can be written either, or the ping has left long ago. As long as it
+    /// waits behind what is being written, nobody can have heard it. Returns when to look again.
     fn tick(&mut self, link: &Link, shared: &Shared) -> Option<Duration> {
         let session = link.lock().session;
         let (Some(session), Some(outbox)) = (session, link.connection()) else {
@@ -321,7 +333,10 @@ impl Probe {
         }
         let moved = pinged.max(link.wrote_ms.load(Ordering::Relaxed));
         let dead = now.saturating_sub(moved) >= wait * u64::from(DEAD_AFTER_PROBES);
-        if dead || silent >= wait * u64::from(DEAF_AFTER_PROBES) {
+        let left = link.pinged_ms.load(Ordering::Relaxed);
+        let unheard = now.saturating_sub(left);
+        let deaf = left >= pinged && unheard >= wait * u64::from(DEAF_AFTER_PROBES);
+        if dead || deaf {
             outbox.close(Close::Silent, true);
         }
         Some(Duration::from_millis(wait))

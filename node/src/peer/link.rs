@@ -84,6 +84,8 @@ pub(super) struct Link {
     /// When the peer was last heard, and when bytes last went out; milliseconds of the node's clock.
     pub(super) heard_ms: AtomicU64,
     pub(super) wrote_ms: AtomicU64,
+    /// When a ping left last, behind everything that waited before it.
+    pub(super) pinged_ms: AtomicU64,
     /// The highest registry number it was heard to go by.
     pub(super) registry: AtomicU64,
     /// Dial now.
@@ -101,6 +103,7 @@ impl Link {
             reachable: AtomicBool::new(false),
             heard_ms: AtomicU64::new(0),
             wrote_ms: AtomicU64::new(0),
+            pinged_ms: AtomicU64::new(0),
             registry: AtomicU64::new(0),
             kick: Notify::new(),
             keeper: Notify::new(),

@@ -64,6 +64,9 @@ pub(super) trait Role {
 
     /// `read` and `written` bytes passed.
     fn moved(&mut self, read: usize, written: usize);
+
+    /// All that was last kept in [`Role::sending`] has left.
+    fn left(&mut self) {}
 }
 
 /// An open connection: its socket, what was read beyond the handshake, its stamp, and who we said we are.
@@ -179,10 +182,11 @@ impl<R: Role> Pump<'_, R> {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => Err(Close::Ended),
             Poll::Ready(Ok(bytes)) => {
+                self.role.moved(0, bytes);
                 if let Some((frames, size)) = self.batch.advance(bytes) {
                     self.outbox.release(frames, size);
+                    self.role.left();
                 }
-                self.role.moved(0, bytes);
                 Ok(true)
             }
             Poll::Ready(Err(err)) => Err(err.into()),

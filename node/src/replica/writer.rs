@@ -324,7 +324,7 @@ impl Writer {
                 counts,
             } => {
                 self.owners_changed(since, gained, round);
-                round.done.buffered.push(counts);
+                round.done.synced.push(counts);
             }
             Command::Replace {
                 slot,

@@ -7,3 +7,5 @@ pub mod gossip;
 pub mod handoff;
 pub mod reap;
 pub mod registry;
+#[cfg(test)]
+mod tests;

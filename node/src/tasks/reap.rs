@@ -26,6 +26,8 @@ use crate::telemetry::{Metrics, Rpc, Span};
 
 mod forget;
 mod judge;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub(crate) use crate::replica::FLOOR;

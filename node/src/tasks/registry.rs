@@ -28,6 +28,7 @@ use crate::store::Watermark;
 use crate::telemetry::metrics::RpcResult;
 use crate::telemetry::{Metrics, Span, Tracer};
 
+mod gaining;
 mod handle;
 pub mod joining;
 mod knocks;
@@ -35,9 +36,10 @@ mod recovering;
 mod rpc;
 mod view;
 
+use gaining::gained;
 pub use handle::{ChangeFailed, Registry};
 pub use knocks::Knocks;
-pub use recovering::present;
+pub use recovering::{Planned, present};
 pub use rpc::{result_of_call, rpc_of_message};
 pub use view::View;
 
@@ -84,6 +86,11 @@ enum Input {
         epoch: u64,
         span: Box<Span>,
         done: Answer,
+    },
+    /// The operator asks what that would make.
+    PlanRecovery {
+        epoch: u64,
+        done: oneshot::Sender<Result<Planned, ChangeFailed>>,
     },
 }
 
@@ -195,6 +202,11 @@ impl Opened {
 
     /// Starts the task.
     pub fn start(self, net: Net) {
+        let (task, events) = self.task(net);
+        tokio::spawn(task.run(events));
+    }
+
+    fn task(self, net: Net) -> (Task, mpsc::Receiver<Input>) {
         let task = Task {
             ground: self.ground,
             machine: self.machine,
@@ -209,8 +221,8 @@ impl Opened {
             ballots: BTreeSet::new(),
             rebuilding: self.rebuilding,
         };
-        drop(self.inbox);
-        tokio::spawn(task.run(self.events));
+        // What is not upgraded any more ends the task.
+        (task, self.events)
     }
 }
 
@@ -230,15 +242,6 @@ struct Task {
     /// The ballots it took so far.
     ballots: BTreeSet<Ballot>,
     rebuilding: Arc<AtomicBool>,
-}
-
-/// The partitions that a node holds by a newer document and did not hold before, for buckets of any number of copies.
-fn gained(me: &NodeId, before: &View, now: &View) -> Vec<Partition> {
-    let ns = now.document().ns();
-    let is_new = |at, n| now.placed.holds(me, at, n) && !before.placed.holds(me, at, n);
-    let all = (0..now.ring().partitions()).map(Partition);
-    all.filter(|at| ns.iter().any(|n| is_new(*at, *n)))
-        .collect()
 }
 
 /// Whether the registry names another store of this node: the one here was begun after that was lost.
@@ -279,6 +282,7 @@ impl Task {
                     }
                     Some(Input::Change { change, span, done }) => self.propose(change, span, done).await,
                     Some(Input::Recover { epoch, span, done }) => self.recover(epoch, span, done).await,
+                    Some(Input::PlanRecovery { epoch, done }) => self.plan_recovery(epoch, done),
                     Some(Input::NameStore) => self.name_store().await,
                     Some(Input::Forget(node)) => self.forget(&node),
                     None => return,
@@ -365,7 +369,10 @@ impl Task {
             Effect::Persist {
                 slot: Slot::Chosen,
                 bytes,
-            } => self.keep(CHOSEN, bytes.into()).await?,
+            } => {
+                self.gain_before(&bytes).await?;
+                self.keep(CHOSEN, bytes.into()).await?;
+            }
             Effect::Persist {
                 slot: Slot::Promises,
                 bytes,
@@ -414,13 +421,6 @@ impl Task {
             Effect::Alarm(alarm) => self.alarm(&alarm).await,
         }
         Ok(())
-    }
-
-    /// Owners changed: the writer takes nothing any more that was asked by an older document.
-    async fn owners_changed(&self, view: &View, gained: &[Partition]) -> Result<(), String> {
-        let (since, gained) = (view.since(), gained.to_vec());
-        let passed = self.ground.replica.owners_changed(since, gained).await;
-        passed.map_err(|failure| failure.to_string())
     }
 
     async fn keep(&self, key: &'static str, bytes: Bytes) -> Result<(), String> {

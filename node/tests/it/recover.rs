@@ -63,6 +63,14 @@ fn wait_recovered(node: &Node) {
 }
 
 #[track_caller]
+fn wait_serves(node: &Node) {
+    until("it serves", || match get("/v1/registry").send(node.http) {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        answer => Err(format!("{answer:?}\n{}", node.said())),
+    });
+}
+
+#[track_caller]
 fn wait_settled(node: &Node) {
     until("owners have changed", || {
         let body = json_of(node, "/v1/registry");
@@ -396,11 +404,16 @@ fn two_recoveries_refuse_each_other_until_one_yields() {
     cluster.nodes.iter_mut().for_each(Node::start);
     cluster.wait_whole();
     lose(cluster.nodes.pop().unwrap());
+    // Each believes that the other is lost: the one that was left behind would yield as soon as it hears.
+    cluster.nodes[1].kill();
+    wait_recovered(&cluster.nodes[0]);
+    cluster.nodes[0].kill();
+    cluster.nodes[1].start();
+    wait_serves(&cluster.nodes[1]);
+    wait_recovered(&cluster.nodes[1]);
+    cluster.nodes[0].start();
+    wait_serves(&cluster.nodes[0]);
     let (one, two) = (&cluster.nodes[0], &cluster.nodes[1]);
-    one.cut(two, true);
-    two.cut(one, true);
-    wait_recovered(one);
-    wait_recovered(two);
     for (node, at) in [(one, 1), (two, 2)] {
         node.ask(&put(path("default", at), node.id.as_str()))
             .expect(204);
@@ -428,7 +441,6 @@ fn two_recoveries_refuse_each_other_until_one_yields() {
     );
     assert_eq!(one.ask(&get(path("default", 2))).expect(200).text(), "n2");
     wait_named(&two, one);
-    one.cut(&two, false);
     two.wait_ready();
     wait_settled(one);
     assert_eq!(members(one), ["n1", "n2"]);
@@ -439,9 +451,91 @@ fn two_recoveries_refuse_each_other_until_one_yields() {
             true => Err(said),
         }
     });
-    // The flag may stay: there is nothing left to give up.
+    // The flag may stay: there is nothing left to give up, whether or not that peer is there.
     two.kill();
+    cluster.nodes[0].kill();
     two.start();
-    two.wait_ready();
+    wait_serves(&two);
     assert_eq!(members(&two), ["n1", "n2"]);
+    cluster.nodes[0].start();
+    cluster.nodes.push(two);
+    cluster.wait_whole();
+}
+
+#[test]
+fn a_removed_node_goes_on_giving_after_a_recovery() {
+    let mut cluster = Cluster::plan(4, FLAGS);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    cluster.wait_whole();
+    let one = &cluster.nodes[0];
+    one.ask(&put_bucket("solo", &json!({ "n": 1, "r": 1, "w": 1 })))
+        .expect(201);
+    for at in 0..KEYS {
+        one.ask(&put(path("solo", at), "sole copy")).expect(204);
+    }
+    let mut four = cluster.nodes.pop().unwrap();
+    four.kill();
+    until("it is removed", || {
+        let gone = json!({ "node": four.id });
+        match cluster.nodes[0].ask(&post("/v1/cluster/remove", &gone)) {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer.to_string()),
+        }
+    });
+    wait_settled(&cluster.nodes[0]);
+    cluster.nodes.drain(1..).for_each(lose);
+    four.start();
+    until("it waits for an owner that is gone", || {
+        match get("/v1/cluster").send(four.http) {
+            Ok(answer) if answer.json()["salvage"]["waits_for"].is_string() => Ok(()),
+            answer => Err(format!("{answer:?}\n{}", four.said())),
+        }
+    });
+    let one = &cluster.nodes[0];
+    wait_recovered(one);
+    let salvage = wait_given(&four);
+    assert_eq!(salvage["damaged"], 0, "{salvage}");
+    wait_joined(&four, one);
+    assert_eq!(members(one), ["n1", "n4"]);
+}
+
+#[test]
+fn who_knows_nobody_of_the_new_lineage_is_found_by_it() {
+    let mut cluster = Cluster::plan(3, FLAGS);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    cluster.wait_whole();
+    let mut three = cluster.nodes.pop().unwrap();
+    three.kill();
+    lose(cluster.nodes.pop().unwrap());
+    wait_recovered(&cluster.nodes[0]);
+    for id in ["n4", "n5", "n6"] {
+        let mut new = cluster.joiner(id, FLAGS);
+        new.start();
+        new.wait_ready();
+        cluster.nodes.push(new);
+        wait_settled(&cluster.nodes[0]);
+    }
+    // Everybody whom the old lineage knows goes away.
+    let word = json!({ "node": "n1" });
+    until("it may leave", || {
+        match cluster.nodes[1].ask(&post("/v1/cluster/leave", &word)) {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer.to_string()),
+        }
+    });
+    until("it has left", || {
+        match members(&cluster.nodes[1]).contains(&"n1".to_owned()) {
+            false => Ok(()),
+            true => Err("it is still a member".into()),
+        }
+    });
+    wait_settled(&cluster.nodes[1]);
+    lose(cluster.nodes.remove(0));
+    three.start();
+    wait_given(&three);
+    for node in &cluster.nodes {
+        let said = node.ask(&get("/health/ready")).expect(200).text();
+        assert!(!said.contains("recovered twice"), "{said}");
+    }
+    assert_eq!(members(&cluster.nodes[0]), ["n4", "n5", "n6"]);
 }

@@ -7,10 +7,12 @@
 
 mod asking;
 mod candidates;
+mod elsewhere;
 mod knock;
 
 pub use asking::{Asking, BadStart, Effect, Event, check_start};
 pub use candidates::{CANDIDATE_MS, Candidate, Candidates, MAX_CANDIDATES};
+pub use elsewhere::{Elsewhere, MAX_ELSEWHERE};
 pub use knock::{Judged, Knock, MAX_TOLD_ADDRESSES, Refusal, Told, Wish, farewell, judge};
 
 #[cfg(test)]

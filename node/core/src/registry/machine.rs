@@ -148,11 +148,14 @@ impl Machine {
             Some(_) => present.remove(&self.me),
         };
         held.check_lost(&self.me, &present)?;
+        self.recovers_from().recovered(&self.me, self.store, epoch)
+    }
+
+    /// The document that a recovery by this node goes on from.
+    pub fn recovers_from(&self) -> &Document {
         let accepted = self.accepted();
         let accepted = accepted.filter(|next| next.layout.members.contains_key(&self.me));
-        accepted
-            .unwrap_or(held)
-            .recovered(&self.me, self.store, epoch)
+        accepted.unwrap_or(&self.held.document)
     }
 
     /// Takes an event; perform the effects in order.

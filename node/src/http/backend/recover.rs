@@ -14,12 +14,23 @@ use super::{Exchange, unchanged};
 use crate::http::api::AdminError;
 use crate::http::cluster::MemberState;
 use crate::http::recover::{GivenUpView, Recovered};
-use crate::tasks::registry::present;
+use crate::tasks::registry::{Planned, present};
 
 /// For how long a majority is looked for: several dials and probes of each member.
 const LOOKS_FOR: Duration = Duration::from_secs(3);
 /// How often.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
+
+/// Looks for voters until there are enough, or for long enough; who was seen once is there.
+async fn gather<E>(
+    mut look: impl FnMut(&mut BTreeSet<NodeId>) -> Result<bool, E>,
+) -> Result<BTreeSet<NodeId>, E> {
+    let (mut voters, until) = (BTreeSet::new(), Instant::now() + LOOKS_FOR);
+    while !look(&mut voters)? && Instant::now() < until {
+        sleep(LOOKS_EVERY).await;
+    }
+    Ok(voters)
+}
 
 impl Exchange {
     /// Who could vote. One look is not enough: just after a start, or when this node itself stood still, nobody can be
@@ -27,8 +38,7 @@ impl Exchange {
     async fn voters(&self) -> Result<BTreeSet<NodeId>, AdminError> {
         let coordinator = self.coordinator();
         let (me, store) = (coordinator.me(), coordinator.replica().actor());
-        let (mut voters, until) = (BTreeSet::new(), Instant::now() + LOOKS_FOR);
-        loop {
+        let look = |voters: &mut BTreeSet<NodeId>| {
             let view = coordinator.serving().map_err(AdminError::NotServing)?;
             let document = view.document();
             voters.extend(present(coordinator.net(), document));
@@ -36,11 +46,9 @@ impl Exchange {
             if named.and_then(|member| member.store) == Some(store) {
                 voters.insert(me.clone());
             }
-            if document.check_lost(me, &voters).is_err() || Instant::now() >= until {
-                return Ok(voters);
-            }
-            sleep(LOOKS_EVERY).await;
-        }
+            Ok(document.check_lost(me, voters).is_err())
+        };
+        gather(look).await
     }
 
     pub(super) async fn recovered(
@@ -49,15 +57,15 @@ impl Exchange {
         accept_loss: bool,
     ) -> Result<Recovered, AdminError> {
         let coordinator = self.coordinator();
-        let (me, store) = (coordinator.me(), coordinator.replica().actor());
         let voters = self.voters().await?;
         let view = coordinator.serving().map_err(AdminError::NotServing)?;
-        let before = view.document();
         let epoch = coordinator.reaping().status().epoch;
         let refused = |error| AdminError::from(ChangeError::Recover(error));
-        before.check_lost(me, &voters).map_err(refused)?;
-        let planned = before.recovered(me, store, epoch).map_err(refused)?;
-        let shown = self.shown(before, &planned);
+        let lost = view.document().check_lost(coordinator.me(), &voters);
+        lost.map_err(refused)?;
+        let planned = coordinator.registry().plan_recovery(epoch).await;
+        let Planned { before, after } = planned.map_err(unchanged)?;
+        let shown = self.shown(&before, &after);
         if plan {
             let registry = view.number();
             return Ok(Recovered { registry, ..shown });
@@ -73,9 +81,13 @@ impl Exchange {
         }
         let after = coordinator.registry().recover(Some(&self.span), epoch);
         let after = after.await.map_err(unchanged)?;
-        let plan = false;
-        let shown = self.shown(before, after.document());
-        Ok(Recovered { plan, ..shown })
+        let made = self.shown(&before, after.document());
+        Ok(Recovered {
+            registry: made.registry,
+            lineage: made.lineage,
+            plan: false,
+            ..shown
+        })
     }
 
     fn shown(&self, before: &Document, after: &Document) -> Recovered {
@@ -100,7 +112,17 @@ impl Exchange {
                 }
             });
         let given_up: Vec<GivenUpView> = given_up.collect();
-        let without = before.not_held_by(me).len();
+        let held = coordinator.registry().view();
+        let lacks = |document: &Document| document.not_held_by(me).into_iter();
+        let without: BTreeSet<_> = lacks(before).chain(lacks(held.document())).collect();
+        let without = without.len();
+        let mut notes = notes(before, &given_up, without);
+        if before.number > held.number() && after.number > before.number {
+            notes.push(format!(
+                "document {} was accepted here, and nobody says whether it was chosen: it is taken over",
+                before.number
+            ));
+        }
         Recovered {
             registry: after.number,
             plan: true,
@@ -108,7 +130,7 @@ impl Exchange {
                 .lineage()
                 .map(|lineage| lineage.to_string())
                 .unwrap_or_default(),
-            notes: notes(before, &given_up, without),
+            notes,
             given_up,
             partitions_without_copy: without,
             partitions: before.layout.partitions,
@@ -148,4 +170,28 @@ fn notes(before: &Document, given_up: &[GivenUpView], without: usize) -> Vec<Str
         ));
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_reached_a_little_later_is_there() {
+        let node = |number: u8| format!("n{number}").parse::<NodeId>().expect("a good name");
+        let mut looks = 0;
+        let voters = gather(|voters| {
+            looks += 1;
+            match looks {
+                5 => drop(voters.insert(node(2))),
+                25 => drop(voters.insert(node(3))),
+                _ => {}
+            }
+            Ok::<_, ()>(voters.len() == 2)
+        });
+        assert_eq!(voters.await, Ok(BTreeSet::from([node(2), node(3)])));
+        // Ends where nobody comes.
+        assert_eq!(gather(|_| Ok::<_, ()>(false)).await, Ok(BTreeSet::new()));
+        assert_eq!(gather(|_| Err("stopping")).await, Err("stopping"));
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sibyl_core::id::NodeId;
-use sibyl_core::registry::{Document, Event, Held};
+use sibyl_core::registry::{ChangeError, Document, Event, Held};
 use tokio::sync::oneshot;
 
 use super::{Answer, ChangeFailed, Input, Registry, Task, View, gained};
@@ -27,7 +27,27 @@ pub fn present(net: &Net, document: &Document) -> BTreeSet<NodeId> {
     votes.map(|peer| peer.node_id).collect()
 }
 
+/// What a recovery would make, and of what.
+#[derive(Debug)]
+pub struct Planned {
+    /// What it goes on from: the document in force, or one that this node accepted and that may have been chosen.
+    pub before: Document,
+    /// The first document of the new lineage.
+    pub after: Document,
+}
+
 impl Registry {
+    /// What [`Registry::recover`] would do now, or why it would not.
+    ///
+    /// # Errors
+    /// [`ChangeFailed`].
+    pub async fn plan_recovery(&self, epoch: u64) -> Result<Planned, ChangeFailed> {
+        let (done, planned) = oneshot::channel();
+        let sent = self.inbox.send(Input::PlanRecovery { epoch, done }).await;
+        sent.map_err(|_| ChangeFailed::Stopping)?;
+        planned.await.unwrap_or(Err(ChangeFailed::Stopping))
+    }
+
     /// Begins a new lineage with this node alone, or says why not. `epoch`: the reaping epoch that it is in.
     ///
     /// # Errors
@@ -48,6 +68,19 @@ impl Registry {
 }
 
 impl Task {
+    pub(super) fn plan_recovery(
+        &self,
+        epoch: u64,
+        done: oneshot::Sender<Result<Planned, ChangeFailed>>,
+    ) {
+        let present = present(&self.net, self.view.borrow().document());
+        let after = self.machine.recovery(&present, epoch);
+        let before = self.machine.recovers_from().clone();
+        let planned = after.map(|after| Planned { before, after });
+        // Whoever asked may have left.
+        let _gone = done.send(planned.map_err(|error| ChangeError::from(error).into()));
+    }
+
     pub(super) async fn recover(&mut self, epoch: u64, span: Box<Span>, done: Answer) {
         let before = Arc::clone(&self.view.borrow());
         let present = present(&self.net, before.document());

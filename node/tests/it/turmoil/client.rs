@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ::turmoil::net::TcpStream;
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
@@ -28,6 +29,8 @@ const CHAINS: usize = 3;
 const SHARED: usize = 3;
 /// Blind writes of one key, each a sibling for ever; then another key begins.
 const HEAP: usize = 10;
+/// The most of them at once.
+const MOST_AT_ONCE: usize = 4;
 /// How often a write with an `Idempotency-Key` is tried.
 const TRIES: usize = 4;
 /// Owners only.
@@ -103,10 +106,10 @@ impl Client {
             }
             self.turns += 1;
             match self.draw.below(20) {
-                0..7 => self.replace(false).await,
-                7..9 => self.replace(true).await,
-                9..14 => self.chain().await,
-                14..16 => self.heap().await,
+                0..6 => self.replace(false).await,
+                6..8 => self.replace(true).await,
+                8..12 => self.chain().await,
+                12..16 => self.heap().await,
                 16..19 => self.keyed().await,
                 _ => self.sweep().await,
             }
@@ -166,14 +169,25 @@ impl Client {
         }
     }
 
-    /// Writes without having seen anything.
+    /// Writes without having seen anything, a few at once: nothing ever writes over them, so each of them must be there.
     async fn heap(&mut self) {
-        let name = format!("heap-{}-{}", self.name, self.blind / HEAP);
-        self.blind += 1;
-        let value = self.value();
-        let asks = put(key(BUCKET, &name), &value);
-        let id = self.begin(&name, Some(value), Saw::Writes(BTreeSet::new()));
-        self.tell(id, &asks).await;
+        let mut asked = Vec::new();
+        for _ in 0..=self.draw.below(MOST_AT_ONCE) {
+            let name = format!("heap-{}-{}", self.name, self.blind / HEAP);
+            self.blind += 1;
+            let (node, value) = (self.node(), self.value());
+            // One copy on disk is kept, too, whatever becomes of the power.
+            let copies = if self.draw.below(2) == 0 { "?w=1" } else { "" };
+            let asks = put(key(BUCKET, &name) + copies, &value);
+            let id = self.begin(&name, Some(value), Saw::Writes(BTreeSet::new()));
+            asked.push((id, node, asks));
+        }
+        let this = &*self;
+        let telling = asked.iter().map(|(id, node, asks)| async move {
+            let answer = ask(&this.field, node, asks).await;
+            this.told(*id, answer);
+        });
+        join_all(telling).await;
     }
 
     /// Writes over its own last write with an `Idempotency-Key`, and again through others while it does not know.
@@ -216,6 +230,11 @@ impl Client {
     async fn tell(&mut self, id: usize, asks: &Ask) -> Option<Answer> {
         let node = self.node();
         let answer = ask(&self.field, &node, asks).await;
+        self.told(id, answer)
+    }
+
+    /// Writes down what came of a write; the answer if it was acknowledged.
+    fn told(&self, id: usize, answer: Option<Answer>) -> Option<Answer> {
         let told = match answer {
             Some(answer) if self.is_acknowledged(&answer, id) => return Some(answer),
             Some(answer) if answer.status == 404 || answer.json()["outcome"] == "not_written" => {

@@ -15,8 +15,12 @@ pub(super) enum Fault {
     Hold(usize, usize),
     /// Messages between two nodes take long.
     Slow(usize, usize),
+    /// Nothing arrives at one node from another until later; what it sends itself does.
+    HoldOneWay(usize, usize),
     /// A node's power fails: what it had not synced may be gone.
     Crash(usize),
+    /// The power of all nodes fails at once.
+    Blackout,
 }
 
 /// A fault and how long it lasts, counted from when clients begin.
@@ -38,18 +42,22 @@ pub(super) fn plan(draw: &mut Draw, nodes: usize) -> Vec<Planned> {
     for _ in 0..6 + draw.below(7) {
         let one = draw.below(nodes);
         let other = (one + 1 + draw.below(nodes - 1)) % nodes;
-        let fault = match draw.below(10) {
+        let fault = match draw.below(15) {
             0..2 => Fault::Cut(one, other),
             2..4 => Fault::CutOneWay(one, other),
-            4..6 => Fault::Hold(one, other),
+            4 => Fault::Hold(one, other),
+            5 => Fault::HoldOneWay(one, other),
             6 => Fault::Slow(one, other),
+            7..9 => Fault::Blackout,
             _ => Fault::Crash(one),
         };
         let most_ms = DURING.as_millis() as usize;
         let from_ms = 200 + draw.below(most_ms - 1000);
         // Many are over before anybody has noticed, some last until peers are suspected.
-        let lasts_ms = match draw.below(3) {
-            0 => 20 + draw.below(300),
+        // Who lost its power for a moment is missed by those only who have something to ask of it.
+        let kinds = if fault.is_power() { 5 } else { 3 };
+        let lasts_ms = match (draw.below(kinds) + 3) % kinds {
+            0 | 3 | 4 => 20 + draw.below(300),
             1 => 300 + draw.below(1700),
             _ => 2000 + draw.below(4000),
         };
@@ -62,8 +70,11 @@ pub(super) fn plan(draw: &mut Draw, nodes: usize) -> Vec<Planned> {
             .filter(|it| matches!(it.fault, Fault::Crash(_)));
         let fits = match fault {
             Fault::Crash(_) => down.count() < MOST_DOWN,
+            Fault::Blackout => down.count() == 0,
             _ => true,
         };
+        let is_dark = beside.iter().any(|it| it.fault == Fault::Blackout);
+        let fits = fits && !(fault.is_power() && is_dark);
         if fits && beside.iter().all(|it| it.fault.place() != fault.place()) {
             planned.push(new);
         }
@@ -82,10 +93,18 @@ impl Fault {
     /// The link or the node that it is about.
     fn place(self) -> (usize, usize) {
         match self {
-            Self::Cut(a, b) | Self::CutOneWay(a, b) | Self::Hold(a, b) | Self::Slow(a, b) => {
-                (a.min(b), a.max(b))
-            }
+            Self::Cut(a, b)
+            | Self::CutOneWay(a, b)
+            | Self::Hold(a, b)
+            | Self::HoldOneWay(a, b)
+            | Self::Slow(a, b) => (a.min(b), a.max(b)),
             Self::Crash(node) => (node, node),
+            Self::Blackout => (usize::MAX, usize::MAX),
         }
+    }
+
+    /// Whether it ends processes.
+    pub(super) fn is_power(self) -> bool {
+        matches!(self, Self::Crash(_) | Self::Blackout)
     }
 }

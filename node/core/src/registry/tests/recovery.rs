@@ -318,7 +318,11 @@ fn what_it_accepted_and_may_have_been_chosen_is_kept() {
         message,
     });
     let promises = kept(&promised, Slot::Promises)[0].to_vec();
+    // A plan of the recovery is made of it, too.
+    assert_eq!(machine.recovers_from(), &next);
+    let planned = machine.recovery(&nodes(&[]), EPOCH).expect("allowed");
     let effects = recover(&mut machine, &[]);
+    assert_eq!(machine.held().document, planned);
     assert!(machine.held().document.buckets.contains_key("told"));
     let chosen = kept(&effects, Slot::Chosen)[0].to_vec();
     // What it promised about the old lineage's next document is void, and harms nobody.
@@ -366,6 +370,7 @@ fn a_document_that_sends_it_away_is_not_what_it_goes_on_from() {
         },
     });
     assert!(machine.accepted().is_some());
+    assert_eq!(machine.recovers_from(), &before);
     recover(&mut machine, &[2]);
     assert_eq!(machine.held().document, recovered(&before, 1));
 }
