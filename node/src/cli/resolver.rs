@@ -70,7 +70,7 @@ enum Command {
 #[command(after_help = "\
 Examples:
   sibyl resolver bind carts cart
-  sibyl resolver bind docs json-merge --config '{\"rules\": {\"/tags\": \"union\"}}'
+  sibyl resolver bind docs json-merge --config '{\"rules\": [{\"path\": \"/tags\", \"rule\": \"union\"}]}'
   sibyl resolver bind carts cart --version sha256:…          roll back to an older version")]
 struct BindArgs {
     /// The bucket.

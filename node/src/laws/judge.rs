@@ -1,4 +1,7 @@
 //! Whether a law holds of one case, and everything on the way if it does not.
+//!
+//! Each law is an equation between merges. A merge that fails where the whole does not breaks it; that the whole fails
+//! is the matter of totality alone. Values are compared, as bytes; several that are kept, as a set.
 
 use bytes::Bytes;
 use proptest::test_runner::TestCaseError;
@@ -81,7 +84,9 @@ pub(super) fn explain(
     let sides = again.unwrap_or_else(|| [whole(), whole()]);
     // Merges that kept the law on the way are no part of the story.
     let tells = |step: &Step| !always || sides.iter().any(|side| side.of.contains(&step.of));
-    let steps: Vec<Step> = host.steps.into_iter().filter(tells).collect();
+    let mut steps: Vec<Step> = host.steps.into_iter().filter(tells).collect();
+    // What is merged twice on the way gave the same, unless that is the story.
+    steps.dedup();
     let named = |name: &str| {
         let of = |side: &Side| side.of.split(['(', ')', ',', ' ']).any(|word| word == name);
         !always || sides.iter().any(of)

@@ -47,13 +47,13 @@ impl Suspicion {
     pub fn text(self) -> &'static str {
         match self {
             Self::Unsteady => {
-                "answers differ between calls: it keeps something between them, or reads something that changes"
+                "gives other answers from call to call: it keeps something between them, or reads something that changes"
             }
             Self::JsonOrder => {
-                "both results are the same JSON in other bytes: members or lists are written in an order that is left to chance"
+                "writes the same JSON in other bytes: members or lists stand in an order that is left to chance"
             }
             Self::FloatSum => {
-                "both results are nearly the same number: floats are added, and rounding depends on the order"
+                "adds floats: both results are nearly the same number, and rounding depends on the order"
             }
             Self::AddsNumbers => {
                 "adds numbers: a value already merged gets counted again when it meets its own past"
@@ -73,8 +73,8 @@ impl Suspicion {
             }
             Self::RefusesValues => "fails on values that its check-value accepts",
             Self::LeavesItsValues => "makes values that its own check-value refuses",
-            Self::DependsOnGrouping => "the result depends on who is merged first",
-            Self::CountsAgain => "a merged value that meets its own past changes",
+            Self::DependsOnGrouping => "depends on who is merged first",
+            Self::CountsAgain => "counts again: a merged value that meets its own past changes",
         }
     }
 
@@ -106,7 +106,7 @@ impl Suspicion {
                 "answer `pick` with its index: the picked value keeps its own time; or choose by the value itself"
             }
             Self::LaterOverEarlier => {
-                "give each member a time or a revision of its own and compare those, as json-merge does"
+                "compare the members themselves (the greatest, a union), or give each a time or a revision of its own and compare those"
             }
             Self::RefusesValues => {
                 "export check-value and refuse such values when they are written, or merge them"

@@ -3,6 +3,7 @@
 mod anti_entropy;
 mod ask;
 mod backup;
+mod certificates;
 mod chaos;
 mod cli;
 mod cluster_metrics;

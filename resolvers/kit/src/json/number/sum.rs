@@ -1,4 +1,7 @@
 //! Adds decimals exactly: one column per decimal place, carried once at the end.
+//!
+//! No float and no rounding, so the sum does not depend on the order. The columns are as many as the exponents that
+//! numbers may have allow.
 
 use super::{Number, Parts};
 
