@@ -289,7 +289,7 @@ fn print(args: &Args, admitted: &Admitted, certificate: &Certificate) -> Result<
         let (name, statement) = (finding.law.name(), finding.law.statement());
         table.add_row([name, &finding.cases.to_string(), verdict, statement]);
     }
-    output::print("\n".to_owned())?;
+    output::print("\n")?;
     output::print_table(&table)?;
     certificate.laws.iter().try_for_each(print_broken)?;
     print_costs(certificate)?;
@@ -348,7 +348,7 @@ fn print_costs(certificate: &Certificate) -> Result<(), Failure> {
             bytes(cost.memory_bytes),
         ]);
     }
-    output::print("\n".to_owned())?;
+    output::print("\n")?;
     output::print_table(&table)?;
     let [.., before, last] = &certificate.costs[..] else {
         return Ok(());

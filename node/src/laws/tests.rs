@@ -263,7 +263,7 @@ fn members_in_an_order_left_to_chance_are_seen_as_that() {
             .map(|(name, value)| format!("{name:?}:{value}"))
             .collect();
         // As a hash map that knows how many it holds.
-        if siblings.len() % 2 == 0 {
+        if siblings.len().is_multiple_of(2) {
             members.reverse();
         }
         Ok(Resolution::Merged(Bytes::from(format!(
