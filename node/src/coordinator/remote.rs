@@ -16,8 +16,9 @@ use crate::tasks::registry::result_of_call;
 use crate::telemetry::metrics::RpcResult;
 use crate::telemetry::{Rpc, Span};
 
-/// How long a newer registry document is waited for, once a peer went by it.
-const CATCH_UP: Duration = Duration::from_millis(500);
+/// How long a newer registry document is waited for, once a peer went by it: it is in force after up to three syncs,
+/// each of some 10 ms, or of some 100 where the disk is busy. Until then a write that met it cannot begin again.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// The word of a replica that did not answer in time.
 pub(super) const TIMEOUT: &str = RpcResult::Timeout.as_str();

@@ -22,6 +22,10 @@ use sibyl_core::room::Taking;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+mod done;
+
+use done::Done;
+
 use super::once::Answered;
 use super::remote::{REFUSED, STALE, TIMEOUT};
 use super::request::{Acks, GetError, GetRequest, PutError, PutRequest, Stored};
@@ -246,14 +250,6 @@ fn caps(bucket: &Bucket) -> Caps {
     }
 }
 
-/// What one replica did; a stable word if it failed.
-struct Done {
-    by: NodeId,
-    /// The owner it stands in for.
-    target: Option<NodeId>,
-    acked: Result<(), &'static str>,
-}
-
 /// What the replica will tell.
 type Told<T> = oneshot::Receiver<Result<T, Failure>>;
 
@@ -305,7 +301,7 @@ impl Writing {
             Ok(minted) => self.minted = Some(minted),
             Err(failure) => return self.tell(Err(failure)),
         }
-        let me = self.coordinator.me().clone();
+        let (me, number) = (self.coordinator.me().clone(), self.number);
         let (metrics, stands_in) = (self.coordinator.metrics(), self.stands_in.is_some());
         self.waiting.push(Box::pin(async move {
             let acked = if matches!(counts.await, Ok(Ok(()))) {
@@ -321,6 +317,7 @@ impl Writing {
                 by: me,
                 target,
                 acked,
+                number,
             }
         }));
         let effects = self.put.handle(Event::Minted);
@@ -424,6 +421,9 @@ impl Writing {
         {
             return effects;
         }
+        if done.is_overtaken(self.number, self.coordinator.me()) {
+            return Vec::new();
+        }
         self.put.handle(match (&done.target, done.acked) {
             (None, Ok(())) => Event::Acked(by),
             (None, Err(_)) => Event::Failed(by),
@@ -470,7 +470,7 @@ impl Writing {
         };
         let timeout = self.deadline.saturating_duration_since(Instant::now());
         let span = self.span.rpc_client(Rpc::ReplicaPut, &to);
-        let shipment = minted.shipment.clone();
+        let (shipment, number) = (minted.shipment.clone(), self.number);
         let call = self
             .coordinator
             .ask(span, Rpc::ReplicaPut, &to, &request, shipment, timeout);
@@ -485,6 +485,7 @@ impl Writing {
                 by: to,
                 target,
                 acked,
+                number,
             }
         }));
     }
@@ -492,7 +493,7 @@ impl Writing {
     /// Has another node keep the write for an owner.
     fn hint(&self, to: NodeId, target: NodeId) {
         let Some(minted) = &self.minted else { return };
-        let shipment = minted.shipment.clone();
+        let (shipment, number) = (minted.shipment.clone(), self.number);
         let span = self.span.hint_store(&to, &target, shipment.len());
         let request = Request::Hint {
             place: self.slot.place.clone(),
@@ -521,6 +522,7 @@ impl Writing {
                 by: to,
                 target: Some(target),
                 acked,
+                number,
             }
         }));
     }

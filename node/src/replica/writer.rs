@@ -1,9 +1,8 @@
 //! The writer thread: takes what is queued, makes one batch of it, syncs once, and says what counts.
 //!
-//! It owns the counter and every read-modify-write, so commands of one batch see each other. A line is raised
-//! where a copy could not be read or was forgotten (a delivered hint): what it had seen is no longer vouched
-//! for. It ends with its queue, or when the
-//! store failed, or turned out to have lost data; then everything that waits is refused.
+//! It owns the counter and every read-modify-write, so commands of one batch see each other. A line is raised where a
+//! copy could not be read or was forgotten (a delivered hint): what it had seen is no longer vouched for. It ends with
+//! its queue, or when the store failed, or turned out to have lost data; then everything that waits is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -323,8 +322,8 @@ impl Writer {
                 gained,
                 counts,
             } => {
-                self.owners_changed(since, gained, round);
                 round.done.synced.push(counts);
+                self.owners_changed(since, &gained, round);
             }
             Command::Replace {
                 slot,
@@ -408,11 +407,11 @@ impl Writer {
         self.closed.insert(bucket, until);
     }
 
-    fn owners_changed(&mut self, since: u64, gained: Vec<Partition>, round: &mut Round) {
+    fn owners_changed(&mut self, since: u64, gained: &[Partition], round: &mut Round) {
         self.since = self.since.max(since);
         for at in gained {
-            self.raise_line(at);
-            self.gained(at, round);
+            self.raise_line(*at);
+            self.gained(*at, round);
         }
         self.reaper.seals.break_all();
     }

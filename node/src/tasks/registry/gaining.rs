@@ -27,6 +27,9 @@ impl Task {
             return Ok(());
         }
         let gained = gained(&self.ground.me, &before, &next);
+        if gained.is_empty() {
+            return Ok(());
+        }
         self.owners_changed(&before, &gained).await
     }
 
