@@ -20,8 +20,7 @@ use super::Coordinator;
 use super::buckets::BucketFailed;
 use super::modules::ModuleFailed;
 use crate::laws::{self, Inconclusive, Module, Plan, Progress};
-use crate::outside;
-use crate::resolver::{Call, Failure, Lane};
+use crate::resolver::{self, Call, Failure, Lane};
 use crate::tasks::registry::{ChangeFailed, View};
 use crate::telemetry::{self, Span, names};
 
@@ -188,13 +187,14 @@ impl Coordinator {
             deletes: wish.deletes,
             until: Some(Instant::now() + wish.time),
         };
-        let checked = outside::aside(move || {
+        let checked = resolver::quietly(move || {
             let found = laws::check(&module, &values, plan, &progress);
             (found, module.broken_sampling())
         });
         let (found, broken_sampling) = match checked.await {
             Ok(checked) => checked,
-            Err(error) => return Err(CheckFailed::Sampling(error.to_string())),
+            // The system gives no thread.
+            Err(_) => return Err(CheckFailed::Busy),
         };
         if let Some(why) = broken_sampling {
             return Err(CheckFailed::Sampling(why));
@@ -369,7 +369,8 @@ impl Coordinator {
         let (name, digest) = (binding.name.clone(), binding.version);
         let setting = binding.setting(deletes);
         tokio::spawn(async move {
-            let found = outside::aside(move || laws::recheck(&module, &contents, &trusted)).await;
+            let found =
+                resolver::quietly(move || laws::recheck(&module, &contents, &trusted)).await;
             let found = found.unwrap_or_default();
             if found.is_empty() {
                 return;

@@ -18,6 +18,7 @@ mod refusal;
 mod sandbox;
 mod settings;
 mod shelf;
+mod workers;
 mod wrap;
 
 use std::io;
@@ -40,6 +41,7 @@ pub use engine::FUEL_SCHEDULE;
 pub use refusal::{Import, Refusal};
 pub use settings::{OpenError, Settings, UPLOAD_BYTES_MAX};
 pub use shelf::ModuleState;
+pub use workers::quietly;
 
 use child::Artifact;
 use compile::Compiler;
@@ -47,6 +49,7 @@ use disk::Disk;
 use loaded::Loaded;
 use sandbox::Guest;
 use shelf::{Shelf, Turn};
+use workers::Workers;
 
 /// Calls that may wait for each permit: at a millisecond each, the last waits 16 of them.
 const WAITING_PER_PERMIT: usize = 16;
@@ -96,6 +99,8 @@ struct Inner {
     linker: Linker<Guest>,
     disk: Disk,
     compiler: Compiler,
+    /// Where merges run that take long.
+    workers: Workers,
     shelf: Shelf,
     permits: Semaphore,
     /// Permits, and places in the queue for them.
@@ -181,6 +186,7 @@ impl Platform {
             linker,
             disk,
             compiler,
+            workers: Workers::start()?,
             shelf: Shelf::new(settings.loaded_bytes),
             permits: Semaphore::new(settings.permits),
             places: Semaphore::new(settings.permits * (1 + WAITING_PER_PERMIT)),
@@ -314,7 +320,7 @@ impl Platform {
         }
     }
 
-    /// Merges: at once if it is likely to be over in a moment, else on a thread for blocking work.
+    /// Merges: at once if it is likely to be over in a moment, else on a thread for guests, which gives way to requests.
     ///
     /// A caller that leaves does not stop a merge that runs; its limits do.
     pub async fn resolve(&self, digest: Digest, call: Call) -> Report {
@@ -410,7 +416,7 @@ impl Platform {
         permit.ok().and_then(Result::ok).ok_or(Failure::Overload)
     }
 
-    /// Runs a guest on a thread for blocking work, which is bounded by the permits.
+    /// Runs a guest on a thread for guests, with a permit.
     async fn on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -418,11 +424,11 @@ impl Platform {
         // The thread needs its own: a caller that leaves must not free the place of a guest that runs.
         self.permit().await?.forget();
         let returned = Returned(self.clone());
-        Ok(blocking(move || {
+        let done = self.inner.workers.run(move || {
             let _returned = returned;
             work()
-        })
-        .await)
+        });
+        Ok(done.await)
     }
 
     /// The module, loaded; compiled first if need be.

@@ -6,6 +6,7 @@
 mod baseline;
 mod cell;
 mod histogram;
+mod hostile;
 mod load;
 mod local;
 mod merged;
@@ -51,6 +52,7 @@ Examples:
   sibyl bench --local --keys 100000 --out results.json
   sibyl bench --local --scenario overload --op put --connections 256
   sibyl bench --local --scenario tracing --op put,get --connections 64
+  sibyl bench --local --scenario hostile --connections 16
 
 Writes go to new keys, so that no siblings pile up; reads choose among --keys preloaded keys."
 )]

@@ -5,7 +5,7 @@
 //! `Retry-After` says, then by clients that do not, and then looks how long it takes until the first load gets what
 //! it got before. `slow-replica` stops one of three processes for 99 of every 100 milliseconds; its clients ask the
 //! other two, since a client of a slow node is slow whatever the cluster does.
-//! `tracing` is in [`super::tracing`].
+//! `tracing` is in [`super::tracing`], `hostile` in [`super::hostile`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use super::Args;
 use super::cell::{Bench, Subject};
 use super::load::{Op, Patience};
 use super::report::Report;
-use super::{local, tracing};
+use super::{hostile, local, tracing};
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::local_cluster::LocalCluster;
@@ -42,6 +42,8 @@ pub(super) enum Scenario {
     SlowReplica,
     /// Spans of no, some and all requests to a collector, and one that is silent or gone.
     Tracing,
+    /// Reads beside a bucket whose resolver wants to do harm.
+    Hostile,
 }
 
 /// Plays it on a cluster of its own.
@@ -53,6 +55,7 @@ pub(super) fn measure(
     let question = match scenario {
         Scenario::Overload => "what is left of the peak under ten times its load, and afterwards?",
         Scenario::SlowReplica => "what do clients notice of one replica that is 100 times slower?",
+        Scenario::Hostile => "what do readers notice of another bucket's hostile resolver?",
         Scenario::Tracing => "what does tracing cost, by the share of requests that is traced?",
     };
     let mut report = Report::new(question);
@@ -65,6 +68,7 @@ pub(super) fn measure(
         bench.preload(&subject)?;
         match scenario {
             Scenario::Overload => overload(args, &subject, &mut bench, &mut report),
+            Scenario::Hostile => hostile::measure(args, cluster, &subject, &mut bench, &mut report),
             _ => slow_replica(args, cluster, subject, &mut bench, &mut report),
         }
     })?;
