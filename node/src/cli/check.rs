@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::dev::executable;
+use super::author::local::Local;
 use super::failure::Failure;
 use super::output::{self, Format};
 use super::{bucket, resolver};
@@ -17,7 +17,7 @@ use crate::laws::{
     self, Certificate, Counterexample, Finding, Plan, QUICK_CASES, Ran, THOROUGH_CASES, Tier,
     Values, shown,
 };
-use crate::resolver::{Admitted, Call, FUEL_SCHEDULE, Input, Limits, Platform, Settings};
+use crate::resolver::{Admitted, Call, FUEL_SCHEDULE, Input, Limits, Platform};
 
 /// What a module is for if neither it nor the caller says so.
 const ANY_MEDIA_TYPE: &str = "application/octet-stream";
@@ -101,22 +101,16 @@ fn check(
     samples: Vec<Bytes>,
 ) -> Result<(Admitted, Certificate), Failure> {
     let failed = |what: String| Failure::Failed(what);
-    let folder = tempfile::tempdir().map_err(|source| Failure::File {
-        doing: "create a folder in",
-        path: std::env::temp_dir(),
-        source,
-    })?;
-    let platform = Platform::open(Settings::new(folder.path(), executable()?));
-    let platform = platform.map_err(|error| failed(error.to_string()))?;
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(error.to_string()))?;
-    let admitted = runtime.block_on(platform.admit(bytes));
-    let admitted = admitted.map_err(|refusal| failed(refusal.to_string()))?;
+    let local = Local::admit(bytes)?;
+    let (platform, admitted) = (&local.platform, &local.admitted);
     let config = args
         .config
         .clone()
         .map(|config| Value::Object(config).to_string());
     if let Some(config) = &config {
-        let verdict = runtime.block_on(platform.check_config(admitted.digest, config.clone()));
+        let verdict = local
+            .runtime
+            .block_on(platform.check_config(admitted.digest, config.clone()));
         let verdict = verdict.map_err(|failure| failed(format!("check-config: {failure}")))?;
         verdict
             .map_err(|why| Failure::Usage(format!("--config: the resolver refuses it: {why}")))?;
@@ -128,7 +122,7 @@ fn check(
         .or_else(|| described?.media_types.first().cloned());
     let values = Values::new(media_type.as_deref().unwrap_or(ANY_MEDIA_TYPE), samples);
     let module = Module {
-        platform: &platform,
+        platform,
         digest: admitted.digest,
         call: Call {
             bucket: "check".into(),
@@ -152,7 +146,7 @@ fn check(
         return Err(failed(format!("the module's sampling fails: {why}")));
     }
     let certificate = certificate.map_err(|inconclusive| failed(inconclusive.to_string()))?;
-    Ok((admitted, certificate))
+    Ok((local.admitted, certificate))
 }
 
 /// A module as the law check calls it.

@@ -6,6 +6,7 @@
 
 pub mod local_cluster;
 
+mod author;
 mod backup;
 mod bench;
 mod bucket;

@@ -105,7 +105,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     (
         "tempfile",
         &[
-            "node/src/cli/check.rs",
+            "node/src/cli/author/local.rs",
             "node/src/cli/demo/",
             "node/src/cli/bench/",
         ],
