@@ -1,7 +1,7 @@
 //! `sibyl resolver check`: the law check on this machine, with the node's own engine and limits, before anything is
 //! uploaded.
 //!
-//! It needs no node: the module is compiled in a child process into a folder that goes away afterwards.
+//! It needs no node: see `author/local.rs`. `FILE` may be a project's folder, too.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::author::local::Local;
+use super::author::{self, local::Local};
 use super::failure::Failure;
 use super::output::{self, Format};
 use super::{bucket, resolver};
@@ -29,12 +29,14 @@ const LARGE_BYTES: u64 = 1 << 20;
 #[command(after_help = "\
 Examples:
   sibyl resolver check target/wasm32-unknown-unknown/release/cart.wasm
+  sibyl resolver check my-resolver
   sibyl resolver check merge.wat --sample one.json --sample two.json
   sibyl resolver check merge.wasm --thorough --at-least lattice --output json
 
 It exits with 1 if a law that --at-least needs is broken. The same seed draws the same cases.")]
 pub(super) struct Args {
-    /// The module: a component, a core module or WAT.
+    /// The module (a component, a core module or WAT), or a project's folder.
+    #[arg(value_name = "FILE|DIR")]
     file: PathBuf,
     /// Cases of each law.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(laws::MOST_CASES)))]
@@ -72,7 +74,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .iter()
         .map(|file| resolver::read_file(file).map(Bytes::from));
     let samples = samples.collect::<Result<Vec<_>, _>>()?;
-    let bytes = Bytes::from(resolver::read_file(&args.file)?);
+    let bytes = Bytes::from(resolver::read_file(&author::module(&args.file)?)?);
     let waiting = output::spinner(format!("checking {}", args.file.display()));
     let checked = check(args, bytes, samples);
     waiting.finish_and_clear();

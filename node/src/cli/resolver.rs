@@ -35,12 +35,13 @@ enum Command {
     Test(author::test::Args),
     /// Upload a component, a core module or WAT as a new version
     #[command(
-        after_help = "Examples:\n  sibyl resolver push cart target/wasm32-unknown-unknown/release/cart.wasm\n  sibyl resolver push longest longest.wat"
+        after_help = "Examples:\n  sibyl resolver push cart target/wasm32-unknown-unknown/release/cart.wasm\n  sibyl resolver push longest longest.wat\n  sibyl resolver push my-resolver my-resolver/"
     )]
     Push {
         /// Name of the resolver.
         name: String,
-        /// The module; `.wat` files are sent as text.
+        /// The module, or a project's folder; `.wat` files are sent as text.
+        #[arg(value_name = "FILE|DIR")]
         file: PathBuf,
         #[command(flatten)]
         connection: Connection,
@@ -186,7 +187,8 @@ fn patient(connection: &Connection) -> Result<Client, Failure> {
 }
 
 fn push(name: &str, file: &Path, connection: &Connection) -> Result<(), Failure> {
-    let module = read_file(file)?;
+    let file = author::module(file)?;
+    let module = read_file(&file)?;
     let text = file.extension().is_some_and(|extension| extension == "wat");
     let waiting = output::spinner(format!("checking and compiling {}", file.display()));
     let version = upload(

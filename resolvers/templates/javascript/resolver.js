@@ -20,14 +20,14 @@ function resolve(_context, siblings) {
   return { tag: "merged", val: bytes([...lines].sort().map((line) => line + "\n").join("")) };
 }
 
-function checkValue(_context, value) {
+/** Throws why the value may not be written. */
+function check(_context, value) {
   if (value.includes(0)) throw NOT_TEXT;
 }
 
 export const merge = { resolve: failing(resolve) };
 
-export const checkValue_ = { check: refusing(checkValue) };
-export { checkValue_ as checkValue };
+export const checkValue = { check: refusing(check) };
 
 export const describe = {
   describe: () => ({

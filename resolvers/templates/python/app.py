@@ -4,8 +4,6 @@ Without that Python would stop with a bare `unreachable`. The siblings stay in a
 unless you export more (see wit/world.wit).
 """
 
-import traceback
-
 from componentize_py_types import Err
 from wit_world.exports.describe import Description
 from wit_world.imports import types
@@ -39,6 +37,9 @@ class Describe:
 
 
 def _message(error):
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    # Not with `traceback`: it wants to read the sources, and there are no files.
+    where = f" ({at.tb_frame.f_code.co_filename}:{at.tb_lineno})" if at else ""
     return f"{type(error).__name__}: {error}{where}"

@@ -126,8 +126,7 @@ fn show(args: &Args, project: &Project, module: &Path, admitted: &Admitted) -> R
         ),
     ]))?;
     let (dir, name) = (args.dir.display(), &project.manifest.name);
-    let module = module.display();
     output::print(format!(
-        "\nnext: sibyl resolver test {dir} && sibyl resolver check {module} && sibyl resolver push {name} {module}\n"
+        "\nnext: sibyl resolver test {dir} && sibyl resolver check {dir} && sibyl resolver push {name} {dir}\n"
     ))
 }

@@ -83,20 +83,9 @@ pub(in super::super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// The module and the files with its cases.
 fn what(args: &Args) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
-    if !args.what.is_dir() {
-        return Ok((args.what.clone(), args.cases.clone()));
-    }
-    let project = Project::open(&args.what)?;
-    let module = project.output();
-    if !module.is_file() {
-        return Err(Failure::Failed(format!(
-            "{} is not built yet: run `sibyl resolver build {}`",
-            module.display(),
-            args.what.display()
-        )));
-    }
-    let files = if args.cases.is_empty() {
-        case_files(&project.cases())?
+    let module = super::module(&args.what)?;
+    let files = if args.cases.is_empty() && args.what.is_dir() {
+        case_files(&Project::open(&args.what)?.cases())?
     } else {
         args.cases.clone()
     };
