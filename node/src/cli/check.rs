@@ -3,7 +3,6 @@
 //!
 //! It needs no node: see `author/local.rs`. `FILE` may be a project's folder, too.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -14,13 +13,10 @@ use super::failure::Failure;
 use super::output::{self, Format};
 use super::{bucket, resolver};
 use crate::laws::{
-    self, Certificate, Counterexample, Finding, Plan, QUICK_CASES, Ran, THOROUGH_CASES, Tier,
-    Values, shown,
+    self, Certificate, Finding, Module, Plan, Progress, QUICK_CASES, THOROUGH_CASES, Tier, shown,
 };
-use crate::resolver::{Admitted, Call, FUEL_SCHEDULE, Input, Limits, Platform};
+use crate::resolver::{Admitted, FUEL_SCHEDULE, Lane, Limits};
 
-/// What a module is for if neither it nor the caller says so.
-const ANY_MEDIA_TYPE: &str = "application/octet-stream";
 /// Siblings of this many bytes are the size that fuel is extrapolated to.
 const LARGE_BYTES: u64 = 1 << 20;
 
@@ -117,23 +113,12 @@ fn check(
         verdict
             .map_err(|why| Failure::Usage(format!("--config: the resolver refuses it: {why}")))?;
     }
-    let described = admitted.description.as_ref();
-    let media_type = args
-        .media_type
-        .clone()
-        .or_else(|| described?.media_types.first().cloned());
-    let values = Values::new(media_type.as_deref().unwrap_or(ANY_MEDIA_TYPE), samples);
-    let module = Module {
-        platform,
-        digest: admitted.digest,
-        call: Call {
-            bucket: "check".into(),
-            key: "key".into(),
-            config,
-            ..Call::default()
-        },
-        broken_sampling: RefCell::default(),
-    };
+    let checker = local
+        .runtime
+        .block_on(platform.checker(&admitted.digest, Lane::Long));
+    let checker = checker.map_err(|failure| failed(failure.to_string()))?;
+    let module = Module::new(checker, config.as_deref().unwrap_or("{}"));
+    let values = module.values(args.media_type.as_deref(), samples);
     let plan = Plan {
         cases: args.cases.unwrap_or(if args.thorough {
             THOROUGH_CASES
@@ -142,62 +127,14 @@ fn check(
         }),
         seed: args.seed,
         deletes: args.deletes,
+        until: None,
     };
-    let certificate = laws::check(&module, &values, plan);
-    if let Some(why) = module.broken_sampling.take() {
+    let certificate = laws::check(&module, &values, plan, &Progress::default());
+    if let Some(why) = module.broken_sampling() {
         return Err(failed(format!("the module's sampling fails: {why}")));
     }
     let certificate = certificate.map_err(|inconclusive| failed(inconclusive.to_string()))?;
     Ok((local.admitted, certificate))
-}
-
-/// A module as the law check calls it.
-struct Module<'a> {
-    platform: &'a Platform,
-    digest: sibyl_core::id::Digest,
-    /// What every call has in common.
-    call: Call,
-    broken_sampling: RefCell<Option<String>>,
-}
-
-impl Module<'_> {
-    fn call(&self, siblings: &[Input]) -> Call {
-        Call {
-            siblings: siblings.to_vec(),
-            ..self.call.clone()
-        }
-    }
-}
-
-impl laws::Subject for Module<'_> {
-    fn resolve(&self, siblings: &[Input]) -> Ran {
-        let report = self
-            .platform
-            .resolve_now(&self.digest, &self.call(siblings));
-        Ran {
-            outcome: report.outcome,
-            fuel: report.fuel,
-            memory_bytes: report.memory_bytes,
-        }
-    }
-
-    fn accepts(&self, value: &Input) -> bool {
-        let call = self.call(std::slice::from_ref(value));
-        // As on a node: a check that fails itself refuses nothing.
-        !matches!(
-            self.platform.check_value_now(&self.digest, &call),
-            Ok(Err(_))
-        )
-    }
-
-    fn sample(&self, entropy: &[u8]) -> Option<Vec<u8>> {
-        self.platform
-            .sample_now(&self.digest, entropy)
-            .unwrap_or_else(|failure| {
-                self.broken_sampling.replace(Some(failure.to_string()));
-                None
-            })
-    }
 }
 
 fn to_json(admitted: &Admitted, certificate: &Certificate) -> Value {
@@ -208,7 +145,7 @@ fn to_json(admitted: &Admitted, certificate: &Certificate) -> Value {
             "cases": finding.cases,
         });
         if let (Some(broken), Some(fields)) = (&finding.broken, law.as_object_mut()) {
-            fields.insert("counterexample".to_owned(), counterexample(broken));
+            fields.insert("counterexample".to_owned(), broken.to_json(usize::MAX));
             fields.insert("suspicion".to_owned(), broken.suspicion.text().into());
             fields.insert("remedy".to_owned(), broken.suspicion.remedy().into());
         }
@@ -231,35 +168,6 @@ fn to_json(admitted: &Admitted, certificate: &Certificate) -> Value {
             "seed": certificate.seed.to_string(),
             "fuel_schedule": FUEL_SCHEDULE,
         }
-    })
-}
-
-fn counterexample(broken: &Counterexample) -> Value {
-    let value = |value: &Option<Bytes>| {
-        value
-            .as_ref()
-            .map_or(Value::Null, |value| output::bytes_to_json(value))
-    };
-    let gave = |gave: &Result<Vec<Option<Bytes>>, String>| match gave {
-        Ok(values) => json!({ "values": values.iter().map(value).collect::<Vec<_>>() }),
-        Err(failure) => json!({ "failure": failure }),
-    };
-    let siblings = broken.siblings.iter().map(|given| {
-        json!({ "name": given.name, "value": value(&given.value), "modified_at_ms": given.modified_at })
-    });
-    let steps = broken
-        .steps
-        .iter()
-        .map(|step| json!({ "merge": step.of, "gave": gave(&step.gave) }));
-    let sides = broken
-        .sides
-        .iter()
-        .map(|side| json!({ "term": side.of, "is": gave(&side.values) }));
-    json!({
-        "siblings": siblings.collect::<Vec<_>>(),
-        "steps": steps.collect::<Vec<_>>(),
-        "should_be_equal": sides.collect::<Vec<_>>(),
-        "always": broken.always,
     })
 }
 

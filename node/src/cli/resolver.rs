@@ -43,6 +43,9 @@ enum Command {
         /// The module, or a project's folder; `.wat` files are sent as text.
         #[arg(value_name = "FILE|DIR")]
         file: PathBuf,
+        /// The law check: quick, within seconds; thorough, in the background of the node; or off.
+        #[arg(long, default_value = "quick", value_parser = ["quick", "thorough", "off"])]
+        check: String,
         #[command(flatten)]
         connection: Connection,
     },
@@ -87,6 +90,9 @@ struct BindArgs {
     /// The resolver's configuration for this bucket.
     #[arg(long, value_name = "JSON", value_parser = bucket::object)]
     config: Option<Map<String, Value>>,
+    /// What its certificate must say: enforce, foldable or better; warn, deterministic or better; off, anything.
+    #[arg(long, default_value = "enforce", value_parser = ["enforce", "warn", "off"])]
+    laws: String,
     /// active: merge; paused: show siblings.
     #[arg(long, default_value = "active", value_parser = ["active", "paused"])]
     mode: String,
@@ -128,8 +134,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Command::Push {
             name,
             file,
+            check,
             connection,
-        } => push(name, file, connection),
+        } => push(name, file, check, connection),
         Command::Bind(args) => bind(args),
         Command::Unbind { bucket, connection } => {
             let fields = Map::from_iter([("resolver".to_owned(), Value::Null)]);
@@ -158,9 +165,11 @@ pub(super) fn upload(
     name: &str,
     media_type: &str,
     module: &[u8],
+    check: &str,
 ) -> Result<Value, Error> {
     let parts = Parts::default()
         .header("content-type", media_type)
+        .query("check", check)
         .body(module);
     client.put(&resolver_path(name), parts)?.json()
 }
@@ -171,8 +180,9 @@ pub(super) fn binding(
     version: &str,
     config: Option<&Map<String, Value>>,
     mode: &str,
+    laws: &str,
 ) -> Map<String, Value> {
-    let mut resolver = json!({ "name": name, "version": version, "mode": mode });
+    let mut resolver = json!({ "name": name, "version": version, "mode": mode, "laws": laws });
     if let (Some(config), Some(fields)) = (config, resolver.as_object_mut()) {
         fields.insert("config".to_owned(), Value::Object(config.clone()));
     }
@@ -186,7 +196,7 @@ fn patient(connection: &Connection) -> Result<Client, Failure> {
     )?)
 }
 
-fn push(name: &str, file: &Path, connection: &Connection) -> Result<(), Failure> {
+fn push(name: &str, file: &Path, check: &str, connection: &Connection) -> Result<(), Failure> {
     let file = author::module(file)?;
     let module = read_file(&file)?;
     let text = file.extension().is_some_and(|extension| extension == "wat");
@@ -200,6 +210,7 @@ fn push(name: &str, file: &Path, connection: &Connection) -> Result<(), Failure>
             "application/wasm"
         },
         &module,
+        check,
     );
     waiting.finish_and_clear();
     let version = version?;
@@ -219,7 +230,27 @@ fn push(name: &str, file: &Path, connection: &Connection) -> Result<(), Failure>
                 .map(output::cell)
                 .unwrap_or_default(),
         ),
-    ]))
+        (
+            "unchecked because",
+            version
+                .pointer("/certificate/reason")
+                .map(output::cell)
+                .unwrap_or_default(),
+        ),
+    ]))?;
+    let laws = version.pointer("/certificate/laws");
+    for law in laws.and_then(Value::as_array).into_iter().flatten() {
+        if law.get("holds") == Some(&Value::Bool(false)) {
+            let field = |name: &str| output::field(law, name);
+            output::print(format!(
+                "{} is broken: it {}\n  {}\n",
+                field("law"),
+                field("suspicion"),
+                field("remedy")
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 fn bind(args: &BindArgs) -> Result<(), Failure> {
@@ -228,7 +259,8 @@ fn bind(args: &BindArgs) -> Result<(), Failure> {
         Some(version) => version.clone(),
         None => newest(&client, &args.name)?,
     };
-    let fields = binding(&args.name, &version, args.config.as_ref(), &args.mode);
+    let config = args.config.as_ref();
+    let fields = binding(&args.name, &version, config, &args.mode, &args.laws);
     let waiting = output::spinner("every node gets the module ready");
     let answer = bucket::change(&client, &args.bucket, &fields);
     waiting.finish_and_clear();

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sibyl_core::id::{Incarnation, NodeId};
-use sibyl_core::registry::{Binding, BucketConfig, Change, Expect};
+use sibyl_core::registry::{Binding, BucketConfig, Certificate, Change, Expect, Tier};
 use tokio::time::Instant;
 
 use super::Coordinator;
+use super::certify::CheckFailed;
 use super::modules::ModuleFailed;
 use super::request::{ListError, ListRequest};
 use crate::outside;
@@ -45,6 +46,21 @@ pub enum BucketFailed {
     /// The check of the config itself failed.
     #[error("the resolver cannot check the config: {0}")]
     Check(Failure),
+    /// What the resolver may be trusted with could not be found out.
+    #[error("its laws could not be checked, and resolver.laws is not off: {0}")]
+    Laws(CheckFailed),
+    /// It breaks laws that the binding asks for.
+    #[error(
+        "the resolver is {}, and resolver.laws asks for {} or better", tier.name(), least.name()
+    )]
+    Tier {
+        /// What it is.
+        tier: Tier,
+        /// What is asked for.
+        least: Tier,
+        /// What was found.
+        certificate: Box<Certificate>,
+    },
     /// It holds keys.
     #[error("the bucket holds keys: delete them first, or delete it with ?purge=true")]
     NotEmpty,
@@ -85,6 +101,7 @@ impl Coordinator {
         if let Some(binding) = &config.resolver {
             self.bindable(span, binding).await?;
         }
+        self.certified(span, name, &config).await?;
         let change = Change::PutBucket {
             name: name.to_owned(),
             config: Box::new(config),

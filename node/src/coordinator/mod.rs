@@ -6,6 +6,7 @@
 //! where a write may be repeated; `resolve` makes views; `modules` keeps resolvers on every node.
 
 mod buckets;
+mod certify;
 mod change;
 mod closing;
 mod conflicts;
@@ -40,6 +41,7 @@ use sibyl_core::room::Level;
 use sibyl_core::seal::{self, Forged, Opened};
 
 pub use buckets::{BucketFailed, Emptiness};
+pub use certify::{CheckFailed, Wish};
 pub use modules::{ModuleFailed, Uploaded};
 pub use once::Answered;
 pub use request::{
@@ -111,6 +113,7 @@ struct Inner {
     draining: AtomicBool,
     /// Modules that a read asked for and that are being had.
     fetching: Mutex<BTreeSet<Digest>>,
+    checks: certify::Jobs,
 }
 
 /// A coordinator, seen by what it stands on itself: it does not keep it alive.
@@ -141,6 +144,7 @@ impl Coordinator {
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             fetching: Mutex::default(),
+            checks: certify::Jobs::default(),
         };
         Self {
             inner: Arc::new(inner),

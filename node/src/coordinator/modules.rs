@@ -4,7 +4,7 @@
 //! Bytes are replicated, compiled code never is. A version exists once the registry names it. A node that
 //! learns of a version it does not hold fetches it from whoever has it and verifies its digest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sibyl_core::id::{Digest, NodeId};
 use sibyl_core::message::{Failure, Reply, Request};
-use sibyl_core::registry::{Change, Kind, Tier, Version};
+use sibyl_core::registry::{Change, Kind, Version};
 use tokio::time::Instant;
 
 use super::{Coordinator, now_ms};
@@ -95,7 +95,7 @@ impl Coordinator {
             },
             uploaded_at_ms: now_ms(),
             description: summary(&admitted),
-            tier: Tier::Unchecked,
+            certificates: BTreeMap::new(),
         };
         let change = Change::AddVersion {
             name: name.to_owned(),

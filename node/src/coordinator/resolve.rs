@@ -13,7 +13,7 @@ use sibyl_core::flow::get::Outcome;
 use sibyl_core::id::{Digest, Trace};
 use sibyl_core::message::Conflict;
 use sibyl_core::object::{Content, Sibling};
-use sibyl_core::registry::{self, Binding, Bucket, Mode};
+use sibyl_core::registry::{self, Binding, Bucket, Deletes, Mode};
 use sibyl_core::view::{self, Faces, Resolution, View};
 
 use super::request::{Acks, GetRequest, Got, PutError, PutRequest, Resolved, ResolverNote};
@@ -188,7 +188,9 @@ impl Coordinator {
         match active.filter(|_| request.resolve) {
             Some(binding) => {
                 let origin = Origin::of(object, binding, bucket);
-                let made = self.made(span, request, binding, origin, several).await;
+                let deletes = bucket.config.deletes;
+                let made = self.made(span, request, (binding, deletes), origin, several);
+                let made = made.await;
                 let resolution = match made.outcome {
                     Resolved::Failed => metrics::Resolution::Failed,
                     Resolved::Kept => metrics::Resolution::Kept,
@@ -226,7 +228,7 @@ impl Coordinator {
         &self,
         span: &Span,
         request: &GetRequest,
-        binding: &Binding,
+        (binding, deletes): (&Binding, Deletes),
         origin: Origin,
         several: &[&Sibling],
     ) -> Arc<Made> {
@@ -242,8 +244,8 @@ impl Coordinator {
             &binding.version,
             writers.collect::<Vec<Trace>>(),
         );
-        let call = call(request, binding, several);
-        let report = self.platform().resolve(binding.version, call).await;
+        let asked = call(request, binding, several);
+        let report = self.platform().resolve(binding.version, asked).await;
         let result = report
             .outcome
             .as_ref()
@@ -266,6 +268,10 @@ impl Coordinator {
             took,
             &span,
         );
+        if report.outcome.is_ok() {
+            let empty = || call(request, binding, &[]);
+            self.recheck(&span, binding, deletes, several, origin.view, empty);
+        }
         drop(span);
         let transient = report.outcome.as_ref().is_err_and(Failure::is_transient);
         if matches!(report.outcome, Err(Failure::MissingModule)) {

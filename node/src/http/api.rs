@@ -15,6 +15,7 @@ use sibyl_core::id::{Digest, Incarnation, NodeId};
 use sibyl_core::registry::{Bucket, BucketConfig, Expect};
 use sibyl_core::seal::Forged;
 
+use super::certificates::{Certificate, CheckView, Checked};
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
 use super::owners::OwnersChanged;
@@ -107,6 +108,10 @@ pub trait Resolvers: Send + Sync {
     fn module(&self, name: &str, version: Digest) -> Pending<'_, Result<Module, AdminError>>;
     /// Deletes a version: refused with `Conflict` while a bucket is bound to it.
     fn delete_version(&self, name: &str, version: Digest) -> Pending<'_, Result<(), AdminError>>;
+    /// Checks the laws of a version and keeps what is found.
+    fn check(&self, wish: CheckWish) -> Pending<'_, Result<Checked, AdminError>>;
+    /// The thorough check of a version on this node, if there is one.
+    fn checking(&self, name: &str, version: Digest) -> Result<Option<CheckView>, AdminError>;
     /// Runs a version on siblings of the caller; stores nothing.
     fn try_resolver(&self, trial: Trial) -> Pending<'_, Result<Tried, AdminError>>;
 }
@@ -257,6 +262,40 @@ pub struct Upload {
     pub form: Form,
     /// The bytes; their SHA-256 names the version.
     pub bytes: Bytes,
+    /// How its laws are checked.
+    pub check: Check,
+}
+
+/// How the laws of an upload are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Before the answer, within seconds.
+    Quick,
+    /// In a job, within minutes.
+    Thorough,
+    /// Not now.
+    Off,
+}
+
+/// Laws to check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckWish {
+    /// The resolver.
+    pub name: String,
+    /// Default: the version uploaded last.
+    pub version: Option<Digest>,
+    /// Real values to draw from.
+    pub samples: Vec<Bytes>,
+    /// Of each law; `None`: as many as a quick check has.
+    pub cases: Option<u32>,
+    /// Where drawing begins.
+    pub seed: u64,
+    /// JSON text.
+    pub config: Option<String>,
+    /// Whether it is shown tombstones.
+    pub deletes: bool,
+    /// What the values are.
+    pub media_type: Option<String>,
 }
 
 /// An uploaded version.
@@ -419,6 +458,16 @@ pub enum AdminError {
         code: &'static str,
         /// What was found, and what to do.
         detail: String,
+    },
+    /// A resolver does not keep the laws that are asked of it, or they could not be checked.
+    #[error("{detail}")]
+    Laws {
+        /// The problem's code.
+        code: &'static str,
+        /// What is wrong, and what to do.
+        detail: String,
+        /// What was found.
+        certificate: Option<Box<Certificate>>,
     },
     /// The node cannot now: a queue is full, or a helper cannot start.
     #[error("{detail}")]

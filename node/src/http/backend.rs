@@ -5,6 +5,7 @@
 
 mod admin;
 mod backups;
+mod failures;
 mod owners;
 mod recover;
 mod trial;
@@ -20,10 +21,11 @@ use sibyl_core::registry::Bucket;
 use tokio::sync::Semaphore;
 
 use super::api::{
-    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
-    DeleteBucket, Departure, Health, Keys, Module, Operation, OwnerWish, Pending, Pieces,
-    PutBucket, Resolvers, Trial, Tried, Upload, Uploaded,
+    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, CheckWish,
+    ContextRefused, DeleteBucket, Departure, Health, Keys, Module, Operation, OwnerWish, Pending,
+    Pieces, PutBucket, Resolvers, Trial, Tried, Upload, Uploaded,
 };
+use super::certificates::{CheckView, Checked};
 use super::cluster::{AntiEntropyView, ClusterView, RegistryView, RingView};
 use super::handoff::{HandoffView, SyncView};
 use super::owners::OwnersChanged;
@@ -32,15 +34,13 @@ use super::resolver_shapes::ResolverView;
 use crate::backup;
 use crate::config::Config;
 use crate::coordinator::{
-    BucketFailed, ConflictPage, Coordinator, DEFAULT_TIMEOUT, Emptiness, Explained, GetError,
-    GetRequest, Got, ListError, ListRequest, Listed, MAX_TIMEOUT, ModuleFailed, PutError,
-    PutRequest, Stored,
+    ConflictPage, Coordinator, DEFAULT_TIMEOUT, Emptiness, Explained, GetError, GetRequest, Got,
+    ListError, ListRequest, Listed, MAX_TIMEOUT, PutError, PutRequest, Stored,
 };
 use crate::door::{Pass, Shed};
-use crate::resolver::Refusal;
-use crate::tasks::registry::ChangeFailed;
 use crate::telemetry::metrics::{Direction, Op, Outcome, Readings, Request, ShedReason};
 use crate::telemetry::{Span, Telemetry, logs};
+use failures::{no_bucket, no_resolver, refused};
 
 /// The node, as HTTP sees it. Clones are one.
 #[derive(Clone)]
@@ -395,6 +395,14 @@ impl Resolvers for Exchange {
         Box::pin(async move { self.remove_version(&name, version).await })
     }
 
+    fn check(&self, wish: CheckWish) -> Pending<'_, Result<Checked, AdminError>> {
+        Box::pin(self.check_laws(wish))
+    }
+
+    fn checking(&self, name: &str, version: Digest) -> Result<Option<CheckView>, AdminError> {
+        self.check_view(name, version)
+    }
+
     fn try_resolver(&self, trial: Trial) -> Pending<'_, Result<Tried, AdminError>> {
         Box::pin(self.try_out(trial))
     }
@@ -489,103 +497,4 @@ impl Operation for Exchange {
                 detail: error.to_string(),
             })
     }
-}
-
-fn no_bucket(name: &str) -> AdminError {
-    let detail = format!("there is no bucket {name:?}: create it with PUT /v1/buckets/{name}");
-    AdminError::NotFound {
-        code: "no_bucket",
-        detail,
-    }
-}
-
-fn no_resolver(name: &str) -> AdminError {
-    let detail = format!("there is no resolver {name:?}: upload it with PUT /v1/resolvers/{name}");
-    AdminError::NotFound {
-        code: "no_resolver",
-        detail,
-    }
-}
-
-/// A change of the registry that was not made.
-fn unchanged(failed: ChangeFailed) -> AdminError {
-    let detail = failed.to_string();
-    match failed {
-        ChangeFailed::Refused(error) => error.into(),
-        ChangeFailed::NoMajority { unknown: true, .. } | ChangeFailed::Unknown => {
-            AdminError::Unknown(detail)
-        }
-        ChangeFailed::NoMajority {
-            missing,
-            members,
-            unknown: false,
-        } => AdminError::NoMajority { missing, members },
-        ChangeFailed::Busy => AdminError::Busy {
-            code: "registry_busy",
-            detail,
-        },
-        ChangeFailed::Stopping => AdminError::NotServing(detail),
-    }
-}
-
-fn refused(failed: BucketFailed) -> AdminError {
-    let detail = failed.to_string();
-    match failed {
-        BucketFailed::Registry(failed) => unchanged(failed),
-        BucketFailed::Module(failed) => not_taken(failed),
-        BucketFailed::Config(_) => AdminError::Invalid {
-            code: "bad_resolver_config",
-            detail,
-        },
-        BucketFailed::Check(_) => AdminError::Conflict {
-            code: "check_config_failed",
-            detail,
-        },
-        BucketFailed::NotEmpty => AdminError::Conflict {
-            code: "bucket_not_empty",
-            detail,
-        },
-        BucketFailed::NotClosed { .. } | BucketFailed::TooSlow => AdminError::Busy {
-            code: "cannot_close",
-            detail,
-        },
-        BucketFailed::List(_) => AdminError::Busy {
-            code: "cannot_list",
-            detail,
-        },
-    }
-}
-
-fn not_taken(failed: ModuleFailed) -> AdminError {
-    let detail = failed.to_string();
-    match failed {
-        ModuleFailed::Refused(refusal) => refused_module(&refusal),
-        ModuleFailed::Registry(failed) => unchanged(failed),
-        ModuleFailed::NotReady { .. } => AdminError::InProgress(detail),
-        ModuleFailed::NotServing(why) => AdminError::NotServing(why),
-    }
-}
-
-fn refused_module(refusal: &Refusal) -> AdminError {
-    let (code, detail) = (refusal.code(), refusal.to_string());
-    if refusal.is_transient() {
-        AdminError::Busy { code, detail }
-    } else if is_too_costly(refusal) {
-        AdminError::NotResolver { code, detail }
-    } else {
-        AdminError::NotWasm { code, detail }
-    }
-}
-
-/// A resolver in form that this node cannot compile or run within its limits.
-fn is_too_costly(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::Compile(_)
-            | Refusal::CompileTime { .. }
-            | Refusal::CompileMemory { .. }
-            | Refusal::CompilerCrashed(_)
-            | Refusal::Resources(_)
-            | Refusal::Trial(_)
-    )
 }

@@ -1,7 +1,7 @@
 //! A resolver's binding inside a bucket's configuration, as JSON.
 //!
-//! `shadow` and any `laws` but `off` do not exist yet and are refused by name. A binding without a version
-//! means the one uploaded last; which one that is, the registry says.
+//! `shadow` does not exist yet and is refused by name. A binding without a version means the one uploaded last; which
+//! one that is, the registry says.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,9 +25,8 @@ pub(super) struct BindingBody {
     /// Handed to the resolver as it is.
     config: Option<Value>,
     mode: Option<ModeJson>,
-    /// Which certificate it must have. Only `off`, the default, until certificates exist.
-    #[schema(pattern = "^off$")]
-    laws: Option<String>,
+    /// Which certificate it must have; default `enforce`.
+    laws: Option<LawsJson>,
     limits: Option<LimitsJson>,
     /// Refused by name.
     #[schema(ignore)]
@@ -64,6 +63,7 @@ pub(super) struct WantedBinding {
     pub(super) version: Option<Digest>,
     config: String,
     mode: Mode,
+    laws: Laws,
     limits: Limits,
 }
 
@@ -74,6 +74,7 @@ impl WantedBinding {
             name,
             config,
             mode,
+            laws,
             limits,
             ..
         } = self;
@@ -82,7 +83,7 @@ impl WantedBinding {
             version,
             config,
             mode,
-            laws: Laws::Off,
+            laws,
             limits,
         }
     }
@@ -96,6 +97,28 @@ enum ModeJson {
     Active,
     /// Not until it is active again.
     Paused,
+}
+
+/// Which certificate a bound resolver must have.
+#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum LawsJson {
+    /// `foldable` or better.
+    Enforce,
+    /// `deterministic` or better.
+    Warn,
+    /// None.
+    Off,
+}
+
+impl From<LawsJson> for Laws {
+    fn from(laws: LawsJson) -> Self {
+        match laws {
+            LawsJson::Enforce => Self::Enforce,
+            LawsJson::Warn => Self::Warn,
+            LawsJson::Off => Self::Off,
+        }
+    }
 }
 
 /// What one call of a resolver may use.
@@ -117,13 +140,7 @@ impl BindingBody {
     /// Checks it, all but its bounds.
     pub(super) fn wanted(self) -> Result<WantedBinding, Problem> {
         self.shadow
-            .refuse("resolver.shadow", "it comes with certificates")?;
-        if let Some(laws) = self.laws.filter(|laws| laws != "off") {
-            let detail = format!(
-                "resolver.laws is {laws:?}, but only \"off\" exists until there are certificates"
-            );
-            return Err(Problem::bad("unsupported_field", detail).with("field", "resolver.laws"));
-        }
+            .refuse("resolver.shadow", "it comes with folds")?;
         if !path::is_name(&self.name) {
             let detail = format!(
                 "resolver.name {:?} is not 1 to 64 of a-z 0-9 . _ - without _ in front",
@@ -159,6 +176,7 @@ impl BindingBody {
                 .config
                 .map_or_else(|| "{}".to_owned(), |config| config.to_string()),
             mode,
+            laws: self.laws.map_or(Laws::Enforce, LawsJson::into),
             limits,
         })
     }
@@ -178,8 +196,7 @@ pub(super) struct BindingJson {
     version: String,
     config: Value,
     mode: ModeJson,
-    #[schema(pattern = "^off$")]
-    laws: &'static str,
+    laws: LawsJson,
     limits: LimitsJson,
 }
 
@@ -200,7 +217,9 @@ impl BindingJson {
                 Mode::Paused => ModeJson::Paused,
             },
             laws: match binding.laws {
-                Laws::Off => "off",
+                Laws::Off => LawsJson::Off,
+                Laws::Warn => LawsJson::Warn,
+                Laws::Enforce => LawsJson::Enforce,
             },
             limits: LimitsJson {
                 fuel: Some(Whole(fuel)),

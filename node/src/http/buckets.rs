@@ -44,7 +44,7 @@ parameters!(
 parameters!(DeleteHeaders, [if_match()]);
 problems!(ListProblems: 503);
 problems!(GetProblems: 404 503);
-problems!(PutProblems: 404 409 412 503);
+problems!(PutProblems: 404 409 412 422 503);
 problems!(DeleteProblems: 404 409 412 503);
 
 fn if_match() -> utoipa::openapi::path::Parameter {

@@ -188,6 +188,15 @@ impl From<AdminError> for Problem {
             AdminError::Invalid { code, .. } => new(StatusCode::BAD_REQUEST, code),
             AdminError::NotWasm { code, .. } => new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code),
             AdminError::NotResolver { code, .. } => new(StatusCode::UNPROCESSABLE_ENTITY, code),
+            AdminError::Laws {
+                code, certificate, ..
+            } => {
+                let problem = new(StatusCode::UNPROCESSABLE_ENTITY, code);
+                match certificate.and_then(|found| serde_json::to_value(found).ok()) {
+                    Some(found) => problem.with("certificate", found),
+                    None => problem,
+                }
+            }
             AdminError::Busy { code, .. } => unavailable(code, &detail).retry(),
             AdminError::NotServing(_) => not_serving(&detail),
         }
@@ -236,6 +245,11 @@ impl From<ChangeError> for AdminError {
             ChangeError::Bound { .. } => Self::Conflict {
                 code: "resolver_bound",
                 detail,
+            },
+            ChangeError::Tier { .. } => Self::Laws {
+                code: "laws_broken",
+                detail,
+                certificate: None,
             },
             ChangeError::Recover(RecoverError::Forming) => Self::NotServing(detail),
             ChangeError::Recover(RecoverError::NoMember(_)) => Self::NotFound {

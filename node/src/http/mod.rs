@@ -15,6 +15,7 @@ mod binding_config;
 mod body;
 mod bucket_config;
 mod buckets;
+mod certificates;
 mod cluster;
 mod conflicts;
 mod document;
@@ -49,9 +50,13 @@ mod tests;
 mod waiting;
 
 pub use self::api::{
-    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, ContextRefused,
-    DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation, OwnerWish, Pending,
-    Pieces, PutBucket, Resolvers, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
+    AdminError, Api, Arrival, BucketChanged, BucketRefused, Buckets, Call, Check, CheckWish,
+    ContextRefused, DeleteBucket, Departure, Form, Health, Keys, LogLine, Module, Operation,
+    OwnerWish, Pending, Pieces, PutBucket, Resolvers, Trial, TrialSibling, Tried, TriedOutcome,
+    Upload, Uploaded,
+};
+pub use self::certificates::{
+    Certificate, CheckView, Checked, CostJson, LawResult, SettingCertificate, Tier,
 };
 pub use self::cluster::{
     AntiEntropyPeer, AntiEntropyRebuilding, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
@@ -61,9 +66,7 @@ pub use self::cluster::{
 pub use self::handoff::{HandoffView, HintsView, SyncView, TransferView};
 pub use self::owners::{CandidateView, MoveView, OwnerChangeView, OwnersChanged, ShareView};
 pub use self::recover::{GivenUpView, Recovered};
-pub use self::resolver_shapes::{
-    Certificate, LawResult, ModuleKind, Readiness, ResolverView, Tier, VersionView,
-};
+pub use self::resolver_shapes::{ModuleKind, Readiness, ResolverView, VersionView};
 pub use self::router::{Options, Surface, router};
 pub use self::server::{Limits, Server};
 pub use self::waiting::{SalvageView, Waiting, waiting};

@@ -1,7 +1,7 @@
 //! Resolvers as the API shows them, and trials as it takes them.
 //!
-//! Shapes and their checks, no handlers: those are in `resolvers`. Certificates come with the law check; until
-//! then a version is `unchecked`, which is what its shape says.
+//! Shapes and their checks, no handlers: those are in `resolvers`. What is known of a version's laws is in
+//! `certificates`.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,7 @@ use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::api::{LogLine, Trial, TrialSibling, Tried, TriedOutcome};
+use super::certificates::{Certificate, SettingCertificate};
 use super::form::{Attributes, MediaType};
 use super::header;
 use super::json::{KeyOctets, Octets};
@@ -34,52 +35,6 @@ pub enum ModuleKind {
     Core,
     /// WebAssembly text of either.
     Wat,
-}
-
-/// What the law check found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Tier {
-    /// Every law holds.
-    Lattice,
-    /// All but repetition and absorption.
-    Foldable,
-    /// Determinism, totality and closure.
-    Deterministic,
-    /// Less.
-    None,
-    /// It was not asked.
-    Unchecked,
-}
-
-/// One law.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct LawResult {
-    /// Its name.
-    pub law: String,
-    /// Whether it held.
-    pub holds: bool,
-    /// How many cases were tried.
-    pub cases: u64,
-    /// The smallest that broke it.
-    pub counterexample: Option<Value>,
-    /// What is probably wrong.
-    pub suspicion: Option<String>,
-    /// What to do.
-    pub remedy: Option<String>,
-}
-
-/// What is known of a version's behaviour.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Certificate {
-    /// The tier.
-    pub tier: Tier,
-    /// Each law that was checked.
-    pub laws: Vec<LawResult>,
-    /// The seed of the check; null if there was none.
-    pub seed: Option<String>,
-    /// The schedule that fuel was counted with.
-    pub fuel_schedule: u32,
 }
 
 /// Whether a node can run a version.
@@ -109,8 +64,10 @@ pub struct VersionView {
     pub uploaded_at: String,
     /// What it is.
     pub kind: ModuleKind,
-    /// What is known of it.
+    /// What is known of it with an empty configuration, where it sees no deleted siblings.
     pub certificate: Certificate,
+    /// The same for every configuration that it was checked with.
+    pub settings: Vec<SettingCertificate>,
     /// Buckets that use it.
     pub bound: Vec<String>,
     /// Which nodes hold it compiled.

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
-use super::api::{Form, Upload};
+use super::api::{Check, Form, Upload};
 use super::asked::{Answer, Asked, json_answer, ok};
 use super::document::{ResolverPath, VersionPath, parameters, problems};
 use super::header;
@@ -23,8 +23,8 @@ const MAX_TRY_BYTES: usize = 24 << 20;
 
 const UPLOAD: &[Parameter] = &[parameter(
     "check",
-    Kind::Word(&["off"]),
-    "The law check. Only `off`, the default, until certificates exist.",
+    Kind::Word(&["quick", "thorough", "off"]),
+    "The law check: `quick` (default) within seconds, before the answer; `thorough` as a job; or none.",
 )];
 
 parameters!(UploadQuery, query UPLOAD);
@@ -44,11 +44,16 @@ problems!(TryProblems: 404 414 503);
     responses(
         (status = 200, description = "This version was there already", body = VersionView),
         (status = 201, description = "A new version", body = VersionView),
+        (status = 202, description = "Its laws are being checked: Location says how far that is", body = VersionView),
         UploadProblems,
     ))]
 pub(super) async fn upload(mut asked: Asked) -> Answer {
     let query = asked.query(UPLOAD)?;
-    query.word("check")?;
+    let check = match query.word("check")? {
+        Some("thorough") => Check::Thorough,
+        Some("off") => Check::Off,
+        _ => Check::Quick,
+    };
     let name = path::resolver(asked.path(), 2)?;
     let form = form(&asked)?;
     let bytes = asked.body(MAX_UPLOAD_BYTES).await?;
@@ -58,10 +63,14 @@ pub(super) async fn upload(mut asked: Asked) -> Answer {
             name: name.clone(),
             form,
             bytes,
+            check,
         })
         .await?;
-    let location = format!("/v1/resolvers/{name}/versions/{}", uploaded.version.digest);
-    let status = if uploaded.created {
+    let mut location = format!("/v1/resolvers/{name}/versions/{}", uploaded.version.digest);
+    let status = if check == Check::Thorough {
+        location.push_str("/check");
+        StatusCode::ACCEPTED
+    } else if uploaded.created {
         StatusCode::CREATED
     } else {
         StatusCode::OK

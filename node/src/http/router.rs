@@ -19,8 +19,8 @@ use super::openapi::{self, Document};
 use super::problem::Problem;
 use super::server::Limits;
 use super::{
-    backup, batch, buckets, cluster, conflicts, handoff, keys, list, node, owners, plain, recover,
-    resolvers,
+    backup, batch, buckets, certificates, cluster, conflicts, handoff, keys, list, node, owners,
+    plain, recover, resolvers,
 };
 
 /// Which part of the API a listener serves.
@@ -97,6 +97,8 @@ fn clients() -> OpenApiRouter {
         .routes(routes!(resolvers::version, resolvers::delete))
         .routes(routes!(resolvers::wasm))
         .routes(routes!(resolvers::try_resolver))
+        .routes(routes!(certificates::check))
+        .routes(routes!(certificates::progress))
         .routes(routes!(node::wit))
 }
 

@@ -65,6 +65,17 @@ pub(super) fn of_drawn(
     }
 }
 
+/// Siblings that were written, if they break the law; in the host's order, with a group for each.
+pub(super) fn of_real(
+    law: Law,
+    siblings: &[Content],
+    groups: &[u8],
+    subject: &dyn Subject,
+) -> Option<Counterexample> {
+    broken(law, &terms(siblings), groups, &mut host(law, subject))?;
+    Some(story(law, siblings, groups, subject))
+}
+
 /// The whole story of a case that broke the law.
 pub(super) fn explain(
     law: Law,
@@ -73,9 +84,13 @@ pub(super) fn explain(
     values: &Values,
 ) -> Counterexample {
     let siblings = case.siblings(subject, values).unwrap_or_default();
-    let terms = terms(&siblings);
+    story(law, &siblings, &case.groups, subject)
+}
+
+fn story(law: Law, siblings: &[Content], groups: &[u8], subject: &dyn Subject) -> Counterexample {
+    let terms = terms(siblings);
     let mut host = host(law, subject);
-    let again = broken(law, &terms, &case.groups, &mut host);
+    let again = broken(law, &terms, groups, &mut host);
     let always = again.is_some();
     let whole = || Side {
         of: "M".to_owned(),

@@ -3,16 +3,22 @@
 //! The host sorts siblings and never calls a resolver for a single one, so order and that case hold by
 //! construction. What is left are the laws of `design/resolvers.md`, tried on related inputs that `proptest` draws
 //! from a seed and shrinks. A broken law comes with the smallest input that breaks it, every step on the way, a
-//! suspicion and a remedy. Pure: [`Subject`] is the resolver, a module or a function of a test.
+//! suspicion and a remedy. [`Subject`] is the resolver: a [`Module`], or a function of a test. What a law is and which
+//! tier its lack leaves is the registry's matter (`sibyl_core::registry::Certificate`), which keeps what is found here.
 
 mod cases;
 mod host;
 mod judge;
+mod module;
+mod recheck;
+mod report;
 mod suspicion;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -20,6 +26,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 pub use cases::Values;
 pub use host::{Ran, Step, Subject};
 pub use judge::{Counterexample, Given, Side};
+pub use module::Module;
+pub use recheck::recheck;
+pub use report::kept;
+pub use sibyl_core::registry::{Law, Tier};
 pub use suspicion::Suspicion;
 
 /// Cases of a quick check: a second or two for a shipped resolver, even in a debug build.
@@ -28,6 +38,8 @@ pub const QUICK_CASES: u32 = 256;
 pub const THOROUGH_CASES: u32 = 4_096;
 /// The most cases of one check: each is some dozen calls.
 pub const MOST_CASES: u32 = 100_000;
+/// Fewer than this, where more were asked for, say nothing.
+const LEAST_CASES: u32 = 32;
 /// Drawn cases that may be refused for each that counts, before there are too few values to say anything.
 const REFUSALS_PER_CASE: u32 = 16;
 /// Steps of shrinking, each a whole case.
@@ -36,121 +48,6 @@ const SHRINKS: u32 = 2_000;
 const SHOWN_BYTES: usize = 200;
 /// Entropy of the values whose cost is measured: each four times the one before.
 const COST_ENTROPY: [usize; 4] = [2, 8, 32, 128];
-
-/// What must hold of a resolver `M`, on fresh instances, comparing bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Law {
-    /// The same input twice gives the same answer.
-    Determinism,
-    /// No failure on values that `check-value` accepts.
-    Totality,
-    /// The result passes `check-value`.
-    Closure,
-    /// For every grouping of S: merging the groups, then the results, gives `M(S)`.
-    Regrouping,
-    /// `M([a, a]) = a`.
-    Repetition,
-    /// `M({M(S), s}) = M(S)`, and `M({M(S), M(T)}) = M(S ∪ T)`.
-    Absorption,
-    /// Regrouping, with tombstones among the siblings.
-    Deletes,
-}
-
-impl Law {
-    /// All of them, in the order in which they are tried.
-    pub const ALL: [Law; 7] = [
-        Law::Determinism,
-        Law::Totality,
-        Law::Closure,
-        Law::Regrouping,
-        Law::Repetition,
-        Law::Absorption,
-        Law::Deletes,
-    ];
-
-    /// The name that the API and reports use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Law::Determinism => "determinism",
-            Law::Totality => "totality",
-            Law::Closure => "closure",
-            Law::Regrouping => "regrouping",
-            Law::Repetition => "repetition",
-            Law::Absorption => "absorption",
-            Law::Deletes => "deletes",
-        }
-    }
-
-    /// What it says.
-    pub fn statement(self) -> &'static str {
-        match self {
-            Law::Determinism => "the same siblings twice give the same answer",
-            Law::Totality => "it never fails on values that its check-value accepts",
-            Law::Closure => "its result passes its own check-value",
-            Law::Regrouping => {
-                "merging groups first, then the results, gives what merging all at once gives"
-            }
-            Law::Repetition => "two equal siblings merge to that value",
-            Law::Absorption => {
-                "a merged value that meets its own past, or another merge, adds nothing twice"
-            }
-            Law::Deletes => "regrouping holds with deleted siblings among them",
-        }
-    }
-}
-
-/// What a resolver may do. Ordered: a higher tier may all that a lower one may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
-    /// Stored and try-able.
-    None,
-    /// Views only; siblings stay until a client supersedes them.
-    Deterministic,
-    /// May be folded: each write is counted once.
-    Foldable,
-    /// May be folded and written back freely.
-    Lattice,
-}
-
-impl Tier {
-    /// The name that the API uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Tier::None => "none",
-            Tier::Deterministic => "deterministic",
-            Tier::Foldable => "foldable",
-            Tier::Lattice => "lattice",
-        }
-    }
-
-    /// What it means to somebody who binds such a resolver.
-    pub fn meaning(self) -> &'static str {
-        match self {
-            Tier::None => "fit to be tried only",
-            Tier::Deterministic => "fit for views; siblings stay until a client writes over them",
-            Tier::Foldable => {
-                "fit to be folded; a client that writes back what it read, without a context, counts twice"
-            }
-            Tier::Lattice => "fit to be folded, and clients may write merged values back freely",
-        }
-    }
-
-    fn of(laws: &[Finding]) -> Tier {
-        let holds = |wanted: &[Law]| {
-            laws.iter()
-                .all(|it| !wanted.contains(&it.law) || it.broken.is_none())
-        };
-        if !holds(&[Law::Determinism, Law::Totality, Law::Closure]) {
-            Tier::None
-        } else if !holds(&[Law::Regrouping, Law::Deletes]) {
-            Tier::Deterministic
-        } else if !holds(&[Law::Repetition, Law::Absorption]) {
-            Tier::Foldable
-        } else {
-            Tier::Lattice
-        }
-    }
-}
 
 /// How a check is made.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +58,32 @@ pub struct Plan {
     pub seed: u64,
     /// Whether the resolver is shown tombstones, as a bucket with `deletes: resolver` does.
     pub deletes: bool,
+    /// When to stop drawing; each law gets an equal share of what is left. Without it all cases are tried.
+    pub until: Option<Instant>,
+}
+
+/// How far a check is, for somebody who waits.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The law that is tried, by its place in [`Law::ALL`].
+    law: AtomicU32,
+    /// Its cases that counted.
+    cases: AtomicU32,
+}
+
+impl Progress {
+    /// The law that is tried now, and how many of its cases counted.
+    pub fn now(&self) -> (Law, u32) {
+        let at = self.law.load(Ordering::Relaxed) as usize;
+        let law = Law::ALL.get(at).copied().unwrap_or(Law::Deletes);
+        (law, self.cases.load(Ordering::Relaxed))
+    }
+
+    fn begin(&self, law: Law) {
+        let at = Law::ALL.iter().position(|one| *one == law).unwrap_or(0);
+        self.cases.store(0, Ordering::Relaxed);
+        self.law.store(at as u32, Ordering::Relaxed);
+    }
 }
 
 /// What became of one law.
@@ -200,49 +123,81 @@ pub struct Certificate {
     pub costs: Vec<Cost>,
 }
 
-/// Too few of the drawn values are values to the resolver.
+/// Too few cases could be tried to say anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inconclusive {
     /// The law at which it showed.
     pub law: Law,
     /// How many cases counted before.
     pub cases: u32,
+    /// Whether it was the time that ran out, and not the values.
+    pub slow: bool,
 }
 
 impl std::error::Error for Inconclusive {}
 
 impl fmt::Display for Inconclusive {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            to,
-            "only {} cases of {} could be tried: check-value refuses nearly all values that were drawn; export \
-             sampling, or give samples of real values",
-            self.cases,
-            self.law.name()
-        )
+        let why = if self.slow {
+            "the resolver is too slow for this check; give it more time with a thorough one"
+        } else {
+            "check-value refuses nearly all values that were drawn; export sampling, or give samples of real values"
+        };
+        let (cases, law) = (self.cases, self.law.name());
+        write!(to, "only {cases} cases of {law} could be tried: {why}")
     }
 }
 
 /// Tries every law.
 ///
 /// # Errors
-/// [`Inconclusive`] if the subject accepts too few of the values.
+/// [`Inconclusive`] if the subject accepts too few of the values, or the time ran out.
 pub fn check(
     subject: &dyn Subject,
     values: &Values,
     plan: Plan,
+    progress: &Progress,
 ) -> Result<Certificate, Inconclusive> {
-    let tried = Law::ALL
-        .iter()
-        .filter(|law| **law != Law::Deletes || plan.deletes);
-    let laws = tried.map(|law| try_law(*law, subject, values, plan));
-    let laws = laws.collect::<Result<Vec<_>, _>>()?;
+    let wanted = |law: &&Law| **law != Law::Deletes || plan.deletes;
+    let mut tried: Vec<Law> = Law::ALL.iter().filter(wanted).copied().collect();
+    // First what a resolver that never ends breaks at once, so that no other law waits for it.
+    tried.sort_by_key(|law| *law != Law::Totality);
+    let mut laws: Vec<Finding> = Vec::new();
+    for (left, law) in (1..=tried.len()).rev().zip(&tried) {
+        let now = Instant::now();
+        let share = |until: Instant| now + until.saturating_duration_since(now) / left as u32;
+        progress.begin(*law);
+        let budget = Budget {
+            until: plan.until.map(share),
+            progress,
+        };
+        match try_law(*law, subject, values, plan, &budget) {
+            Ok(finding) => laws.push(finding),
+            // Without totality nothing else makes a difference.
+            Err(why) if why.slow && laws.first().is_some_and(|it| it.broken.is_some()) => break,
+            Err(why) => return Err(why),
+        }
+    }
+    laws.sort_by_key(|finding| finding.law);
+    let broken = |law| laws.iter().any(|it| it.law == law && it.broken.is_some());
     Ok(Certificate {
-        tier: Tier::of(&laws),
+        tier: Tier::without(broken),
+        costs: costs(subject, values),
         laws,
         seed: plan.seed,
-        costs: costs(subject, values),
     })
+}
+
+/// What one law may take, and who watches.
+struct Budget<'a> {
+    until: Option<Instant>,
+    progress: &'a Progress,
+}
+
+impl Budget<'_> {
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
 }
 
 fn try_law(
@@ -250,6 +205,7 @@ fn try_law(
     subject: &dyn Subject,
     values: &Values,
     plan: Plan,
+    budget: &Budget<'_>,
 ) -> Result<Finding, Inconclusive> {
     let cases = plan.cases.clamp(1, MOST_CASES);
     let config = Config {
@@ -263,24 +219,32 @@ fn try_law(
     seed[..8].copy_from_slice(&plan.seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let counted = std::cell::Cell::new(0);
+    let counted = &budget.progress.cases;
     let judged = runner.run(&cases::case(law == Law::Deletes), |case| {
-        judge::of_drawn(law, &case, subject, values).map(|()| counted.set(counted.get() + 1))
+        // What is over counts nothing; a case that broke the law is not shrunk further.
+        if budget.is_over() {
+            return Ok(());
+        }
+        judge::of_drawn(law, &case, subject, values)?;
+        counted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     });
+    let counted = counted.load(Ordering::Relaxed);
+    let inconclusive = |slow| Inconclusive {
+        law,
+        cases: counted,
+        slow,
+    };
     let broken = match judged {
+        Ok(()) if counted < cases.min(LEAST_CASES) => return Err(inconclusive(true)),
         Ok(()) => None,
         // Once more, with every step written down. A law may break only now and then: then it has been seen to.
         Err(TestError::Fail(_, case)) => Some(judge::explain(law, &case, subject, values)),
-        Err(TestError::Abort(_)) => {
-            return Err(Inconclusive {
-                law,
-                cases: counted.get(),
-            });
-        }
+        Err(TestError::Abort(_)) => return Err(inconclusive(false)),
     };
     Ok(Finding {
         law,
-        cases: counted.get(),
+        cases: counted,
         broken,
     })
 }

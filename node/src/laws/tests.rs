@@ -109,9 +109,10 @@ fn certificate(subject: &Native) -> Certificate {
         cases: 256,
         seed: 7,
         deletes: false,
+        until: None,
     };
     let values = Values::new("application/json", Vec::new());
-    check(subject, &values, plan).expect("all values are accepted")
+    check(subject, &values, plan, &Progress::default()).expect("all values are accepted")
 }
 
 /// Its tier, and one law that it breaks with what that looks like.
@@ -405,9 +406,10 @@ fn tombstones_are_tried_when_they_are_shown() {
         cases: 256,
         seed: 7,
         deletes: true,
+        until: None,
     };
     let values = Values::new("application/json", Vec::new());
-    let shown = check(&odd, &values, plan).expect("all values are accepted");
+    let shown = check(&odd, &values, plan, &Progress::default()).expect("all values are accepted");
     assert_eq!(shown.tier, Tier::Deterministic);
 }
 
@@ -421,9 +423,11 @@ fn without_values_nothing_is_said() {
         cases: 16,
         seed: 7,
         deletes: false,
+        until: None,
     };
     let values = Values::new("application/json", Vec::new());
-    let inconclusive = check(&refuses, &values, plan).expect_err("nothing was tried");
+    let inconclusive =
+        check(&refuses, &values, plan, &Progress::default()).expect_err("nothing was tried");
     assert_eq!(
         (inconclusive.law, inconclusive.cases),
         (Law::Determinism, 0)
@@ -444,9 +448,11 @@ fn samples_are_edited_and_keep_their_shape() {
         cases: 64,
         seed: 7,
         deletes: false,
+        until: None,
     };
     let values = Values::new("application/json", vec![sample]);
-    let certificate = check(&subject, &values, plan).expect("edits keep the shape");
+    let certificate =
+        check(&subject, &values, plan, &Progress::default()).expect("edits keep the shape");
     assert_eq!(certificate.tier, Tier::Lattice);
     let sizes: Vec<u64> = certificate
         .costs

@@ -9,7 +9,7 @@ use sibyl_core::message::Failure;
 use sibyl_core::object::Object;
 use sibyl_core::quorum::Level;
 use sibyl_core::registry::{
-    Binding, BucketConfig, Change, Durability, Expect, Kind, Laws, Mode, Tier, Version,
+    Binding, BucketConfig, Change, Durability, Expect, Kind, Laws, Mode, Version,
 };
 use sibyl_core::view::View;
 use tokio::runtime::Runtime;
@@ -334,7 +334,7 @@ fn a_failed_view_has_the_tag_of_the_siblings_it_shows() {
         kind: Kind::Core,
         uploaded_at_ms: 0,
         description: String::new(),
-        tier: Tier::Unchecked,
+        certificates: BTreeMap::new(),
     };
     node.change(Change::AddVersion {
         name: "r".into(),
@@ -481,7 +481,7 @@ fn a_module_that_nothing_names_is_erased_and_one_with_a_name_is_not() {
         kind: Kind::Wat,
         uploaded_at_ms: 0,
         description: String::new(),
-        tier: Tier::Unchecked,
+        certificates: BTreeMap::new(),
     };
     node.change(Change::AddVersion {
         name: "r".into(),

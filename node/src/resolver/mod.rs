@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sibyl_core::id::Digest;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -51,6 +51,9 @@ use shelf::{Shelf, Turn};
 
 /// Calls that may wait for each permit: at a millisecond each, the last waits 16 of them.
 const WAITING_PER_PERMIT: usize = 16;
+
+/// Law checks that run or wait: at ten seconds each, the last waits for well over a minute.
+const CHECKS_WAITING: usize = 8;
 
 /// How long a call waits for a permit before it is overload; a request has little more.
 const PERMIT_WAIT: Duration = Duration::from_secs(2);
@@ -100,6 +103,55 @@ struct Inner {
     places: Semaphore,
     /// One module is loaded at a time: the pool has one place for its trial.
     loading: Semaphore,
+    /// One law check runs at a time in each lane: the pool has a place for its calls.
+    checks: [Arc<Semaphore>; 2],
+    /// Checks that run or wait.
+    check_places: Semaphore,
+}
+
+/// Where a law check waits for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Somebody waits for the answer.
+    Short,
+    /// It may take minutes.
+    Long,
+}
+
+/// A ready module with the platform's place for law checks, until it is dropped. Every call takes a fresh instance on
+/// the calling thread.
+pub struct Checker {
+    loaded: Arc<Loaded>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Checker {
+    /// Merges.
+    pub fn resolve(&self, call: &Call) -> Report {
+        self.loaded.resolve(call)
+    }
+
+    /// As [`Platform::check_value`].
+    ///
+    /// # Errors
+    /// The check failed, which says nothing about the value.
+    pub fn check_value(&self, call: &Call) -> Result<Result<(), String>, Failure> {
+        self.loaded.check_value(call)
+    }
+
+    /// What its `sampling` makes of these bytes; `None` if it has none.
+    ///
+    /// # Errors
+    /// What went wrong in it.
+    pub fn sample(&self, entropy: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.loaded.sample(entropy)
+    }
+
+    /// The first media type that it describes.
+    pub fn media_type(&self) -> Option<String> {
+        let description = self.loaded.description.as_ref().ok()?.as_ref()?;
+        description.media_types.first().cloned()
+    }
 }
 
 /// Keeps a module's bytes for a platform that will be opened on this directory later.
@@ -117,7 +169,7 @@ impl Platform {
             .ok()
             .filter(|permits| (1..=256).contains(permits));
         let permits = permits.ok_or(OpenError::Permits(settings.permits))?;
-        let engine = engine::executing(permits + 1).map_err(OpenError::Engine)?;
+        let engine = engine::executing(permits + 3).map_err(OpenError::Engine)?;
         let linker = sandbox::linker(&engine).map_err(OpenError::Engine)?;
         let disk = Disk::open(&settings.dir, engine::fingerprint(&engine))?;
         let compiler = Compiler::new(
@@ -134,6 +186,8 @@ impl Platform {
             permits: Semaphore::new(settings.permits),
             places: Semaphore::new(settings.permits * (1 + WAITING_PER_PERMIT)),
             loading: Semaphore::new(1),
+            checks: [Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1))],
+            check_places: Semaphore::new(CHECKS_WAITING),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -312,32 +366,39 @@ impl Platform {
         self.on_thread(move || check(&loaded)).await?
     }
 
-    /// As [`Platform::check_value`], on the calling thread as [`Platform::resolve_now`]. For a law check.
-    pub fn check_value_now(
-        &self,
-        digest: &Digest,
-        call: &Call,
-    ) -> Result<Result<(), String>, Failure> {
-        self.now(digest, |loaded| loaded.check_value(call))
-    }
-
-    /// What a ready module's `sampling` makes of these bytes, `None` if it has none; on the calling thread.
-    pub fn sample_now(&self, digest: &Digest, entropy: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        self.now(digest, |loaded| loaded.sample(entropy))
-    }
-
-    fn now<T>(
-        &self,
-        digest: &Digest,
-        work: impl FnOnce(&Loaded) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let loaded = self.inner.shelf.get(digest).ok_or(Failure::MissingModule)?;
-        let _permit = self
+    /// A ready module for a law check, which calls it many times on a thread of its own. One check runs at a time
+    /// in each lane, and has a place of its own, so that it takes none from merges; others wait here.
+    ///
+    /// # Errors
+    /// The module is not ready, or so many checks wait already.
+    pub async fn checker(&self, digest: &Digest, lane: Lane) -> Result<Checker, Failure> {
+        let _place = self
             .inner
-            .permits
+            .check_places
             .try_acquire()
             .map_err(|_| Failure::Overload)?;
-        work(&loaded)
+        let turn = Arc::clone(&self.inner.checks[lane as usize])
+            .acquire_owned()
+            .await;
+        let turn = turn.map_err(|_| Failure::Overload)?;
+        self.checker_of(digest, turn)
+    }
+
+    /// The same in the short lane, at once or not at all.
+    ///
+    /// # Errors
+    /// The module is not ready, or another check runs.
+    pub fn checker_now(&self, digest: &Digest) -> Result<Checker, Failure> {
+        let turn = Arc::clone(&self.inner.checks[Lane::Short as usize]).try_acquire_owned();
+        self.checker_of(digest, turn.map_err(|_| Failure::Overload)?)
+    }
+
+    fn checker_of(&self, digest: &Digest, turn: OwnedSemaphorePermit) -> Result<Checker, Failure> {
+        let loaded = self.inner.shelf.get(digest);
+        Ok(Checker {
+            loaded: loaded.ok_or(Failure::MissingModule)?,
+            _turn: turn,
+        })
     }
 
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {

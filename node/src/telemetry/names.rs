@@ -33,6 +33,8 @@ pub mod span {
     pub const GOSSIP_ROUND: &str = "gossip.round";
     /// Fetching a module that the registry names and this node lacks.
     pub const RESOLVER_FETCH: &str = "resolver.fetch";
+    /// Finding out which laws a version keeps.
+    pub const RESOLVER_CHECK: &str = "resolver.check";
     /// Comparing one partition with one peer.
     pub const MERKLE_SYNC: &str = "merkle.sync";
     /// What the comparison found.
@@ -101,6 +103,8 @@ pub mod attribute {
     pub const CONFLICT: &str = "sibyl.conflict";
     /// The resolver's name.
     pub const RESOLVER_NAME: &str = "sibyl.resolver.name";
+    /// The tier that a law check found.
+    pub const RESOLVER_CERTIFICATE: &str = "sibyl.resolver.certificate";
     /// The resolver's digest.
     pub const RESOLVER_VERSION: &str = "sibyl.resolver.version";
     /// Fuel the call burnt.

@@ -386,6 +386,17 @@ impl Span {
         span
     }
 
+    /// Whose laws are checked.
+    pub fn resolver_checks(&self, name: &str, version: &Digest) {
+        self.set(attribute::RESOLVER_NAME, name.to_owned());
+        self.show(attribute::RESOLVER_VERSION, version);
+    }
+
+    /// The tier that was found.
+    pub fn resolver_certified(&self, tier: &'static str) {
+        self.set(attribute::RESOLVER_CERTIFICATE, tier);
+    }
+
     /// What the resolver call came to. `reason` is a stable word when it failed.
     pub fn resolver_ended(&self, end: ResolverEnd, reason: Option<&'static str>) {
         self.set(attribute::RESOLVER_OUTCOME, end.outcome.as_str());

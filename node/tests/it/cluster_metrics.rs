@@ -16,6 +16,7 @@ const METRICS: &str = include_str!("../../../observability/METRICS.md");
 /// Not on the page of a healthy node.
 const ONLY_IN_TROUBLE: &[&str] = &[
     "sibyl_amnesia_total",
+    "sibyl_law_violations_total",
     "sibyl_salvage_quarantined",
     "sibyl_trace_spans_dropped_total",
 ];
@@ -151,7 +152,7 @@ async fn conflicts(live: &Live) {
         let version = live.upload(name, guest(&body)).await;
         live.bucket(
             name,
-            &json!({"resolver": {"name": name, "version": version}}),
+            &json!({"resolver": {"name": name, "version": version, "laws": "off"}}),
         )
         .await;
     }

@@ -26,7 +26,8 @@ async fn bind(live: &Live, bucket: &str, name: &str, version: &str) {
     bind_with(live, bucket, json!({"name": name, "version": version})).await;
 }
 
-async fn bind_with(live: &Live, bucket: &str, binding: Value) {
+async fn bind_with(live: &Live, bucket: &str, mut binding: Value) {
+    binding["laws"] = "off".into();
     live.bucket(bucket, &json!({ "resolver": binding })).await;
 }
 

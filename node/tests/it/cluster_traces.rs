@@ -155,7 +155,7 @@ async fn play(live: &Live) -> Scene {
     let version = live.upload("newest", prebuilt("lww")).await;
     live.bucket(
         "merged",
-        &json!({"resolver": {"name": "newest", "version": version}}),
+        &json!({"resolver": {"name": "newest", "version": version, "laws": "off"}}),
     )
     .await;
     let both = path("merged", KEY) + "?w=3";

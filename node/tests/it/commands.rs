@@ -174,7 +174,8 @@ fn resolvers_are_pushed_tried_and_bound() {
     assert!(text(&pushed["digest"]).starts_with("sha256:"), "{pushed}");
     shell.tells("resolver try newest a b", "/index", json!(1));
     shell.works("bucket set shop");
-    shell.works("resolver bind shop newest");
+    shell.fails("resolver bind shop newest", 1, "laws_broken");
+    shell.works("resolver bind shop newest --laws warn");
     shell.works("put k 1 --bucket shop");
     shell.works("put k 2 --bucket shop");
     assert_eq!(shell.works("get k --raw --bucket shop"), "2");

@@ -21,6 +21,7 @@ mod flips;
 mod handoff;
 mod handoff_traces;
 mod keys;
+mod laws;
 mod limits;
 mod live;
 mod logging;

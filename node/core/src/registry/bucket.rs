@@ -1,11 +1,12 @@
 //! A bucket's configuration, typed, with its defaults and bounds.
 //!
 //! What `design/http-api.md` lists and what exists: `journal` and a binding's `shadow` come with folds
-//! and certificates and are refused by the API until then. A resolver's `config` is JSON text that this
+//! and are refused by the API until then. A resolver's `config` is JSON text that this
 //! crate carries and never parses: the API has parsed it, and views hash it as it is.
 
 use serde::{Deserialize, Serialize};
 
+use super::certificate::{Setting, Tier};
 use super::rules::check_name;
 use crate::id::{Digest, Incarnation};
 use crate::quorum::Level;
@@ -119,6 +120,30 @@ pub enum Mode {
 pub enum Laws {
     /// None.
     Off,
+    /// Tier `deterministic` or better.
+    Warn,
+    /// Tier `foldable` or better.
+    Enforce,
+}
+
+impl Laws {
+    /// The name that the API uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Laws::Off => "off",
+            Laws::Warn => "warn",
+            Laws::Enforce => "enforce",
+        }
+    }
+
+    /// The least tier that may be bound; `None` if no certificate is needed.
+    pub fn least(self) -> Option<Tier> {
+        match self {
+            Laws::Off => None,
+            Laws::Warn => Some(Tier::Deterministic),
+            Laws::Enforce => Some(Tier::Foldable),
+        }
+    }
 }
 
 /// What one call of a resolver may use.
@@ -222,6 +247,14 @@ impl BucketConfig {
 }
 
 impl Binding {
+    /// What certificates of this binding are found by, in a bucket with this policy.
+    pub fn setting(&self, deletes: Deletes) -> Setting {
+        Setting {
+            config: Digest::of(self.config.as_bytes()),
+            deletes: deletes == Deletes::Resolver,
+        }
+    }
+
     fn check(&self) -> Result<(), BadConfig> {
         check_name("resolver", &self.name)
             .map_err(|_| BadConfig::ResolverName(self.name.clone()))?;

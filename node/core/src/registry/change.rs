@@ -4,7 +4,8 @@
 //! applied to that one. A change that finds everything as it wants it makes no document. Whether a
 //! bucket is empty, or a resolver is compiled everywhere, is asked before, not here.
 
-use super::bucket::{BadConfig, Bucket, BucketConfig};
+use super::bucket::{BadConfig, Binding, Bucket, BucketConfig, Deletes, Laws};
+use super::certificate::{Certificate, MAX_CERTIFICATES, Setting, Tier};
 use super::document::{Document, Version};
 use super::forming::DEFAULT_BUCKET;
 use super::moving::{self, Joiner};
@@ -58,6 +59,17 @@ pub enum Change {
         name: String,
         /// The version.
         digest: Digest,
+    },
+    /// Learn what a law check found of a version; what is known of it already stays.
+    Certify {
+        /// The resolver.
+        name: String,
+        /// The version.
+        digest: Digest,
+        /// What it was given besides siblings.
+        setting: Setting,
+        /// What was found.
+        certificate: Certificate,
     },
     /// Take a node in; it fetches what it is to own.
     Join(Joiner),
@@ -143,6 +155,21 @@ pub enum ChangeError {
         /// The version.
         digest: Digest,
     },
+    /// A version that may not be bound so.
+    #[error(
+        "{name}@{digest} is {} and laws: {} wants {}: see the version's report, or bind it with other laws",
+        tier_name(*.tier), .laws.name(), tier_name(.laws.least())
+    )]
+    Tier {
+        /// The resolver.
+        name: String,
+        /// The version.
+        digest: Digest,
+        /// What it is; `None`: it was not checked with this configuration.
+        tier: Option<Tier>,
+        /// What is asked of it.
+        laws: Laws,
+    },
     /// A version that is in use.
     #[error("{name}@{digest} is bound to {}: bind another version there first", buckets.join(", "))]
     Bound {
@@ -222,6 +249,12 @@ impl Change {
                 version,
             } => add_version(&mut next, name, *digest, version),
             Self::RemoveVersion { name, digest } => remove_version(&mut next, name, *digest),
+            Self::Certify {
+                name,
+                digest,
+                setting,
+                certificate,
+            } => certify(&mut next, name, *digest, *setting, certificate),
             Self::Join(joiner) => moving::join(&mut next, joiner),
             Self::Leave { node } => moving::leave(&mut next, node),
             Self::Remove { node, store } => moving::remove(&mut next, node, *store),
@@ -277,6 +310,14 @@ fn put_bucket(
     check_expectation(next, name, expect)?;
     if let Some(binding) = &config.resolver {
         check_version(next, &binding.name, binding.version)?;
+        let known = next.buckets.get(name).map(|bucket| &bucket.config);
+        let same = |known: &BucketConfig| {
+            known.resolver == config.resolver && known.deletes == config.deletes
+        };
+        // What is bound stays bound if it is found out later: it does not fold any more, and views go on.
+        if !known.is_some_and(same) {
+            check_tier(next, binding, config.deletes)?;
+        }
     }
     let number = next.number;
     let Some(bucket) = next.buckets.get_mut(name) else {
@@ -348,6 +389,57 @@ fn remove_version(next: &mut Document, name: &str, digest: Digest) -> Result<(),
     }
     next.resolvers
         .retain(|_, resolver| !resolver.versions.is_empty());
+    Ok(())
+}
+
+fn check_tier(next: &Document, binding: &Binding, deletes: Deletes) -> Result<(), ChangeError> {
+    let Some(least) = binding.laws.least() else {
+        return Ok(());
+    };
+    let resolver = next.resolvers.get(&binding.name);
+    let version = resolver.and_then(|resolver| resolver.versions.get(&binding.version));
+    let certificate = version.and_then(|version| version.certificate(binding, deletes));
+    let tier = certificate.map(Certificate::tier);
+    if tier.is_some_and(|tier| tier >= least) {
+        return Ok(());
+    }
+    Err(ChangeError::Tier {
+        name: binding.name.clone(),
+        digest: binding.version,
+        tier,
+        laws: binding.laws,
+    })
+}
+
+fn tier_name(tier: Option<Tier>) -> &'static str {
+    tier.map_or("unchecked", Tier::name)
+}
+
+fn certify(
+    next: &mut Document,
+    name: &str,
+    digest: Digest,
+    setting: Setting,
+    certificate: &Certificate,
+) -> Result<(), ChangeError> {
+    check_version(next, name, digest)?;
+    let used: Vec<Setting> = next
+        .buckets
+        .values()
+        .filter_map(|bucket| Some((bucket.config.resolver.as_ref()?, bucket.config.deletes)))
+        .filter(|(binding, _)| binding.name == name && binding.version == digest)
+        .map(|(binding, deletes)| binding.setting(deletes))
+        .collect();
+    let versions = next.resolvers.get_mut(name).map(|it| &mut it.versions);
+    let Some(version) = versions.and_then(|versions| versions.get_mut(&digest)) else {
+        return Ok(());
+    };
+    let known = &mut version.certificates;
+    if known.len() >= MAX_CERTIFICATES && !known.contains_key(&setting) {
+        let idle = known.keys().find(|it| !used.contains(it)).copied();
+        idle.and_then(|idle| known.remove(&idle));
+    }
+    known.entry(setting).or_default().join(certificate);
     Ok(())
 }
 

@@ -10,7 +10,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::bucket::Bucket;
+use super::bucket::{Binding, Bucket, Deletes};
+use super::certificate::{Certificate, Setting};
 use super::owners::{Former, OwnerChange};
 use super::recovery::Recovery;
 use super::rules::Malformed;
@@ -104,13 +105,6 @@ pub enum Kind {
     Wat,
 }
 
-/// What the law check found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Tier {
-    /// It was not asked.
-    Unchecked,
-}
-
 /// A version of a resolver; its name is the digest of its bytes, which the document does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
@@ -122,8 +116,15 @@ pub struct Version {
     pub uploaded_at_ms: u64,
     /// What the resolver says of itself; may be empty.
     pub description: String,
-    /// What the law check found.
-    pub tier: Tier,
+    /// What the law check found, by what a bucket hands the resolver; empty if it was not asked.
+    pub certificates: BTreeMap<Setting, Certificate>,
+}
+
+impl Version {
+    /// What is known of it under this binding and policy.
+    pub fn certificate(&self, binding: &Binding, deletes: Deletes) -> Option<&Certificate> {
+        self.certificates.get(&binding.setting(deletes))
+    }
 }
 
 /// A resolver: a name and its versions.

@@ -11,6 +11,7 @@
 
 mod acceptor;
 mod bucket;
+mod certificate;
 mod change;
 mod document;
 mod event;
@@ -35,11 +36,12 @@ pub use bucket::{
     MAX_OBJECT_BYTES, MAX_RESOLVER_CONFIG_BYTES, MAX_RESOLVER_MEMORY_BYTES, MAX_SIBLINGS,
     MAX_VALUE_BYTES, Mode,
 };
+pub use certificate::{Certificate, Law, MAX_CERTIFICATES, MAX_REPORT_BYTES, Setting, Tier, Tried};
 pub use change::{Change, ChangeError, Expect, bound};
 pub use document::{
     BadDocument, Beginning, ContextKey, Document, FORMAT, Kind, Layout, Lineage, MAX_ADDRESS_BYTES,
     MAX_BUCKETS, MAX_CONTEXT_KEYS, MAX_DESCRIPTION_BYTES, MAX_DOCUMENT_BYTES, MAX_FORMER,
-    MAX_MEMBERS, MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver, Secret, Tier, Version,
+    MAX_MEMBERS, MAX_RESOLVERS, MAX_VERSIONS, Member, Resolver, Secret, Version,
 };
 pub use event::{Alarm, Effect, Event, OpenError, Slot};
 pub use forming::{

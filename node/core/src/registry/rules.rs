@@ -3,6 +3,7 @@
 //! Checked wherever a document comes from outside: when it is read, proposed, accepted or learned.
 
 use super::bucket::{BadConfig, Bucket};
+use super::certificate::{Certificate, MAX_CERTIFICATES, MAX_REPORT_BYTES};
 use super::document::{
     Beginning, Document, Layout, MAX_ADDRESS_BYTES, MAX_BUCKETS, MAX_CONTEXT_KEYS,
     MAX_DESCRIPTION_BYTES, MAX_DOCUMENT_BYTES, MAX_FORMER, MAX_MEMBERS, MAX_RESOLVERS,
@@ -74,6 +75,11 @@ pub enum Malformed {
         /// The version.
         version: Digest,
     },
+    /// What is said of a version's laws is no certificate.
+    #[error(
+        "a certificate of resolver {0:?} is none: laws out of order, or a report above {MAX_REPORT_BYTES} bytes"
+    )]
+    Certificate(String),
     /// What is said of a change of owners does not fit the members.
     #[error("the change of owners: {0}")]
     OwnerChange(&'static str),
@@ -296,7 +302,19 @@ fn check_resolver(name: &str, resolver: &Resolver) -> Result<(), Malformed> {
             version.description.len(),
             0,
             MAX_DESCRIPTION_BYTES,
-        )
+        )?;
+        let certificates = &version.certificates;
+        count(
+            "certificates of a version",
+            certificates.len(),
+            0,
+            MAX_CERTIFICATES,
+        )?;
+        if certificates.values().all(Certificate::is_sound) {
+            Ok(())
+        } else {
+            Err(Malformed::Certificate(name.to_owned()))
+        }
     })
 }
 

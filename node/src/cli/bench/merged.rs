@@ -113,12 +113,12 @@ impl Guest {
     }
 
     fn bind(&self, client: &Client) -> Result<(), Failure> {
-        let version = resolver::upload(client, self.name, "application/wasm", self.module)?;
+        let version = resolver::upload(client, self.name, "application/wasm", self.module, "off")?;
         let digest = version
             .get("digest")
             .and_then(serde_json::Value::as_str)
             .unwrap_or_default();
-        let fields: Map<_, _> = resolver::binding(self.name, digest, None, "active");
+        let fields: Map<_, _> = resolver::binding(self.name, digest, None, "active", "off");
         bucket::change(client, &self.bucket(), &fields)?;
         Ok(())
     }

@@ -388,15 +388,27 @@ fn bind(scene: &Scene, stage: &Stage, story: &mut Story) -> Result<(), Failure> 
     ))?;
     let doing = format!("upload the resolver {name}");
     let waiting = output::spinner(format!("every node checks and compiles {name}"));
-    let uploaded = resolver::upload(&actor.patient, name, "application/wasm", scene.module);
+    let uploaded = resolver::upload(
+        &actor.patient,
+        name,
+        "application/wasm",
+        scene.module,
+        "quick",
+    );
     waiting.finish_and_clear();
     let version = stage.must(actor, &doing, uploaded)?;
     let Some(digest) = version.get("digest").and_then(Value::as_str) else {
         return Err(stage.unexpected(actor, &doing, "a version with its digest", version));
     };
     story.seen(&format!("PUT /v1/resolvers/{name}: {digest}"))?;
+    let tier = version.pointer("/certificate/tier").and_then(Value::as_str);
+    if !matches!(tier, Some("lattice" | "foldable")) {
+        return Err(stage.unexpected(actor, &doing, "a version that may be folded", version));
+    }
+    let tier = tier.unwrap_or_default();
+    story.seen(&format!("its laws were tried on related values: {tier}"))?;
     let doing = format!("bind {name} to {}", scene.bucket);
-    let fields = resolver::binding(name, digest, None, "active");
+    let fields = resolver::binding(name, digest, None, "active", "enforce");
     let waiting = output::spinner("every node gets it ready");
     let bound = stage.until(
         actor,

@@ -6,7 +6,8 @@ use sibyl_core::id::NodeId;
 use sibyl_core::membership::State;
 use sibyl_core::registry::{Change, ChangeError, Document, Farewell, Former, Joiner};
 
-use super::{Exchange, Shared, unchanged};
+use super::failures::unchanged;
+use super::{Exchange, Shared};
 use crate::http::api::{AdminError, OwnerWish};
 use crate::http::cluster::{MemberState, MemberView};
 use crate::http::owners::{CandidateView, MoveView, OwnerChangeView, OwnersChanged, ShareView};

@@ -10,7 +10,8 @@ use sibyl_core::membership::State;
 use sibyl_core::registry::{ChangeError, Document, GivenUp};
 use tokio::time::{Instant, sleep};
 
-use super::{Exchange, unchanged};
+use super::Exchange;
+use super::failures::unchanged;
 use crate::http::api::AdminError;
 use crate::http::cluster::MemberState;
 use crate::http::recover::{GivenUpView, Recovered};

@@ -4,22 +4,24 @@
 //! nothing, and runs with the limits that a bucket would give it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sibyl_core::id::Digest;
 use sibyl_core::registry::{self, Change, Version};
 use sibyl_core::view::Resolution;
 
-use super::{Exchange, no_resolver, not_taken, unchanged};
-use crate::coordinator::ModuleFailed;
+use super::Exchange;
+use super::failures::{no_resolver, not_checked, not_taken, unchanged};
+use crate::coordinator::{CheckFailed, ModuleFailed, Wish};
 use crate::http::api::{
-    AdminError, Form, LogLine, Module, Trial, TrialSibling, Tried, TriedOutcome, Upload, Uploaded,
+    AdminError, Check, CheckWish, Form, LogLine, Module, Trial, TrialSibling, Tried, TriedOutcome,
+    Upload, Uploaded,
 };
+use crate::http::certificates::{Certificate, CheckView, Checked, CostJson, SettingCertificate};
 use crate::http::moment;
-use crate::http::resolver_shapes::{
-    Certificate, ModuleKind, Readiness, ResolverView, Tier, VersionView,
-};
-use crate::resolver::{Call, FUEL_SCHEDULE, Input, Limits, ModuleState, Report};
+use crate::http::resolver_shapes::{ModuleKind, Readiness, ResolverView, VersionView};
+use crate::resolver::{Call, Input, Limits, ModuleState, Report};
 use crate::tasks::registry::View;
 
 impl Exchange {
@@ -28,19 +30,124 @@ impl Exchange {
             name,
             form: _,
             bytes,
+            check,
         } = upload;
         let taken = self
             .coordinator()
             .upload(&self.span, &name, bytes)
             .await
             .map_err(not_taken)?;
+        let digest = taken.admitted.digest;
+        let reason = match check {
+            Check::Off => None,
+            Check::Thorough => {
+                self.coordinator()
+                    .start_check(Wish::thorough(&name, digest));
+                None
+            }
+            Check::Quick => self.quickly(&name, digest, &taken.version).await?,
+        };
         let view = self.coordinator().registry().view();
-        let nodes = self.nodes(&view, taken.admitted.digest).await;
-        let version = version_view(&view, &name, taken.admitted.digest, &taken.version, nodes);
+        let nodes = self.nodes(&view, digest).await;
+        let known = self.known(&name, digest).unwrap_or(taken.version);
+        let mut version = version_view(&view, &name, digest, &known, nodes);
+        version.certificate.reason = reason;
         Ok(Uploaded {
             version,
             created: taken.created,
         })
+    }
+
+    /// Checks a version that was not checked yet. That nothing can be found out is no failure of the upload: why not.
+    async fn quickly(
+        &self,
+        name: &str,
+        digest: Digest,
+        version: &Version,
+    ) -> Result<Option<String>, AdminError> {
+        let wish = Wish::quick(name, digest);
+        if version.certificates.contains_key(&wish.setting()) {
+            return Ok(None);
+        }
+        let checked = self.coordinator().certify(&self.span, wish, Arc::default());
+        match checked.await {
+            Ok(_) => Ok(None),
+            Err(CheckFailed::Registry(failed)) => Err(unchanged(failed)),
+            Err(failed) => Ok(Some(failed.to_string())),
+        }
+    }
+
+    pub(super) async fn check_laws(&self, wish: CheckWish) -> Result<Checked, AdminError> {
+        let version = self.wanted(&wish.name, wish.version).await?;
+        let quick = Wish::quick(&wish.name, version);
+        let cases = wish.cases.unwrap_or(quick.cases);
+        let wish = Wish {
+            config: wish.config.unwrap_or(quick.config),
+            deletes: wish.deletes,
+            cases,
+            seed: wish.seed,
+            samples: wish.samples,
+            media_type: wish.media_type,
+            ..quick
+        };
+        let found = self.coordinator().certify(&self.span, wish, Arc::default());
+        let found = found.await.map_err(|failed| {
+            let detail = failed.to_string();
+            not_checked(failed, detail)
+        })?;
+        let costs = found.costs.iter().map(|cost| CostJson {
+            input_bytes: cost.input_bytes,
+            output_bytes: cost.output_bytes,
+            fuel: cost.fuel,
+            memory_bytes: cost.memory_bytes,
+        });
+        Ok(Checked {
+            digest: version.to_string(),
+            certificate: (&found.kept()).into(),
+            costs: costs.collect(),
+        })
+    }
+
+    pub(super) fn check_view(
+        &self,
+        name: &str,
+        digest: Digest,
+    ) -> Result<Option<CheckView>, AdminError> {
+        self.known(name, digest)?;
+        let job = self.coordinator().check_of(&digest);
+        Ok(job.map(|job| {
+            let (law, cases) = job.progress.now();
+            let (state, detail) = match job.end() {
+                None => ("running", None),
+                Some(Ok(())) => ("done", None),
+                Some(Err(why)) => ("failed", Some(why)),
+            };
+            CheckView {
+                state,
+                law: law.name(),
+                cases: cases.into(),
+                of: job.cases.into(),
+                detail,
+            }
+        }))
+    }
+
+    /// The version that is meant: the one uploaded last if none is named.
+    async fn wanted(&self, name: &str, version: Option<Digest>) -> Result<Digest, AdminError> {
+        let version = match version {
+            Some(version) => version,
+            None => {
+                let mut views = self.resolver_views(Some(name)).await?;
+                let newest = views
+                    .pop()
+                    .and_then(|view| view.versions.last().map(|last| last.digest.clone()));
+                newest
+                    .and_then(|digest| digest.parse().ok())
+                    .ok_or_else(|| no_resolver(name))?
+            }
+        };
+        self.known(name, version)?;
+        Ok(version)
     }
 
     /// Every resolver, or the one of this name; in the order of names, versions in the order of upload.
@@ -168,19 +275,7 @@ impl Exchange {
     }
 
     pub(super) async fn try_out(&self, trial: Trial) -> Result<Tried, AdminError> {
-        let version = match trial.version {
-            Some(version) => version,
-            None => {
-                let mut views = self.resolver_views(Some(&trial.name)).await?;
-                let newest = views
-                    .pop()
-                    .and_then(|view| view.versions.last().map(|last| last.digest.clone()));
-                newest
-                    .and_then(|digest| digest.parse().ok())
-                    .ok_or_else(|| no_resolver(&trial.name))?
-            }
-        };
-        self.known(&trial.name, version)?;
+        let version = self.wanted(&trial.name, trial.version).await?;
         let me = self.coordinator().me().clone();
         let ready = self.coordinator().prepare(version).await;
         ready.map_err(|why| not_taken(ModuleFailed::NotReady { node: me, why }))?;
@@ -278,6 +373,8 @@ fn version_view(
         .buckets
         .iter()
         .filter(|(_, bucket)| binds(bucket));
+    let known = &version.certificates;
+    let plain = known.get(&Wish::quick(name, digest).setting());
     VersionView {
         digest: digest.to_string(),
         bytes: version.bytes,
@@ -287,12 +384,11 @@ fn version_view(
             registry::Kind::Core => ModuleKind::Core,
             registry::Kind::Wat => ModuleKind::Wat,
         },
-        certificate: Certificate {
-            tier: Tier::Unchecked,
-            laws: Vec::new(),
-            seed: None,
-            fuel_schedule: FUEL_SCHEDULE,
-        },
+        certificate: plain.map_or_else(Certificate::unchecked, Certificate::from),
+        settings: known
+            .iter()
+            .map(|(setting, found)| SettingCertificate::new(setting, found))
+            .collect(),
         bound: buckets.map(|(name, _)| name.clone()).collect(),
         nodes,
     }

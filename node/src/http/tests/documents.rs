@@ -30,6 +30,8 @@ const DESIGN: &[&str] = &[
     "GET /v1/resolvers/{name}/versions/{digest}/wasm",
     "DELETE /v1/resolvers/{name}/versions/{digest}",
     "POST /v1/resolvers/{name}/try",
+    "POST /v1/resolvers/{name}/check",
+    "GET /v1/resolvers/{name}/versions/{digest}/check",
     "GET /v1/wit",
     "GET /v1/cluster",
     "GET /v1/cluster/anti-entropy",

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::super::{
     AdminError, Api, Arrival, BucketChanged, BucketRefused, Call, Certificate, ContextRefused,
-    Departure, Form, Keys, ModuleKind, Pending, Readiness, ResolverView, Tier, Upload, VersionView,
+    Departure, Form, Keys, ModuleKind, Pending, Readiness, ResolverView, Upload, VersionView,
 };
 use crate::coordinator::{
     Acks, Conflict, ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest,
@@ -265,12 +265,8 @@ impl State {
             bytes: upload.bytes.len() as u64,
             uploaded_at: "2026-01-01T00:00:00.000Z".to_owned(),
             kind: ModuleKind::Wat,
-            certificate: Certificate {
-                tier: Tier::Unchecked,
-                laws: Vec::new(),
-                seed: None,
-                fuel_schedule: 1,
-            },
+            certificate: Certificate::unchecked(),
+            settings: Vec::new(),
             bound: bound.map(|(name, _)| name.clone()).collect(),
             nodes: BTreeMap::from([("n1".to_owned(), Readiness::Ready)]),
         }

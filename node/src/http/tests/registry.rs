@@ -146,9 +146,9 @@ async fn a_configuration_is_typed() {
     )
     .await;
     check(
-        r#"{"resolver":{"name":"r","laws":"enforce"}}"#,
-        (400, "unsupported_field"),
-        "resolver.laws",
+        r#"{"resolver":{"name":"r","laws":"strict"}}"#,
+        (400, "bad_json"),
+        "strict",
     )
     .await;
     check(
@@ -218,7 +218,7 @@ async fn resolvers_are_uploaded_bound_and_deleted() {
     upload(&setup, "text/plain", b"nonsense", (415, "not_wasm")).await;
     setup
         .check(
-            "PUT /v1/resolvers/r?check=quick",
+            "PUT /v1/resolvers/r?check=slow",
             &["content-type: text/plain"],
             "()",
             (400, "bad_parameter"),
@@ -255,7 +255,7 @@ async fn resolvers_are_uploaded_bound_and_deleted() {
     );
     assert_eq!(
         (&resolver["config"], &resolver["mode"], &resolver["laws"]),
-        (&json!({"b": 1}), &json!("active"), &json!("off"))
+        (&json!({"b": 1}), &json!("active"), &json!("enforce"))
     );
     let newest = setup
         .check(
@@ -306,6 +306,60 @@ async fn resolvers_are_uploaded_bound_and_deleted() {
         (400, "bad_digest"),
     )
     .await;
+}
+
+#[tokio::test]
+async fn laws_are_checked_when_asked_for() {
+    let setup = setup();
+    upload(&setup, "text/plain", b"(module)", (201, "")).await;
+    let check = async |body: serde_json::Value, expected| {
+        let body = body.to_string();
+        setup
+            .check("POST /v1/resolvers/r/check", &[], body, expected)
+            .await
+    };
+    let asked = json!({"samples": ["[1]", {"base64": "/w=="}], "cases": 9, "seed": "12"});
+    let checked = check(asked, (200, "")).await;
+    assert_eq!(checked.at("/certificate/seed"), "12");
+    assert_eq!(checked.at("/certificate/reason"), "2 samples");
+    check(json!({}), (200, "")).await;
+    check(json!({"deletes": true}), (422, "laws_unknown")).await;
+    check(json!({"cases": 0}), (400, "bad_check")).await;
+    check(json!({"cases": 4097}), (400, "bad_check")).await;
+    check(json!({"seed": "-1"}), (400, "bad_check")).await;
+    check(json!({"samples": vec![""; 65]}), (400, "bad_check")).await;
+    check(json!({"law": "closure"}), (400, "unknown_field")).await;
+
+    let upload = async |query: &str, expected| {
+        let line = format!("PUT /v1/resolvers/r{query}");
+        setup
+            .check(&line, &["content-type: text/plain"], "(module)", expected)
+            .await
+    };
+    let digest = Digest::of(b"(module)");
+    let job = format!("/v1/resolvers/r/versions/{digest}/check");
+    let begun = upload("?check=thorough", (202, "")).await;
+    assert_eq!(begun.header("location"), job);
+    upload("?check=off", (200, "")).await;
+    upload("?check=maybe", (400, "bad_parameter")).await;
+    let how_far = setup.check(&format!("GET {job}"), &[], "", (200, "")).await;
+    assert_eq!(
+        (how_far.at("/state"), how_far.at("/cases")),
+        ("running".into(), "17".into())
+    );
+    setup
+        .check(
+            "PUT /v1/resolvers/r",
+            &["content-type: text/plain"],
+            "(short)",
+            (201, ""),
+        )
+        .await;
+    let none = format!(
+        "GET /v1/resolvers/r/versions/{}/check",
+        Digest::of(b"(short)")
+    );
+    setup.check(&none, &[], "", (404, "no_check")).await;
 }
 
 #[tokio::test]

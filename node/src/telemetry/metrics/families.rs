@@ -17,9 +17,9 @@ use sibyl_core::membership::State;
 use super::labels::{
     AmnesiaCause, ByBucketResolution, ByCause, ByDirectionPeer, ByFromTo, ByKind, ByKindResult,
     ByMethodPeer, ByMethodPeerResult, ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason,
-    ByPeer, ByResolver, ByResolverResult, ByResult, CacheResult, Exemplar, GossipKind, HintResult,
-    KnockResult, Op, Outcome, Quorum, QuorumFailure, RepairMode, SalvageResult, ShedReason,
-    StorageOp, Success,
+    ByPeer, ByResolver, ByResolverLaw, ByResolverResult, ByResult, CacheResult, Exemplar,
+    GossipKind, HintResult, KnockResult, Op, Outcome, Quorum, QuorumFailure, RepairMode,
+    SalvageResult, ShedReason, StorageOp, Success,
 };
 use super::merkle;
 
@@ -90,6 +90,7 @@ pub(super) struct Families {
     pub(super) resolver_invocations: Of<ByResolverResult, Counter>,
     pub(super) resolver_duration: Of<ByResolver, Exemplars>,
     pub(super) resolver_fuel: Of<ByResolver, Histogram>,
+    pub(super) law_violations: Of<ByResolverLaw, Counter>,
     pub(super) compile: Histogram,
     pub(super) view_cache: Of<ByResult, Counter>,
     pub(super) read_repairs: Of<ByModeResult, Counter>,
@@ -145,6 +146,7 @@ impl Families {
             resolver_invocations: Family::default(),
             resolver_duration: Family::new_with_constructor(fast),
             resolver_fuel: Family::new_with_constructor(fuel),
+            law_violations: Family::default(),
             compile: Histogram::new(SLOW),
             view_cache: Family::default(),
             read_repairs: Family::default(),
@@ -294,6 +296,8 @@ impl Families {
             help,
             self.resolver_invocations.clone(),
         );
+        let help = "Laws that a resolver broke on real conflicts";
+        to.register("sibyl_law_violations", help, self.law_violations.clone());
         let help = "Time of resolver calls";
         to.register_with_unit(
             "sibyl_resolver_duration",

@@ -360,6 +360,7 @@ label_set!(ByPeer { peer: Name });
 label_set!(ByPeerResult { peer: Name, result: &'static str });
 label_set!(ByBucketResolution { bucket: Name, resolution: &'static str });
 label_set!(ByResolver { resolver: Name });
+label_set!(ByResolverLaw { resolver: Name, law: &'static str });
 label_set!(ByResolverResult { resolver: Name, result: &'static str, reason: &'static str });
 label_set!(ByResult { result: &'static str });
 label_set!(ByModeResult { mode: &'static str, result: &'static str });

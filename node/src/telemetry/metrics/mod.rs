@@ -34,7 +34,7 @@ use self::gauges::Gauges;
 use self::labels::{
     ByBucketResolution, ByCause, ByDirectionPeer, ByFromTo, ByKind, ByKindResult, ByMethodPeer,
     ByMethodPeerResult, ByModeResult, ByOp, ByOpDirection, ByOpOutcome, ByOpReason, ByPeer,
-    ByResolver, ByResolverResult, ByResult, Exemplar, Names,
+    ByResolver, ByResolverLaw, ByResolverResult, ByResult, Exemplar, Names,
 };
 use super::propagation;
 use super::rpc::Rpc;
@@ -205,6 +205,13 @@ impl Metrics {
             reason,
         };
         self.families.resolver_invocations.get_or_create(&by).inc();
+    }
+
+    /// A resolver broke a law on a real conflict.
+    pub fn law_violation(&self, resolver: &str, law: &'static str) {
+        let resolver = self.resolvers.admit(resolver);
+        let by = ByResolverLaw { resolver, law };
+        self.families.law_violations.get_or_create(&by).inc();
     }
 
     /// A resolver was compiled.

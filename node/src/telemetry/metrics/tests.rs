@@ -47,6 +47,7 @@ fn count_everything(node: &Telemetry) {
     metrics.object(2, 5);
     metrics.conflict("carts", Resolution::View);
     metrics.resolver("cart", ResolverResult::Ok, "", 391, took, &span);
+    metrics.law_violation("cart", "closure");
     metrics.compiled(Duration::from_secs(2));
     metrics.view_cache(CacheResult::Hit);
     metrics.read_repair(RepairMode::Async, Success::Ok);

@@ -15,6 +15,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
         "base64",
         &[
             "node/src/http/",
+            "node/src/laws/",
             "node/src/cli/",
             "resolvers/cases/",
             "resolvers/automerge/examples/",
@@ -231,6 +232,7 @@ pub(super) const ROOMS: &[(&str, &[&str])] = &[
         "coordinator",
         &[
             "door",
+            "laws",
             "outside",
             "peer",
             "replica",

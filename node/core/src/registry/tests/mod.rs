@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::{
     Binding, BucketConfig, Change, Document, Expect, First, Kind, Laws, Limits, Mode, Secret,
-    Secrets, Tier, Version,
+    Secrets, Version,
 };
 use crate::id::{Actor, Digest, NodeId};
 
 mod ballots;
+mod certificates;
 mod changes;
 mod choice;
 mod documents;
@@ -66,7 +67,7 @@ fn version(description: &str) -> Version {
         kind: Kind::Component,
         uploaded_at_ms: 1_790_000_000_000,
         description: description.to_owned(),
-        tier: Tier::Unchecked,
+        certificates: BTreeMap::new(),
     }
 }
 

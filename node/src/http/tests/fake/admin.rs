@@ -9,11 +9,11 @@ use sibyl_core::registry::{Bucket, ChangeError, Expect};
 
 use super::super::super::{
     AdminError, AntiEntropyPeer, AntiEntropyRunning, AntiEntropyTotals, AntiEntropyView,
-    BucketChanged, Buckets, CandidateView, ClusterView, DeleteBucket, GivenUpView, HandoffView,
-    Health, HintsView, LogLine, MemberState, MemberView, Module, MoveView, Operation,
-    OwnerChangeView, OwnerWish, OwnersChanged, Pending, Pieces, PutBucket, ReapingView, Recovered,
-    RegistryMember, RegistryView, ResolverView, Resolvers, RingNode, RingView, ShareView, SyncView,
-    Trial, Tried, TriedOutcome, Upload, Uploaded,
+    BucketChanged, Buckets, CandidateView, Certificate, CheckView, CheckWish, Checked, ClusterView,
+    DeleteBucket, GivenUpView, HandoffView, Health, HintsView, LogLine, MemberState, MemberView,
+    Module, MoveView, Operation, OwnerChangeView, OwnerWish, OwnersChanged, Pending, Pieces,
+    PutBucket, ReapingView, Recovered, RegistryMember, RegistryView, ResolverView, Resolvers,
+    RingNode, RingView, ShareView, SyncView, Trial, Tried, TriedOutcome, Upload, Uploaded,
 };
 use super::{FakeCall, node, ready};
 
@@ -159,6 +159,50 @@ impl Resolvers for FakeCall {
                 ready(Ok(()))
             }
         }
+    }
+
+    fn check(&self, wish: CheckWish) -> Pending<'_, Result<Checked, AdminError>> {
+        let view = match self.fake.state().resolver(&wish.name) {
+            Ok(view) => view,
+            Err(error) => return ready(Err(error)),
+        };
+        let newest = view.versions.last().map(|version| version.digest.clone());
+        if wish.deletes {
+            return ready(Err(AdminError::Laws {
+                code: "laws_unknown",
+                detail: "only 3 cases could be tried".to_owned(),
+                certificate: None,
+            }));
+        }
+        ready(Ok(Checked {
+            digest: wish
+                .version
+                .map(|it| it.to_string())
+                .or(newest)
+                .unwrap_or_default(),
+            certificate: Certificate {
+                seed: Some(wish.seed.to_string()),
+                reason: Some(format!("{} samples", wish.samples.len())),
+                ..Certificate::unchecked()
+            },
+            costs: Vec::new(),
+        }))
+    }
+
+    fn checking(&self, name: &str, version: Digest) -> Result<Option<CheckView>, AdminError> {
+        let view = self.fake.state().resolver(name)?;
+        let known = view
+            .versions
+            .into_iter()
+            .find(|it| it.digest == version.to_string());
+        let known = known.ok_or_else(no_version)?;
+        Ok((known.bytes > 7).then_some(CheckView {
+            state: "running",
+            law: "regrouping",
+            cases: 17,
+            of: 4_096,
+            detail: None,
+        }))
     }
 
     fn try_resolver(&self, trial: Trial) -> Pending<'_, Result<Tried, AdminError>> {
