@@ -27,6 +27,7 @@ mod members;
 mod output;
 mod recover;
 mod resolver;
+mod rollback;
 mod serve;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `sibyl resolver push|bind|unbind|list|try`: bring a module to the cluster and put it to work. `check` is in
-//! `check.rs`; `new`, `build` and `test` are in `author/`.
+//! `sibyl resolver push|bind|unbind|list|logs|try`: bring a module to the cluster and put it to work. `check` and
+//! `rollback` are in files of their own; `new`, `build` and `test` are in `author/`.
 //!
 //! The node checks and compiles; this only carries bytes and shows the answers. `push` and `bind` are two steps
 //! on purpose: a version can be tried before any bucket uses it.
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Client, Error, Parts, resolver_path};
 use super::connection::Connection;
 use super::failure::Failure;
-use super::{author, bucket, output};
+use super::{author, bucket, output, rollback};
 
 /// Largest module a node takes.
 const MAX_MODULE_BYTES: u64 = 32 << 20;
@@ -65,6 +65,27 @@ enum Command {
     List {
         /// Name of the resolver.
         name: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// What a resolver logged on the node that is asked
+    #[command(after_help = "Example:\n  sibyl resolver logs cart --url http://127.0.0.1:7071")]
+    Logs {
+        /// Name of the resolver.
+        name: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Bind the version that was uploaded before the one a bucket has
+    #[command(
+        after_help = "Examples:\n  sibyl resolver rollback carts\n  sibyl resolver rollback carts --version sha256:…"
+    )]
+    Rollback {
+        /// The bucket.
+        bucket: String,
+        /// Digest of the version to go back to.
+        #[arg(long, value_name = "DIGEST")]
+        version: Option<String>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -154,6 +175,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             name: None,
             connection,
         } => names(connection),
+        Command::Logs { name, connection } => logs(name, connection),
+        Command::Rollback {
+            bucket,
+            version,
+            connection,
+        } => rollback::run(bucket, version.as_deref(), connection),
         Command::Try(args) => try_out(args),
         Command::Check(args) => super::check::run(args),
     }
@@ -189,7 +216,7 @@ pub(super) fn binding(
     Map::from_iter([("resolver".to_owned(), resolver)])
 }
 
-fn patient(connection: &Connection) -> Result<Client, Failure> {
+pub(super) fn patient(connection: &Connection) -> Result<Client, Failure> {
     Ok(Client::new(
         &connection.url,
         connection.timeout.max(COMPILE_TIMEOUT),
@@ -297,6 +324,26 @@ fn newest(client: &Client, name: &str) -> Result<String, Failure> {
     newest
         .map(str::to_owned)
         .ok_or_else(|| Failure::Failed(format!("resolver {name} has no version to bind")))
+}
+
+fn logs(name: &str, connection: &Connection) -> Result<(), Failure> {
+    let path = format!("{}/logs", resolver_path(name));
+    let body = connection.client()?.get(&path, Parts::default())?.json()?;
+    if connection.json() {
+        return output::print_json(&body);
+    }
+    for line in output::entries(&body, "lines") {
+        let field = |name: &str| output::field(line, name);
+        output::print(format!(
+            "{} {} {} {} (trace id {})\n",
+            field("at"),
+            field("level"),
+            field("bucket"),
+            field("message"),
+            field("trace_id")
+        ))?;
+    }
+    Ok(())
 }
 
 fn names(connection: &Connection) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ mod change;
 mod closing;
 mod conflicts;
 mod explain;
+mod guest_logs;
 mod handing;
 mod list;
 mod modules;
@@ -42,6 +43,7 @@ use sibyl_core::seal::{self, Forged, Opened};
 
 pub use buckets::{BucketFailed, Emptiness};
 pub use certify::{CheckFailed, Wish};
+pub use guest_logs::{GuestLine, GuestLog};
 pub use modules::{ModuleFailed, Uploaded};
 pub use once::Answered;
 pub use request::{
@@ -114,6 +116,7 @@ struct Inner {
     /// Modules that a read asked for and that are being had.
     fetching: Mutex<BTreeSet<Digest>>,
     checks: certify::Jobs,
+    guest_logs: guest_logs::GuestLogs,
 }
 
 /// A coordinator, seen by what it stands on itself: it does not keep it alive.
@@ -145,10 +148,16 @@ impl Coordinator {
             draining: AtomicBool::new(false),
             fetching: Mutex::default(),
             checks: certify::Jobs::default(),
+            guest_logs: guest_logs::GuestLogs::default(),
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// What a resolver logged on this node last.
+    pub fn guest_log(&self, name: &str) -> GuestLog {
+        self.inner.guest_logs.of(name)
     }
 
     /// This node.

@@ -304,6 +304,8 @@ impl Coordinator {
         loop {
             let view = Arc::clone(&registry.borrow_and_update());
             self.forget_pace(&view);
+            let known = &view.document().resolvers;
+            self.inner.guest_logs.keep(|name| known.contains_key(name));
             let complete = self.have_modules(&view).await;
             let changed = if complete {
                 registry.changed().await

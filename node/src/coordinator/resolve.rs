@@ -16,9 +16,10 @@ use sibyl_core::object::{Content, Sibling};
 use sibyl_core::registry::{self, Binding, Bucket, Deletes, Mode};
 use sibyl_core::view::{self, Faces, Resolution, View};
 
+use super::guest_logs::GuestLine;
 use super::request::{Acks, GetRequest, Got, PutError, PutRequest, Resolved, ResolverNote};
 use super::{Coordinator, now_ms};
-use crate::resolver::{Call, Failure, Input, Limits, ModuleState};
+use crate::resolver::{Call, Failure, Input, Limits, LogLine, ModuleState};
 use crate::telemetry::metrics::{self, CacheResult};
 use crate::telemetry::{ResolverEnd, ResolverResult, Span};
 
@@ -26,6 +27,8 @@ use crate::telemetry::{ResolverEnd, ResolverResult, Span};
 const CACHE_BYTES: u64 = 64 << 20;
 /// About how many views that is, at 1 KiB each.
 const CACHE_VIEWS: usize = 65_536;
+/// Lines of a guest that stand on its span; the node keeps more.
+const LINES_TRACED: usize = 8;
 /// What an entry costs beside its values.
 const ENTRY_BYTES: u64 = 256;
 
@@ -259,6 +262,7 @@ impl Coordinator {
             },
             reason,
         );
+        self.keep_log(&span, request, binding, &report.log);
         let (fuel, took) = (report.fuel, report.duration);
         counts.resolver(
             &binding.name,
@@ -282,6 +286,23 @@ impl Coordinator {
             self.inner.views.0.insert(origin, Arc::new(made.compact()));
         }
         Arc::new(made)
+    }
+
+    /// What the guest logged: on the span, and for whoever asks this node.
+    fn keep_log(&self, span: &Span, request: &GetRequest, binding: &Binding, log: &[LogLine]) {
+        for line in log.iter().take(LINES_TRACED) {
+            span.resolver_logged(line.level.as_str(), &line.message);
+        }
+        let (at_ms, trace_id) = (now_ms(), span.context().trace_id());
+        let lines = log.iter().map(|line| GuestLine {
+            at_ms,
+            version: binding.version,
+            bucket: request.bucket.clone(),
+            level: line.level,
+            message: line.message.clone(),
+            trace_id,
+        });
+        self.inner.guest_logs.note(&binding.name, lines);
     }
 
     fn feed(

@@ -23,8 +23,8 @@ use super::recover::Recovered;
 use super::resolver_shapes::{ResolverView, VersionView};
 use crate::backup::TakeError;
 use crate::coordinator::{
-    ConflictPage, Explained, GetError, GetRequest, Got, ListError, ListRequest, Listed, PutError,
-    PutRequest, Stored,
+    ConflictPage, Explained, GetError, GetRequest, Got, GuestLog, ListError, ListRequest, Listed,
+    PutError, PutRequest, Stored,
 };
 
 /// An answer that is on its way.
@@ -112,6 +112,8 @@ pub trait Resolvers: Send + Sync {
     fn check(&self, wish: CheckWish) -> Pending<'_, Result<Checked, AdminError>>;
     /// The thorough check of a version on this node, if there is one.
     fn checking(&self, name: &str, version: Digest) -> Result<Option<CheckView>, AdminError>;
+    /// What a resolver logged on this node last.
+    fn guest_log(&self, name: &str) -> Result<GuestLog, AdminError>;
     /// Runs a version on siblings of the caller; stores nothing.
     fn try_resolver(&self, trial: Trial) -> Pending<'_, Result<Tried, AdminError>>;
 }

@@ -35,7 +35,7 @@ use crate::backup;
 use crate::config::Config;
 use crate::coordinator::{
     ConflictPage, Coordinator, DEFAULT_TIMEOUT, Emptiness, Explained, GetError, GetRequest, Got,
-    ListError, ListRequest, Listed, MAX_TIMEOUT, PutError, PutRequest, Stored,
+    GuestLog, ListError, ListRequest, Listed, MAX_TIMEOUT, PutError, PutRequest, Stored,
 };
 use crate::door::{Pass, Shed};
 use crate::telemetry::metrics::{Direction, Op, Outcome, Readings, Request, ShedReason};
@@ -401,6 +401,10 @@ impl Resolvers for Exchange {
 
     fn checking(&self, name: &str, version: Digest) -> Result<Option<CheckView>, AdminError> {
         self.check_view(name, version)
+    }
+
+    fn guest_log(&self, name: &str) -> Result<GuestLog, AdminError> {
+        self.log_of(name)
     }
 
     fn try_resolver(&self, trial: Trial) -> Pending<'_, Result<Tried, AdminError>> {

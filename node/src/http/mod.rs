@@ -23,6 +23,7 @@ mod edge;
 mod error;
 mod explain;
 mod form;
+mod guest_logs;
 mod handoff;
 mod header;
 mod json;

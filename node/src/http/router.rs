@@ -19,8 +19,8 @@ use super::openapi::{self, Document};
 use super::problem::Problem;
 use super::server::Limits;
 use super::{
-    backup, batch, buckets, certificates, cluster, conflicts, handoff, keys, list, node, owners,
-    plain, recover, resolvers,
+    backup, batch, buckets, certificates, cluster, conflicts, guest_logs, handoff, keys, list,
+    node, owners, plain, recover, resolvers,
 };
 
 /// Which part of the API a listener serves.
@@ -99,6 +99,7 @@ fn clients() -> OpenApiRouter {
         .routes(routes!(resolvers::try_resolver))
         .routes(routes!(certificates::check))
         .routes(routes!(certificates::progress))
+        .routes(routes!(guest_logs::logs))
         .routes(routes!(node::wit))
 }
 

@@ -207,6 +207,10 @@ pub mod attribute {
     pub const AFTER: &str = "after";
     /// In events: a stable word for what went wrong.
     pub const REASON: &str = "reason";
+    /// Of a line that a resolver logged.
+    pub const LEVEL: &str = "level";
+    /// What it says.
+    pub const MESSAGE: &str = "message";
 }
 
 /// Event names.
@@ -233,6 +237,8 @@ pub mod event {
     pub const CONFLICT_DETECTED: &str = "conflict.detected";
     /// A member is seen otherwise than before.
     pub const MEMBER_STATE_CHANGED: &str = "member.state_changed";
+    /// A line that a resolver logged.
+    pub const RESOLVER_LOG: &str = "resolver.log";
     /// A resolver failed; the siblings stay.
     pub const RESOLVER_FAILED: &str = "resolver.failed";
 }

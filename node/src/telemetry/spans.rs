@@ -392,6 +392,16 @@ impl Span {
         self.show(attribute::RESOLVER_VERSION, version);
     }
 
+    /// A line of the guest, in its own words: its author decides what is in them.
+    pub fn resolver_logged(&self, level: &'static str, message: &str) {
+        self.event(event::RESOLVER_LOG, || {
+            [
+                (attribute::LEVEL, level.into()),
+                (attribute::MESSAGE, message.to_owned().into()),
+            ]
+        });
+    }
+
     /// The tier that was found.
     pub fn resolver_certified(&self, tier: &'static str) {
         self.set(attribute::RESOLVER_CERTIFICATE, tier);

@@ -186,6 +186,30 @@ fn resolvers_are_pushed_tried_and_bound() {
     );
     shell.tells("resolver list newest", "/versions/0/bound", json!(["shop"]));
     shell.tells("resolver list", "/resolvers/0/name", json!("newest"));
+    let older = text(&pushed["digest"]).to_owned();
+    shell.fails("resolver rollback shop", 1, "no version older");
+    let logs = format!("{} {}", fixture::log(1, 10), fixture::pick(0));
+    let newer = shell.json(&format!("resolver push newest {}", wat("logs.wat", &logs)));
+    assert_eq!(newer["certificate"]["tier"], "lattice", "{newer}");
+    shell.works("resolver bind shop newest");
+    // Each command goes to the next node, and each node keeps its own log.
+    for _ in &shell.cluster.nodes {
+        assert_eq!(shell.works("get k --raw --bucket shop"), "1");
+    }
+    shell.tells(
+        "resolver logs newest",
+        "/lines/0/message",
+        json!("a sentence"),
+    );
+    shell.tells(
+        "resolver logs newest",
+        "/lines/0/version",
+        newer["digest"].clone(),
+    );
+    shell.fails("resolver rollback shop", 1, "laws_broken");
+    shell.works("resolver bind shop newest --laws warn");
+    shell.tells("resolver rollback shop", "/to", json!(older));
+    assert_eq!(shell.works("get k --raw --bucket shop"), "2");
     shell.works("resolver unbind shop");
     shell.tells("get k --bucket shop", "/siblings/1/value", json!("2"));
 

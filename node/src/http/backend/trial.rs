@@ -13,7 +13,7 @@ use sibyl_core::view::Resolution;
 
 use super::Exchange;
 use super::failures::{no_resolver, not_checked, not_taken, unchanged};
-use crate::coordinator::{CheckFailed, ModuleFailed, Wish};
+use crate::coordinator::{CheckFailed, GuestLog, ModuleFailed, Wish};
 use crate::http::api::{
     AdminError, Check, CheckWish, Form, LogLine, Module, Trial, TrialSibling, Tried, TriedOutcome,
     Upload, Uploaded,
@@ -130,6 +130,15 @@ impl Exchange {
                 detail,
             }
         }))
+    }
+
+    pub(super) fn log_of(&self, name: &str) -> Result<GuestLog, AdminError> {
+        let view = self.coordinator().serving();
+        let view = view.map_err(AdminError::NotServing)?;
+        if !view.document().resolvers.contains_key(name) {
+            return Err(no_resolver(name));
+        }
+        Ok(self.coordinator().guest_log(name))
     }
 
     /// The version that is meant: the one uploaded last if none is named.

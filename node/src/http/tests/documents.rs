@@ -30,6 +30,7 @@ const DESIGN: &[&str] = &[
     "GET /v1/resolvers/{name}/versions/{digest}/wasm",
     "DELETE /v1/resolvers/{name}/versions/{digest}",
     "POST /v1/resolvers/{name}/try",
+    "GET /v1/resolvers/{name}/logs",
     "POST /v1/resolvers/{name}/check",
     "GET /v1/resolvers/{name}/versions/{digest}/check",
     "GET /v1/wit",

@@ -382,7 +382,6 @@ async fn what_does_not_exist_is_404_or_405() {
         "GET /v1/buckets/default/watch",
         "POST /v1/buckets/default/undo",
         "POST /v1/resolvers/r/replay",
-        "GET /v1/resolvers/r/logs",
         "GET /v1/resolvers/r/shadow",
         "GET /console/",
     ] {

@@ -300,6 +300,12 @@ async fn resolvers_are_uploaded_bound_and_deleted() {
     check(&format!("DELETE {version}"), (204, "")).await;
     check(&format!("GET {version}"), (404, "no_version")).await;
     check(&format!("GET {version}/wasm"), (404, "no_version")).await;
+    let log = check("GET /v1/resolvers/r/logs", (200, "")).await;
+    assert_eq!(
+        (log.at("/lines/0/level"), log.at("/lines/0/message")),
+        ("warn".into(), "seen".into())
+    );
+    check("GET /v1/resolvers/none/logs", (404, "no_resolver")).await;
     check("GET /v1/resolvers/none", (404, "no_resolver")).await;
     check(
         "GET /v1/resolvers/r/versions/sha256:00",

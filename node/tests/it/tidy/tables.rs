@@ -50,7 +50,9 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ("hyper", &["node/src/http/", "node/src/cli/bench/"]),
     ("hyper_util", &["node/src/http/", "node/src/cli/bench/"]),
     ("indicatif", &["node/src/cli/output.rs"]),
+    ("arbitrary", &["node/fuzz/smith/"]),
     ("libfuzzer_sys", &["node/fuzz/targets/"]),
+    ("wasm_smith", &["node/fuzz/smith/"]),
     ("mimalloc", &["node/src/main.rs"]),
     ("opentelemetry", &["node/src/telemetry/"]),
     ("opentelemetry_otlp", &["node/src/telemetry/"]),
@@ -101,7 +103,12 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ),
     (
         "sha2",
-        &["node/core/src/", "node/src/resolver/", "resolvers/cases/"],
+        &[
+            "node/core/src/",
+            "node/fuzz/smith/",
+            "node/src/resolver/",
+            "resolvers/cases/",
+        ],
     ),
     (
         "tempfile",
@@ -136,7 +143,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ("utoipa_axum", &["node/src/http/"]),
     ("wasmparser", &["node/src/resolver/"]),
     ("wasmtime", &["node/src/resolver/"]),
-    ("wat", &["node/src/resolver/"]),
+    ("wat", &["node/fuzz/smith/", "node/src/resolver/"]),
     ("wit_bindgen", &["resolvers/"]),
     ("wit_component", &["node/src/resolver/"]),
     ("wit_parser", &["node/src/resolver/"]),

@@ -16,6 +16,8 @@ use super::super::super::{
     RingNode, RingView, ShareView, SyncView, Trial, Tried, TriedOutcome, Upload, Uploaded,
 };
 use super::{FakeCall, node, ready};
+use crate::coordinator::{GuestLine, GuestLog};
+use crate::resolver::Level;
 
 impl Buckets for FakeCall {
     fn buckets(&self) -> Result<BTreeMap<String, Bucket>, AdminError> {
@@ -203,6 +205,21 @@ impl Resolvers for FakeCall {
             of: 4_096,
             detail: None,
         }))
+    }
+
+    fn guest_log(&self, name: &str) -> Result<GuestLog, AdminError> {
+        self.fake.state().resolver(name)?;
+        let line = GuestLine {
+            at_ms: 0,
+            version: Digest::of(b"(module)"),
+            bucket: "b".to_owned(),
+            level: Level::Warn,
+            message: "seen".to_owned(),
+            trace_id: [1; 16],
+        };
+        let mut log = GuestLog::default();
+        log.lines.push_back(line);
+        Ok(log)
     }
 
     fn try_resolver(&self, trial: Trial) -> Pending<'_, Result<Tried, AdminError>> {
