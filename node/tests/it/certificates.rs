@@ -54,6 +54,8 @@ fn the_shipped_resolvers_are_what_they_claim() {
     is("cart", "lattice", &[]);
     is("max", "lattice", &[]);
     is("min", "lattice", &[]);
+    is("or-set", "lattice", &[]);
+    is("pn-counter", "lattice", &[]);
     is("sum", "foldable", &[]);
     is("automerge", "lattice", &["--cases", "24"]);
     is("json-merge", "deterministic", &[]);

@@ -57,7 +57,7 @@ fn shipped_modules_have_their_checksums() {
         }
     }
     assert_eq!(found, checksums());
-    assert_eq!(found.len(), 8);
+    assert_eq!(found.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,6 +57,11 @@ impl<'a, T> Members<'a, T> {
         }
     }
 
+    /// Drops what `keep` does not want; it may change what it keeps.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut T) -> bool) {
+        self.0.retain_mut(|(name, value)| keep(name, value));
+    }
+
     /// The names in order.
     pub fn names(&self) -> impl Iterator<Item = &Cow<'a, str>> {
         self.0.iter().map(|(name, _)| name)

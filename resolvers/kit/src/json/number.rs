@@ -72,6 +72,16 @@ impl<'a> Number<'a> {
         self.0.starts_with('-')
     }
 
+    /// The same on the other side of zero.
+    #[must_use]
+    pub fn negated(&self) -> Number<'static> {
+        Number(Cow::Owned(match self.0.strip_prefix('-') {
+            Some(rest) => rest.to_owned(),
+            None if *self == Self::ZERO => self.0.to_string(),
+            None => format!("-{}", self.0),
+        }))
+    }
+
     /// Whether it is an integer written without an exponent.
     #[must_use]
     pub fn is_integer(&self) -> bool {
