@@ -1,21 +1,21 @@
 //! `sibyl resolver check`: the law check on this machine, with the node's own engine and limits, before anything is
 //! uploaded.
 //!
-//! It needs no node: the module is compiled in a child process into a folder that goes away afterwards.
+//! It needs no node: see `author/local.rs`. `FILE` may be a project's folder, too.
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::dev::executable;
+use super::author::{self, local::Local};
 use super::failure::Failure;
 use super::output::{self, Format};
 use super::{bucket, resolver};
 use crate::laws::{
     self, Certificate, Finding, Module, Plan, Progress, QUICK_CASES, THOROUGH_CASES, Tier, shown,
 };
-use crate::resolver::{Admitted, FUEL_SCHEDULE, Lane, Limits, Platform, Settings};
+use crate::resolver::{Admitted, FUEL_SCHEDULE, Lane, Limits};
 
 /// Siblings of this many bytes are the size that fuel is extrapolated to.
 const LARGE_BYTES: u64 = 1 << 20;
@@ -25,12 +25,14 @@ const LARGE_BYTES: u64 = 1 << 20;
 #[command(after_help = "\
 Examples:
   sibyl resolver check target/wasm32-unknown-unknown/release/cart.wasm
+  sibyl resolver check my-resolver
   sibyl resolver check merge.wat --sample one.json --sample two.json
   sibyl resolver check merge.wasm --thorough --at-least lattice --output json
 
 It exits with 1 if a law that --at-least needs is broken. The same seed draws the same cases.")]
 pub(super) struct Args {
-    /// The module: a component, a core module or WAT.
+    /// The module (a component, a core module or WAT), or a project's folder.
+    #[arg(value_name = "FILE|DIR")]
     file: PathBuf,
     /// Cases of each law.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(laws::MOST_CASES)))]
@@ -68,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .iter()
         .map(|file| resolver::read_file(file).map(Bytes::from));
     let samples = samples.collect::<Result<Vec<_>, _>>()?;
-    let bytes = Bytes::from(resolver::read_file(&args.file)?);
+    let bytes = Bytes::from(resolver::read_file(&author::module(&args.file)?)?);
     let waiting = output::spinner(format!("checking {}", args.file.display()));
     let checked = check(args, bytes, samples);
     waiting.finish_and_clear();
@@ -97,27 +99,23 @@ fn check(
     samples: Vec<Bytes>,
 ) -> Result<(Admitted, Certificate), Failure> {
     let failed = |what: String| Failure::Failed(what);
-    let folder = tempfile::tempdir().map_err(|source| Failure::File {
-        doing: "create a folder in",
-        path: std::env::temp_dir(),
-        source,
-    })?;
-    let platform = Platform::open(Settings::new(folder.path(), executable()?));
-    let platform = platform.map_err(|error| failed(error.to_string()))?;
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(error.to_string()))?;
-    let admitted = runtime.block_on(platform.admit(bytes));
-    let admitted = admitted.map_err(|refusal| failed(refusal.to_string()))?;
+    let local = Local::admit(bytes)?;
+    let (platform, admitted) = (&local.platform, &local.admitted);
     let config = args
         .config
         .clone()
         .map(|config| Value::Object(config).to_string());
     if let Some(config) = &config {
-        let verdict = runtime.block_on(platform.check_config(admitted.digest, config.clone()));
+        let verdict = local
+            .runtime
+            .block_on(platform.check_config(admitted.digest, config.clone()));
         let verdict = verdict.map_err(|failure| failed(format!("check-config: {failure}")))?;
         verdict
             .map_err(|why| Failure::Usage(format!("--config: the resolver refuses it: {why}")))?;
     }
-    let checker = runtime.block_on(platform.checker(&admitted.digest, Lane::Long));
+    let checker = local
+        .runtime
+        .block_on(platform.checker(&admitted.digest, Lane::Long));
     let checker = checker.map_err(|failure| failed(failure.to_string()))?;
     let module = Module::new(checker, config.as_deref().unwrap_or("{}"));
     let values = module.values(args.media_type.as_deref(), samples);
@@ -136,7 +134,7 @@ fn check(
         return Err(failed(format!("the module's sampling fails: {why}")));
     }
     let certificate = certificate.map_err(|inconclusive| failed(inconclusive.to_string()))?;
-    Ok((admitted, certificate))
+    Ok((local.admitted, certificate))
 }
 
 fn to_json(admitted: &Admitted, certificate: &Certificate) -> Value {

@@ -1,11 +1,13 @@
 //! The command line: `sibyl serve`, `dev`, `demo`, the data and admin commands, `bench`.
 //!
 //! The only place that knows clap. Every command speaks to nodes through the public HTTP API and nothing else, but
-//! for `serve`, which is one, and `restore` and `backup --verify`, which need none; `client.rs` is the one door to it. Exit codes: 0, 1 (the operation failed), 2 (usage).
+//! for `serve`, which is one, and those that need none: `restore`, `backup --verify`, and `resolver new`, `build`,
+//! `test` and `check`; `client.rs` is the one door to it. Exit codes: 0, 1 (the operation failed), 2 (usage).
 //! It is not a library: [`local_cluster`] alone is public, for tests that need real processes.
 
 pub mod local_cluster;
 
+mod author;
 mod backup;
 mod bench;
 mod bucket;

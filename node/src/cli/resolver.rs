@@ -1,5 +1,5 @@
 //! `sibyl resolver push|bind|unbind|list|logs|try`: bring a module to the cluster and put it to work. `check` and
-//! `rollback` are in files of their own.
+//! `rollback` are in files of their own; `new`, `build` and `test` are in `author/`.
 //!
 //! The node checks and compiles; this only carries bytes and shows the answers. `push` and `bind` are two steps
 //! on purpose: a version can be tried before any bucket uses it.
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Client, Error, Parts, resolver_path};
 use super::connection::Connection;
 use super::failure::Failure;
-use super::{bucket, output, rollback};
+use super::{author, bucket, output, rollback};
 
 /// Largest module a node takes.
 const MAX_MODULE_BYTES: u64 = 32 << 20;
@@ -21,7 +21,7 @@ const MAX_MODULE_BYTES: u64 = 32 << 20;
 /// Compiling a large module takes seconds on every node, in a debug build many.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Check, upload, bind, list and try resolvers
+/// Begin, build, test, check, upload, bind, list and try resolvers
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -30,14 +30,18 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    New(author::new::Args),
+    Build(author::build::Args),
+    Test(author::test::Args),
     /// Upload a component, a core module or WAT as a new version
     #[command(
-        after_help = "Examples:\n  sibyl resolver push cart target/wasm32-unknown-unknown/release/cart.wasm\n  sibyl resolver push longest longest.wat"
+        after_help = "Examples:\n  sibyl resolver push cart target/wasm32-unknown-unknown/release/cart.wasm\n  sibyl resolver push longest longest.wat\n  sibyl resolver push my-resolver my-resolver/"
     )]
     Push {
         /// Name of the resolver.
         name: String,
-        /// The module; `.wat` files are sent as text.
+        /// The module, or a project's folder; `.wat` files are sent as text.
+        #[arg(value_name = "FILE|DIR")]
         file: PathBuf,
         /// The law check: quick, within seconds; thorough, in the background of the node; or off.
         #[arg(long, default_value = "quick", value_parser = ["quick", "thorough", "off"])]
@@ -145,6 +149,9 @@ struct TryArgs {
 /// `sibyl resolver`.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
+        Command::New(args) => author::new::run(args),
+        Command::Build(args) => author::build::run(args),
+        Command::Test(args) => author::test::run(args),
         Command::Push {
             name,
             file,
@@ -217,7 +224,8 @@ pub(super) fn patient(connection: &Connection) -> Result<Client, Failure> {
 }
 
 fn push(name: &str, file: &Path, check: &str, connection: &Connection) -> Result<(), Failure> {
-    let module = read_file(file)?;
+    let file = author::module(file)?;
+    let module = read_file(&file)?;
     let text = file.extension().is_some_and(|extension| extension == "wat");
     let waiting = output::spinner(format!("checking and compiling {}", file.display()));
     let version = upload(

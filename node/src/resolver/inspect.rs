@@ -10,6 +10,7 @@ use wasmparser::{Parser, Payload};
 
 use super::call::bounded;
 use super::refusal::{Import, Refusal};
+use super::virtual_wasi;
 
 /// The contract this node speaks.
 pub(super) const SPOKEN: &str = "sibyl:resolver@0.1.x";
@@ -204,7 +205,9 @@ impl Core {
 }
 
 fn is_offered(module: &str, field: &str) -> bool {
-    (Name::of(module) == Name::Ours("logging") && field == "log") || module.starts_with("[export]")
+    (Name::of(module) == Name::Ours("logging") && field == "log")
+        || module.starts_with("[export]")
+        || virtual_wasi::offers(module, field)
 }
 
 fn is_resolve(export: &str) -> bool {

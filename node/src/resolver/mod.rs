@@ -18,6 +18,7 @@ mod refusal;
 mod sandbox;
 mod settings;
 mod shelf;
+mod virtual_wasi;
 mod workers;
 mod wrap;
 

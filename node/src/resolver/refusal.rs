@@ -221,9 +221,12 @@ impl Import {
     pub fn remedy(&self) -> &'static str {
         let name = self.name.as_str();
         let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        if starts(&["wasi_snapshot_preview1", "wasi_unstable"]) {
-            "WASI preview 1: build for wasm32-unknown-unknown (Rust), -target wasm32-freestanding (Zig, C), \
-             or make a component with a stubbed WASI"
+        if starts(&["wasi_snapshot_preview1.sock_"]) {
+            "a resolver cannot reach the network: all it knows are the siblings"
+        } else if starts(&["wasi_snapshot_preview1", "wasi_unstable"]) {
+            "a resolver has no files (of WASI preview 1 it gets arguments, environment, clock, randomness and streams, \
+             as constants): leave out what opens them, or build for wasm32-unknown-unknown (Rust), \
+             -target wasm32-freestanding (Zig, C)"
         } else if starts(&["wasi:sockets", "wasi:http"]) {
             "a resolver cannot reach the network: all it knows are the siblings"
         } else if starts(&["wasi:clocks", "wasi:random"]) {
@@ -239,7 +242,7 @@ impl Import {
         } else if starts(&["__wbindgen", "wbg", "./"]) {
             "wasm-bindgen: build with plain cargo and wit-bindgen instead of wasm-pack"
         } else if starts(&["gojs", "go."]) {
-            "GOOS=js: build with GOOS=wasip1 -buildmode=c-shared and make a component"
+            "GOOS=js: build with GOOS=wasip1 -buildmode=c-shared"
         } else if starts(&["sibyl:resolver/"]) {
             "not in the contract this node speaks: build against the WIT of GET /v1/wit"
         } else {

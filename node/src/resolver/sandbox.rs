@@ -21,6 +21,9 @@ const FUEL_PER_LOG_LINE: u64 = 1_000;
 /// Bytes a guest may hand to the host at once beyond its output: messages, records, indices.
 const HANDOVER_SLACK: u64 = 64 << 10;
 
+/// Error lines that a crash is told with; Rust's panics have three where they go to standard error.
+const ERRORS_SHOWN: usize = 3;
+
 /// Handles a component may hold; the contract has no resources.
 const HANDLES_MAX: usize = 16;
 
@@ -306,6 +309,19 @@ fn failure(error: &wasmtime::Error, budget: Budget, guest: &Guest) -> Failure {
                 limit_bytes: budget.output_bytes,
             }
         }
-        _ => Failure::Trap(bounded(&error.root_cause().to_string())),
+        _ => Failure::Trap(bounded(&crash(&error.root_cause().to_string(), &guest.log))),
     }
+}
+
+/// The engine's words for a crash, and the guest's own: what it logged as errors, mostly a panic's message.
+fn crash(cause: &str, log: &Log) -> String {
+    let errors = log.lines.iter().filter(|line| line.level == Level::Error);
+    let errors: Vec<_> = errors
+        .take(ERRORS_SHOWN)
+        .map(|line| line.message.as_str())
+        .collect();
+    if errors.is_empty() {
+        return cause.to_owned();
+    }
+    format!("{}: {cause}", errors.join("; "))
 }

@@ -15,6 +15,7 @@ use super::bindings::WIT;
 use super::call::bounded;
 use super::inspect::{Core, Name};
 use super::refusal::Refusal;
+use super::virtual_wasi;
 
 /// Plain export names and what they stand for.
 const PLAIN: [(&str, &str); 7] = [
@@ -39,9 +40,17 @@ pub(super) fn core(binary: &[u8]) -> Result<Vec<u8>, Refusal> {
     } else {
         with_metadata(rename(binary, &core))?
     };
+    let wants_wasi = core
+        .imports
+        .iter()
+        .any(|(of, _)| of == virtual_wasi::MODULE);
     ComponentEncoder::default()
         .validate(true)
         .module(&module)
+        .and_then(|encoder| match wants_wasi {
+            true => encoder.adapter(virtual_wasi::MODULE, &virtual_wasi::adapter()),
+            false => Ok(encoder),
+        })
         .and_then(|mut encoder| encoder.encode())
         .map_err(|error| refusal(&format!("{error:#}")))
 }

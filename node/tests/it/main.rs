@@ -2,6 +2,7 @@
 
 mod anti_entropy;
 mod ask;
+mod authors;
 mod backup;
 mod certificates;
 mod chaos;

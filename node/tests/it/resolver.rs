@@ -9,6 +9,7 @@ mod limits;
 mod outcome;
 mod refusals;
 mod uploads;
+mod virtual_wasi;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

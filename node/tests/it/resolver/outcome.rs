@@ -151,6 +151,23 @@ async fn a_crash_keeps_what_was_logged() {
 }
 
 #[tokio::test]
+async fn a_crash_is_told_with_the_errors_before_it() {
+    let body = format!("{} {} unreachable", log(2, 1), log(3, 10));
+    let report = Bench::new()
+        .merged(&guest(&body), &["a", "b"], Limits::default())
+        .await;
+    let Err(failure) = &report.outcome else {
+        panic!("{:?}", report.outcome)
+    };
+    let text = failure.to_string();
+    assert!(
+        text.starts_with("the resolver crashed: a sentence: "),
+        "{text}"
+    );
+    assert!(text.contains("unreachable"), "{text}");
+}
+
+#[tokio::test]
 async fn every_call_starts_afresh() {
     // Counts in a global and picks that sibling: a second call on the same instance would pick another.
     let body = "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))

@@ -131,15 +131,22 @@ async fn the_asynchronous_abi() {
 #[tokio::test]
 async fn imports_of_core_modules() {
     let imports = "resolver_imports";
-    let p1 = importing("wasi_snapshot_preview1", "clock_time_get");
+    let p1 = importing("wasi_snapshot_preview1", "path_open");
     check(
         p1,
         imports,
         &[
-            "`wasi_snapshot_preview1.clock_time_get`",
+            "`wasi_snapshot_preview1.path_open`",
+            "a resolver has no files",
             "wasm32-unknown-unknown",
             "sibyl:resolver/logging",
         ],
+    )
+    .await;
+    check(
+        importing("wasi_snapshot_preview1", "sock_accept"),
+        imports,
+        &["`wasi_snapshot_preview1.sock_accept`", "network"],
     )
     .await;
     check(

@@ -113,7 +113,7 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     (
         "tempfile",
         &[
-            "node/src/cli/check.rs",
+            "node/src/cli/author/local.rs",
             "node/src/cli/demo/",
             "node/src/cli/bench/",
         ],
@@ -153,7 +153,15 @@ pub(super) const DOORS: &[(&str, &[&str])] = &[
     ("thiserror", &["node/", "resolvers/"]),
     ("sibyl_core", &["node/"]),
     // The simulator uses the store in memory, and nothing else of the node.
-    ("sibyl", &["node/src/main.rs", "node/sim/src/"]),
+    // In the template it is what `wit-bindgen` calls the contract's package.
+    (
+        "sibyl",
+        &[
+            "node/src/main.rs",
+            "node/sim/src/",
+            "resolvers/templates/rust/",
+        ],
+    ),
     ("sibyl_resolver_cases", &[]),
     ("sibyl_resolver_kit", &["resolvers/"]),
 ];

@@ -1,0 +1,3 @@
+module my-resolver
+
+go 1.24
