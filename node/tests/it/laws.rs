@@ -15,15 +15,8 @@ const SECOND: u32 = 1;
 const CONFLICTS: usize = 200;
 
 async fn upload(live: &Live, name: &str, query: &str, module: impl Into<Vec<u8>>) -> Said {
-    let module = module.into();
-    let kind = if module.starts_with(b"\0asm") {
-        "application/wasm"
-    } else {
-        "text/plain"
-    };
-    let with = With::body(module).header("content-type", kind);
-    live.put(1, &format!("/v1/resolvers/{name}{query}"), with)
-        .await
+    let path = format!("/v1/resolvers/{name}{query}");
+    live.put(1, &path, With::module(module)).await
 }
 
 async fn bind(live: &Live, node: usize, bucket: &str, binding: Value) -> Said {

@@ -52,6 +52,17 @@ impl With {
         }
     }
 
+    /// WebAssembly or WAT, said so.
+    pub(crate) fn module(module: impl Into<Vec<u8>>) -> Self {
+        let module = module.into();
+        let kind = if module.starts_with(b"\0asm") {
+            "application/wasm"
+        } else {
+            "text/plain"
+        };
+        Self::body(module).header("content-type", kind)
+    }
+
     pub(crate) fn json(value: &Value) -> Self {
         Self::body(value.to_string()).header("content-type", "application/json")
     }
@@ -178,15 +189,8 @@ impl Live {
 
     /// Uploads a module through n1, unchecked; the version's digest. To be bound with `laws: off`.
     pub(crate) async fn upload(&self, name: &str, module: impl Into<Vec<u8>>) -> String {
-        let module = module.into();
-        let kind = if module.starts_with(b"\0asm") {
-            "application/wasm"
-        } else {
-            "text/plain"
-        };
-        let with = With::body(module).header("content-type", kind);
         let path = format!("/v1/resolvers/{name}?check=off");
-        let said = self.put(1, &path, with).await;
+        let said = self.put(1, &path, With::module(module)).await;
         assert!(
             matches!(said.status, 200 | 201),
             "{} {}",
