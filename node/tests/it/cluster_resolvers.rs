@@ -291,6 +291,54 @@ async fn check_failure(live: &Live) {
 }
 
 /// `try` tells every outcome and stores nothing.
+/// A newer version that cannot read what is stored: siblings stay, new values are held to it, the older one is as good
+/// as before.
+async fn check_malformed(live: &Live) {
+    let bucket = "grown";
+    let any = live.upload(bucket, prebuilt("lww")).await;
+    let lists = live.upload(bucket, prebuilt("set-union")).await;
+    bind(live, bucket, bucket, &any).await;
+    conflict(live, bucket, "old", &["text", "other text"]).await;
+    let before = everywhere(live, bucket, "old", 200, "picked").await;
+    let stored = copies(live, bucket, "old").await;
+
+    bind(live, bucket, bucket, &lists).await;
+    let shown = everywhere(live, bucket, "old", 300, "failed").await.json();
+    assert_eq!(
+        shown["siblings"].as_array().map(Vec::len),
+        Some(2),
+        "{shown}"
+    );
+    let entry = &feed(live, bucket).await[0];
+    assert!(entry["reason"].to_string().contains("not JSON"), "{entry}");
+    assert_eq!(
+        copies(live, bucket, "old").await,
+        stored,
+        "nothing is stored"
+    );
+    let text = live
+        .put(1, &path(bucket, "old"), With::body("more text"))
+        .await;
+    assert_eq!(text.expect(422).json()["code"], "value_rejected");
+    conflict(live, bucket, "new", &["[1]", "[2]"]).await;
+    everywhere(live, bucket, "new", 200, "merged").await;
+
+    bind(live, bucket, bucket, &any).await;
+    let after = everywhere(live, bucket, "old", 200, "picked").await;
+    assert_eq!(
+        (after.body, after.headers.get("etag")),
+        (before.body, before.headers.get("etag"))
+    );
+
+    // A client that saw the siblings may write over them what the newer version reads.
+    bind(live, bucket, bucket, &lists).await;
+    let seen = live.get(2, &path(bucket, "old")).await.expect(300);
+    let with = With::body("[3]").header("sibyl-context", seen.header("sibyl-context"));
+    live.put(2, &path(bucket, "old"), with).await.expect(204);
+    let read = live.get(3, &path(bucket, "old")).await.expect(200);
+    assert_eq!(read.body, b"[3]");
+}
+
 async fn check_try(live: &Live) {
     let outcomes = [
         (guest(&merged(3)), "merged", ""),
@@ -389,6 +437,7 @@ async fn resolvers_merge_on_every_node() {
 async fn resolvers_that_fail_harm_nothing() {
     let live = Live::start(3, &[]).await;
     check_failure(&live).await;
+    check_malformed(&live).await;
     check_try(&live).await;
     check_hostile(&live).await;
     live.end().await;
